@@ -1,0 +1,107 @@
+"""Cases: concrete inputs, each drawn again from its number alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["CASES_PER_SEED", "Case", "Draw", "Recipe", "describe", "draw_case"]
+
+CASES_PER_SEED = 100
+"""A case's number is seed * CASES_PER_SEED + its recipe's place in the exercise."""
+
+
+class Draw:
+    """A seeded source of sizes, numbers and masks. Draws in float64, so that every dtype rounds the same numbers."""
+
+    def __init__(self, seed: int):
+        self.generator = torch.Generator().manual_seed(seed % 2**63)
+
+    def sizes(self, count: int, low: int = 2, high: int = 9) -> tuple[int, ...]:
+        """`count` different sizes in low..high: a swapped axis can never go unnoticed."""
+        order = torch.randperm(high - low + 1, generator=self.generator)[:count]
+        return tuple(int(low + place) for place in order)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Independent N(0, 1) numbers of shape `shape`."""
+        return torch.randn(*shape, generator=self.generator, dtype=torch.float64).to(dtype)
+
+    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Independent numbers in [low, high), float64."""
+        return low + (high - low) * torch.rand(*shape, generator=self.generator, dtype=torch.float64)
+
+    def integer(self, low: int, high: int) -> int:
+        """One whole number in low..high, both included."""
+        return int(torch.randint(low, high + 1, (), generator=self.generator))
+
+    def permutation(self, length: int) -> Tensor:
+        """A permutation of 0..length-1 that moves something (length > 1)."""
+        order = torch.randperm(length, generator=self.generator)
+        return order.roll(1) if torch.equal(order, torch.arange(length)) else order
+
+    def mask(self, *shape: int, dead_rows: bool = False) -> Tensor:
+        """A bool mask (..., S_q, S_k): about six in ten allowed, each row with both kinds; one dead row on request."""
+        allowed = self.uniform(*shape) < 0.6
+        keep = torch.randint(shape[-1], shape[:-1], generator=self.generator)
+        hide = (keep + 1) % shape[-1]
+        allowed.scatter_(-1, hide.unsqueeze(-1), False)
+        allowed.scatter_(-1, keep.unsqueeze(-1), True)
+        if dead_rows:
+            allowed[..., self.integer(0, shape[-2] - 1), :] = False
+        return allowed
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to draw one kind of case.
+
+    draw returns the arguments by name; for a module, `init` in the result holds the constructor's arguments.
+    """
+
+    label: str
+    draw: Callable[[Draw], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One concrete input: arguments by name (tensors and plain values), constructor arguments for modules."""
+
+    number: int
+    label: str
+    inputs: Mapping[str, Any]
+    init: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run that this case belongs to."""
+        return self.number // CASES_PER_SEED
+
+    def __str__(self) -> str:
+        parts = [f"{name}={value}" for name, value in self.init.items()]
+        parts += [describe(name, value) for name, value in self.inputs.items()]
+        return f"{', '.join(parts)}, seed {self.seed} ({self.label})"
+
+
+def describe(name: str, value: Any) -> str:
+    """An argument in a few words: name, shape, dtype and device of a tensor; the value of anything else."""
+    if not isinstance(value, Tensor):
+        return f"{name}={value!r}"
+    layout = "" if value.is_contiguous() else " non-contiguous"
+    return f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} {value.device.type}{layout}"
+
+
+def draw_case(recipes: tuple[Recipe, ...], number: int) -> Case:
+    """The case of that number. Raises: ValueError if there is no such recipe."""
+    place = number % CASES_PER_SEED
+    if number < 0 or place >= len(recipes):
+        raise ValueError(
+            f"case={number} does not exist: its last two digits must be below {len(recipes):02d}. "
+            "Copy the number from a report of the same exercise."
+        )
+    values = dict(recipes[place].draw(Draw(number)))
+    init = values.pop("init", {})
+    return Case(number, recipes[place].label, values, init)

@@ -1,0 +1,130 @@
+"""Conduct: how a result is computed. Inputs left alone, dtypes kept, memory layout ignored, rules and cost respected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.checks.check import Probe
+from autograder.checks.failure import Failure
+from autograder.checks.trial import Trial
+
+__all__ = ["affordable", "dtype_kept", "inputs_untouched", "obeys", "repeatable"]
+
+SOFTMAX = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax", "softmin", "_safe_softmax"})
+FUSED = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward", "_native_multi_head_attention"})
+
+
+def _observe(trial: Trial) -> Any:
+    try:
+        return trial.subject.observe(trial.case, trial.inputs)
+    except (Failure, TimeoutError):
+        raise
+    except Exception as error:
+        raise Failure(f"raised {type(error).__name__}: {str(error)[:300]}", errored=True) from error
+
+
+def inputs_untouched() -> Probe:
+    """The call writes into none of its inputs."""
+
+    def probe(trial: Trial) -> None:
+        modified = _observe(trial).modified
+        if modified:
+            raise Failure(
+                f"the call changed its input {', '.join(modified)}. Is there an in-place operation (-=, *=, a trailing "
+                "underscore, an indexed assignment)?",
+                mistake="changes its inputs in place",
+            )
+
+    return probe
+
+
+def dtype_kept(outputs: tuple[str, ...]) -> Probe:
+    """Results have the inputs' dtype and, in it, the precision that its rounding allows."""
+
+    def probe(trial: Trial) -> None:
+        results = trial()
+        for name in outputs:
+            if results[name].dtype != trial.dtype:
+                raise Failure(
+                    f"{name} is {_short(results[name].dtype)} for {_short(trial.dtype)} inputs; it must keep their dtype.",
+                    mistake="does not keep the dtype",
+                )
+            trial.require(name, results[name], "is not as precise as its dtype")
+
+    return probe
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def repeatable(outputs: tuple[str, ...]) -> Probe:
+    """Strides do not matter, and a second call gives the same result."""
+
+    def probe(trial: Trial) -> None:
+        before = trial()
+        strided = {n: _strided(v) for n, v in trial.inputs.items() if isinstance(v, Tensor)}
+        after = trial.named(trial.run(trial.changed(**strided)))
+        again = trial()
+        for name in outputs:
+            trial.require(
+                name, after[name], "non-contiguous inputs give another result", expected=before[name],
+                mistake="depends on the memory layout of its inputs",
+            )
+            trial.require(
+                name, again[name], "a second call on the same inputs gives another result", expected=before[name],
+                mistake="keeps state between calls",
+            )
+
+    return probe
+
+
+def _strided(value: Tensor) -> Tensor:
+    """The same numbers, every second element of a larger buffer along the last axis, axes stored back to front."""
+    if not value.dim():
+        return value.clone()
+    buffer = value.new_zeros(*reversed((*value.shape[:-1], 2 * value.shape[-1])))
+    view = buffer.permute(*reversed(range(buffer.dim())))[..., ::2]
+    return view.copy_(value)
+
+
+def obeys(forbidden: frozenset[str], what: str) -> Probe:
+    """None of the forbidden torch functions is called. A deterrent: a person should look at what it flags."""
+
+    def probe(trial: Trial) -> None:
+        used = _observe(trial).calls & forbidden
+        if used:
+            raise Failure(
+                f"calls {', '.join(sorted(used))}; this exercise asks you to write out {what} yourself.",
+                mistake="uses a forbidden function",
+            )
+
+    return probe
+
+
+def affordable(
+    flops: Callable[[Mapping[str, Any]], int], largest: Callable[[Mapping[str, Any]], int]
+) -> Probe:
+    """The counted work of the matrix products, and the largest tensor made, stay within what the formula needs.
+
+    `flops` and `largest` give the allowance for the case's inputs: floating-point operations and elements.
+    """
+
+    def probe(trial: Trial) -> None:
+        seen = _observe(trial)
+        for got, allowed, unit, mistake in (
+            (seen.flops, flops(trial.inputs), "floating-point operations", "does too much work"),
+            (seen.largest, largest(trial.inputs), "elements in its largest tensor", "uses too much memory"),
+        ):
+            if got > allowed:
+                raise Failure(
+                    f"takes {got:,} {unit}; {allowed:,} are enough. Is something computed for pairs that do not belong "
+                    "together, or twice?",
+                    mistake=mistake,
+                )
+
+    return probe

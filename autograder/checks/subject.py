@@ -1,0 +1,191 @@
+"""What is being checked: a student's function, or a student's module made to look like a function of its weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from autograder.case import Case, Draw
+from autograder.checks.failure import Failure
+from autograder.checks.observation import Observation, observe
+
+__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Subject"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A weight that a module must have.
+
+    name is the attribute (`q_proj`); shape is spelled with the constructor's argument names or whole numbers. An
+    nn.Linear of that name or a bare nn.Parameter will do, the latter either way round. linear says that an nn.Linear
+    must hold its weight as `shape` (its (out, in)); bias, that it may have one. Canonical shape is `shape`.
+    """
+
+    name: str
+    shape: tuple[str | int, ...]
+    bias: bool = False
+    linear: bool = True
+
+    def sizes(self, init: Mapping[str, int]) -> tuple[int, ...]:
+        """The canonical shape for these constructor arguments."""
+        return tuple(init[size] if isinstance(size, str) else size for size in self.shape)
+
+
+class Subject(Protocol):
+    """One function of tensors, by argument name."""
+
+    def prepare(self, case: Case) -> dict[str, Tensor]:
+        """Weights to add to the case's inputs, by canonical name."""
+        ...
+
+    def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
+        """The student's raw result."""
+        ...
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """What a call does."""
+        ...
+
+
+def _split(inputs: Mapping[str, Any], positional: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+    """Tensors that every call has go by position; options go by name."""
+    return [inputs[name] for name in positional if name in inputs], {
+        name: value for name, value in inputs.items() if name not in positional
+    }
+
+
+@dataclass(frozen=True)
+class FunctionSubject:
+    """A student's function."""
+
+    function: Callable[..., Any]
+    positional: tuple[str, ...]
+
+    def prepare(self, case: Case) -> dict[str, Tensor]:
+        """A function has no weights."""
+        return {}
+
+    def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
+        """The function's raw result on `inputs`."""
+        args, kwargs = _split(inputs, self.positional)
+        return self.function(*args, **kwargs)
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """What the function does on `inputs`."""
+        return observe(lambda given: self.call(case, given), inputs)
+
+
+class ModuleSubject:
+    """A student's nn.Module class, called with weights that the grader draws."""
+
+    def __init__(self, module_class: Callable[..., Any], positional: tuple[str, ...], parameters: tuple[Parameter, ...]):
+        self.module_class = module_class
+        self.positional = positional
+        self.parameters = parameters
+        self.modules: dict[int, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
+
+    def module(self, case: Case) -> Any:
+        """The student's module for this case, made once."""
+        return self._built(case)[0]
+
+    def prepare(self, case: Case) -> dict[str, Tensor]:
+        """Fresh N(0, 1 / fan_in) weights for every parameter that the module has, by canonical name."""
+        _, places = self._built(case)
+        draw = Draw(case.number + 1)
+        weights = {}
+        for parameter in self.parameters:
+            sizes = parameter.sizes(case.init)
+            weights[parameter.name] = draw.normal(*sizes, dtype=torch.float64) / sizes[-1] ** 0.5
+            if f"{parameter.name}_bias" in places:
+                weights[f"{parameter.name}_bias"] = draw.normal(sizes[0], dtype=torch.float64)
+        return weights
+
+    def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
+        """The module's raw result on `inputs`, with the weights among them in place of its own."""
+        _, places = self._built(case)
+        state = {raw: turn(inputs[name]) for name, (raw, turn) in places.items()}
+        return self.call_with(case, inputs, state)
+
+    def call_with(self, case: Case, inputs: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+        """The module's raw result on `inputs`, with `state` (by the module's own names) in place of its own."""
+        module, places = self._built(case)
+        args, kwargs = _split({k: v for k, v in inputs.items() if k not in places}, self.positional)
+        return torch.func.functional_call(module, dict(state), tuple(args), kwargs)
+
+    def trainable(self, case: Case) -> dict[str, Tensor]:
+        """Fresh float leaves for all the parameters that the module itself registers, by its own names."""
+        module, _ = self._built(case)
+        draw = Draw(case.number + 3)
+        dtype = next((v.dtype for v in case.inputs.values() if isinstance(v, Tensor)), torch.float32)
+        return {
+            name: draw.normal(*held.shape, dtype=dtype).requires_grad_() for name, held in module.named_parameters()
+        }
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """What the module's forward does on `inputs`."""
+        self._built(case)
+        return observe(lambda given: self.call(case, given), inputs)
+
+    def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:
+        if case.number not in self.modules:
+            module = self.module_class(*case.init.values())
+            if not hasattr(module, "state_dict") or not callable(module):
+                raise Failure(
+                    f"the class must be an nn.Module; calling it made a {type(module).__name__}. "
+                    "Does it inherit from nn.Module?",
+                    mistake="not an nn.Module",
+                )
+            self.modules[case.number] = (module, self._places(dict(module.state_dict()), case))
+        return self.modules[case.number]
+
+    def _places(self, state: dict[str, Tensor], case: Case) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
+        """Where each canonical weight lies in the module's state: its raw name, and how to turn it round."""
+        places = {}
+        for parameter in self.parameters:
+            sizes = parameter.sizes(case.init)
+            raw = next((n for n in (parameter.name, f"{parameter.name}.weight") if n in state), None)
+            if raw is None:
+                raise Failure(
+                    f"the module has no parameter {parameter.name}. Expected one of shape {sizes}; "
+                    f"its parameters are: {', '.join(sorted(state)) or 'none'}. "
+                    f"Is self.{parameter.name} an nn.Linear or nn.Parameter, set in __init__?",
+                    mistake="missing or misnamed parameter",
+                )
+            places[parameter.name] = (raw, _orientation(parameter, sizes, raw, state[raw]))
+            bias = f"{parameter.name}.bias"
+            if bias in state:
+                if not parameter.bias:
+                    raise Failure(
+                        f"{bias} exists, but the formula has no bias there. Is it nn.Linear(..., bias=False)?",
+                        mistake="a bias where the formula has none",
+                    )
+                places[f"{parameter.name}_bias"] = (bias, _same)
+        return places
+
+
+def _same(weight: Tensor) -> Tensor:
+    return weight
+
+
+def _orientation(
+    parameter: Parameter, sizes: tuple[int, ...], raw: str, held: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """How to lay a canonical weight out as the student holds it. Raises: Failure if no way fits."""
+    shape = tuple(held.shape)
+    if shape == sizes:
+        return _same
+    if len(sizes) == 2 and shape == sizes[::-1] and not (parameter.linear and raw.endswith(".weight")):
+        return lambda weight: weight.mT
+    if held.numel() == math.prod(sizes) and 1 in shape:
+        return lambda weight: weight.reshape(shape)
+    raise Failure(
+        f"parameter {parameter.name} has shape {shape}; expected {sizes} for ({', '.join(map(str, parameter.shape))}). "
+        "Are the widths the right way round? nn.Linear(in, out) holds its weight as (out, in).",
+        mistake="parameter of the wrong shape",
+    )
+

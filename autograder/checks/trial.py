@@ -1,0 +1,163 @@
+"""One exercise, one subject, one case: what every check is given to work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.case import Case, Draw
+from autograder.checks.failure import Failure
+from autograder.checks.subject import Subject
+from autograder.oracle import Comparison, Quantity, compare, rounder
+
+__all__ = ["Target", "Trial"]
+
+Formula = Callable[..., Mapping[str, Quantity]]
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a subject must compute: the names of its results, and the float64 formula that yields them."""
+
+    name: str
+    outputs: tuple[str, ...]
+    formula: Formula
+
+
+class Trial:
+    """Calls the student's code on one case and knows what should come out.
+
+    Every call gets fresh clones, so a solution that writes into its inputs harms no later check.
+    """
+
+    def __init__(self, target: Target, subject: Subject, case: Case):
+        self.target, self.subject, self.case = target, subject, case
+        weights = {name: weight.to(self._dtype(case.inputs)) for name, weight in subject.prepare(case).items()}
+        self.weights = tuple(weights)
+        self.inputs: dict[str, Any] = {**case.inputs, **weights}
+        self.draw = Draw(case.number + 2)
+
+    @staticmethod
+    def _dtype(inputs: Mapping[str, Any]) -> torch.dtype:
+        """The dtype of the inputs' first floating tensor."""
+        for value in inputs.values():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                return value.dtype
+        return torch.get_default_dtype()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that results must have."""
+        return self._dtype(self.inputs)
+
+    @property
+    def differentiable(self) -> tuple[str, ...]:
+        """Names of the floating inputs, weights included."""
+        return tuple(n for n, v in self.inputs.items() if isinstance(v, Tensor) and v.is_floating_point())
+
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        """The inputs with some of them replaced."""
+        return {**self.inputs, **changes}
+
+    def run(self, inputs: Mapping[str, Any]) -> Any:
+        """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
+        try:
+            return self.subject.call(self.case, inputs)
+        except (Failure, TimeoutError, KeyboardInterrupt):
+            raise
+        except NotImplementedError as error:
+            raise Failure("is not written yet: it raises NotImplementedError.", errored=True) from error
+        except BaseException as error:  # a student's sys.exit is a student's mistake, too
+            text = str(error).strip().splitlines()
+            raise Failure(
+                f"raised {type(error).__name__}: {text[0][:300] if text else '(no message)'}", errored=True
+            ) from error
+
+    def __call__(self, **changes: Any) -> dict[str, Tensor]:
+        """The student's results by name, for the case's inputs with `changes`; kinds and shapes are checked.
+
+        Raises: Failure if the student's code raises, or returns anything but tensors of the right shapes.
+        """
+        inputs = self.changed(**changes)
+        results = self.named(self.run({name: _clone(value) for name, value in inputs.items()}))
+        for name, quantity in self.expect(**changes).items():
+            got, expected = tuple(results[name].shape), tuple(quantity.value.shape)
+            if got != expected:
+                raise Failure(
+                    f"{name} has shape {got}; expected {expected}.", mistake=f"{name} has the wrong shape"
+                )
+        return results
+
+    def named(self, result: Any) -> dict[str, Tensor]:
+        """A raw result by name. Raises: Failure if it is not the tensors that the target names."""
+        names = self.target.outputs
+        wanted = names[0] if len(names) == 1 else f"({', '.join(names)})"
+        values = [result] if len(names) == 1 else result
+        if not isinstance(values, (tuple, list)) or len(values) != len(names):
+            raise Failure(
+                f"must return {wanted}; it returned {_kind(result)}.", mistake="does not return what is asked for"
+            )
+        for name, value in zip(names, values, strict=True):
+            if not isinstance(value, Tensor):
+                raise Failure(
+                    f"must return {wanted} as torch tensors; {name} is {_kind(value)}.",
+                    mistake="does not return what is asked for",
+                )
+        return dict(zip(names, values, strict=True))
+
+    def expect(self, **changes: Any) -> Mapping[str, Quantity]:
+        """The formula's float64 results for the same inputs."""
+        return self.target.formula(**{n: _exact(v) for n, v in self.changed(**changes).items()})
+
+    def baseline(self, **changes: Any) -> Mapping[str, Quantity]:
+        """The formula with every step rounded to the inputs' dtype: what a right computation may lose."""
+        exact = {n: _exact(v) for n, v in self.changed(**changes).items()}
+        return self.target.formula(**exact, round=rounder(self.dtype))
+
+    def compare(self, name: str, actual: Tensor, expected: Tensor | None = None, **changes: Any) -> Comparison:
+        """Compare one result with the formula, or with `expected` under the formula's tolerance for it."""
+        exact, rounded = self.expect(**changes)[name], self.baseline(**changes)[name].value
+        if expected is not None:
+            shift = expected.detach().to("cpu", torch.float64)
+            rounded = rounded - exact.value + shift
+            exact = Quantity(shift, torch.maximum(exact.magnitude, shift.abs()), exact.growth)
+        return compare(actual, exact, rounded, self.dtype)
+
+    def require(
+        self, name: str, actual: Tensor, claim: str, *, expected: Tensor | None = None, mistake: str | None = None, **changes: Any
+    ) -> None:
+        """Raises: Failure, saying `claim` with both numbers, if a result is beyond the tolerance."""
+        found = self.compare(name, actual, expected, **changes)
+        if not found.close:
+            place = f"[{', '.join(map(str, found.where))}]" if found.where else ""
+            raise Failure(
+                f"{claim}: {name}{place} is {found.got:.6g}, expected {found.expected:.6g} "
+                f"(error {_times(found.ratio)} what rounding in {str(self.dtype).removeprefix('torch.')} allows).",
+                mistake=mistake,
+            )
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g} times" if ratio < 1e6 else "far more than"
+
+
+def _clone(value: Any) -> Any:
+    """A copy that shares no memory but has the same strides, where they are strides of a dense tensor."""
+    return value.clone(memory_format=torch.preserve_format) if isinstance(value, Tensor) else value
+
+
+def _exact(value: Any) -> Any:
+    return value.to(torch.float64) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"one tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
+    return "None (is a return missing?)" if value is None else f"a {type(value).__name__}"

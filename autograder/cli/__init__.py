@@ -1,0 +1,32 @@
+"""The command `attn`."""
+
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+USER_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `attn` and exit: 0 if all is well, 1 if a check or a comparison fails, 2 if the user can mend it.
+
+    An error that a user can make is one line on stderr, and never a traceback.
+    """
+    from .app import app
+
+    try:
+        code = app(args=arguments, prog_name="attn", standalone_mode=False)
+    except (KeyboardInterrupt, EOFError):
+        sys.stderr.write("attn: interrupted\n")
+        code = 130
+    except Exception as error:
+        if hasattr(error, "format_message"):  # the command itself was misspelt
+            message = f"{error.format_message()} Try: attn --help"
+        elif getattr(error, "for_the_user", False):
+            message = str(error)
+        else:
+            raise
+        sys.stderr.write(f"attn: {message}\n")
+        code = USER_ERROR
+    sys.exit(code if isinstance(code, int) else 0)

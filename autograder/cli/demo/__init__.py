@@ -1,0 +1,48 @@
+"""`attn demo`: a made-up class, graded before your eyes."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from autograder.cli.errors import UserError, require_torch
+
+from .students import CLASS, Student
+
+__all__ = ["CLASS", "Student", "make_class", "run_demo"]
+
+
+def run_demo(folder: Path | None, keep: bool, timeout: int, kernels: int | None) -> int:
+    """Make the class in `folder` (a temporary one by default), grade it, and print the table."""
+    require_torch()
+    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: is not an empty folder; name a new one, so that nothing of yours is mixed with it")
+    from autograder.cli.grade import run_grade
+
+    place = folder or Path(tempfile.mkdtemp(prefix="attn-demo-"))
+    try:
+        make_class(place)
+        print(f"A class of {len(CLASS)} made-up students: {place / 'submitted'}")
+        for student in CLASS:
+            print(f"  {student.name:6} {student.about}")
+        return run_grade(place, timeout, kernels, None)
+    finally:
+        if not keep:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def make_class(place: Path) -> None:
+    """Write the submissions of the made-up class into `place`/submitted."""
+    import nbformat
+
+    from autograder.weave import find_course, generate
+
+    from .handing_in import hand_in
+
+    course = find_course()
+    stem = course.stems[0]
+    generate(course, place, [stem], place / "gradebook.db")
+    source, released = (
+        nbformat.read(place / room / course.relative(stem), as_version=4) for room in ("source", "release")
+    )
+    for student in CLASS:
+        hand_in(student, source, released, place / "submitted" / student.name / course.relative(stem))

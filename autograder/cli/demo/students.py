@@ -1,0 +1,54 @@
+"""The made-up class: who hands in what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Base = Literal["right", "blank"]
+
+PLAIN_ANSWER = (
+    "Each query is scored against every key, a softmax over the keys turns the scores into weights that sum to one, and "
+    "the output is the weighted average of the values. A translator's decoder uses it to read the source sentence, and "
+    "in GPT the tokens of one text read each other. It costs time that is quadratic in the length."
+)
+VAGUE_ANSWER = "Attention focuses on what is important, and that makes the model faster."
+
+
+@dataclass(frozen=True)
+class Student:
+    """One made-up student.
+
+    base: "right" starts from the reference solutions, "blank" from the notebook as released.
+    work: a file in work/ whose definitions replace those of the base; replaced: texts of single solution cells;
+    deleted: solution cells that are gone; cut: the share of the file that was saved before the disk was full.
+    """
+
+    name: str
+    about: str
+    base: Base = "right"
+    work: str = ""
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    deleted: tuple[str, ...] = ()
+    answer: str = PLAIN_ANSWER
+    cut: float = 1.0
+
+
+CLASS = (
+    Student("ada", "right: the reference solutions"),
+    Student("bruno", "right: einsum", work="bruno"),
+    Student("chidi", "right: one query at a time", work="chidi"),
+    Student("dana", "no division by sqrt(D)", work="dana", answer=VAGUE_ANSWER),
+    Student("emil", "softmax over the queries, mask after the softmax", work="emil"),
+    Student("farah", "True taken for forbidden, softmax that overflows", work="farah"),
+    Student("goran", "projections created and not used", work="goran"),
+    Student("hana", "the notebook as it was released", base="blank", answer=""),
+    Student("ivan", "attention raises", work="ivan", answer=VAGUE_ANSWER),
+    Student(
+        "jade",
+        "a syntax error",
+        replaced={"attention": "def attention(query, key, value, attn_mask=None, is_causal=False)\n    return value"},
+    ),
+    Student("kofi", "a loop without end", work="kofi"),
+    Student("lena", "a deleted cell", deleted=("masked_softmax",)),
+    Student("mira", "a file that was cut off while saving", cut=0.7),
+)

@@ -1,0 +1,45 @@
+"""Goran creates projections and does not use them all, and adds where he should multiply."""
+
+import torch
+from torch import nn
+
+
+class AdditiveScores(nn.Module):
+    def __init__(self, d_query, d_key, d_hidden):
+        super().__init__()
+        self.W_q = nn.Linear(d_query, d_hidden, bias=False)
+        self.W_k = nn.Linear(d_key, d_hidden, bias=False)
+        self.v = nn.Linear(d_hidden, 1, bias=False)
+
+    def forward(self, query, key):
+        hidden = self.W_q(query).unsqueeze(-2) + self.W_k(key).unsqueeze(-3)
+        return self.v(hidden).squeeze(-1)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, d_model):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_model, d_model)
+        self.v_proj = nn.Linear(d_model, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x, attn_mask=None, is_causal=False):
+        output, weights = attention(x, x, x, attn_mask, is_causal)  # noqa: F821  (his own, defined above)
+        return self.out_proj(output), weights
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, d_model, d_context):
+        super().__init__()
+        self.q_proj = nn.Linear(d_model, d_model)
+        self.k_proj = nn.Linear(d_context, d_model)
+        self.v_proj = nn.Linear(d_context, d_model)
+        self.out_proj = nn.Linear(d_model, d_model)
+
+    def forward(self, x, context, attn_mask=None):
+        query, key, value = self.q_proj(x), self.k_proj(context), self.v_proj(context)
+        return attention(query, key, value, attn_mask)  # noqa: F821
+
+
+additive_kind = "b"

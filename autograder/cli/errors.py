@@ -1,0 +1,18 @@
+"""Errors that a user can make and mend."""
+
+
+class UserError(Exception):
+    """One clear line: where, what was expected, what was found, what to do."""
+
+    for_the_user = True
+
+
+def require_torch() -> None:
+    """Raises: UserError if PyTorch, which every check needs, cannot be imported."""
+    try:
+        import torch  # noqa: F401
+    except (ImportError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"PyTorch cannot be imported ({reason}); install it in this environment: pip install 'torch>=2.6'"
+        ) from error

@@ -1,0 +1,66 @@
+"""`attn grade`: a class, graded."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import require_torch
+
+if TYPE_CHECKING:
+    from autograder.engine import Graded
+
+CONFIG = "nbgrader_config.py"
+
+
+def run_grade(folder: Path, timeout: int, kernels: int | None, root: Path | None) -> int:
+    """Grade DIR and print the table. Broken submissions are in it with a reason; they change no exit code."""
+    require_torch()
+    from rich.console import Console
+
+    from .table import summary, table
+
+    place, graded = grade_folder(folder, timeout, kernels, root)
+    console = Console()
+    console.print(table(graded))
+    console.print(summary(place, graded), highlight=False, soft_wrap=True)
+    return 0
+
+
+def grade_folder(
+    folder: Path, timeout: int, kernels: int | None, root: Path | None = None
+) -> tuple[Path, list["Graded"]]:
+    """Set up DIR (source/, release/, gradebook.db, nbgrader's settings) and grade what was handed in."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from autograder.engine import class_folder, find_submissions, grade_class, unknown_folders
+    from autograder.weave import find_course, generate, settings
+
+    course = find_course(root)
+    place = class_folder(folder)
+    notebooks = {course.assignment_id(stem): f"{stem}.ipynb" for stem in course.stems}
+    errors = Console(stderr=True)
+    for path in unknown_folders(place, notebooks):
+        errors.print(
+            f"{path}: is no assignment of this course, and is not graded; expected {', '.join(notebooks)}",
+            highlight=False,
+            soft_wrap=True,
+        )
+    used = {submission.assignment for submission in find_submissions(place, notebooks)}
+    generate(course, place, [stem for stem in course.stems if course.assignment_id(stem) in used], place / "gradebook.db")
+    if not (place / CONFIG).exists():
+        shutil.copyfile(course.root / CONFIG, place / CONFIG)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as progress:
+        task = progress.add_task("grading", total=None)
+
+        def show(graded: "Graded", done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, description=graded.submission.student)
+
+        return place, grade_class(place, notebooks, settings(course.root), timeout, kernels, show)

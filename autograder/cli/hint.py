@@ -1,0 +1,20 @@
+"""`attn hint`: from a nudge to a near-answer."""
+
+from .errors import UserError, require_torch
+
+
+def run_hint(name: str, step: int) -> int:
+    """Print hint number `step` of the exercise `name`."""
+    require_torch()
+    from autograder.exercises import find
+
+    try:
+        hints = find(name).hints
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if step > len(hints):
+        raise UserError(f"{name} has {len(hints)} hints; --step {step} asks for one more")
+    print(f"{name}, hint {step} of {len(hints)}: {hints[step - 1]}")
+    if step < len(hints):
+        print(f"The next one: attn hint {name} --step {step + 1}")
+    return 0

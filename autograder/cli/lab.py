@@ -1,0 +1,51 @@
+"""`attn lab`: JupyterLab on a working copy, never on the committed release."""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from .errors import UserError, require_torch
+
+
+def run_lab(folder: Path, no_browser: bool, port: int, copy_only: bool, root: Path | None) -> int:
+    """Copy what is missing in `folder`, then start JupyterLab there; its exit code."""
+    require_torch()
+    from autograder.weave import find_course
+
+    course = find_course(root)
+    notebooks = working_copy(course.root / "release", folder)
+    if copy_only:
+        return 0
+    if importlib.util.find_spec("jupyterlab") is None:
+        raise UserError("JupyterLab is not installed in this environment; install it: pip install jupyterlab")
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}", f"--port={port}"]
+    command.append(f"--LabApp.default_url=/lab/tree/{notebooks[0].as_posix()}")
+    return subprocess.call([*command, "--no-browser"] if no_browser else command)
+
+
+def working_copy(release: Path, folder: Path) -> list[Path]:
+    """Copy released files that `folder` lacks; what lies there already is the student's, and stays.
+
+    Returns the notebooks, relative to `folder`.
+    Raises: UserError if there is no release, or `folder` is a file or lies in the release.
+    """
+    notebooks = sorted(path.relative_to(release) for path in release.glob("*/*.ipynb"))
+    if not notebooks:
+        raise UserError(f"{release}: holds no notebooks; run `attn build` in a clone of the project first")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file; name a folder for your working copy")
+    if folder.resolve() == release.resolve() or release.resolve() in folder.resolve().parents:
+        raise UserError(f"{folder}: lies in the committed release; name another folder for your working copy")
+    for path in sorted(path for path in release.rglob("*") if path.is_file()):
+        if ".ipynb_checkpoints" in path.parts:
+            continue
+        target = folder / path.relative_to(release)
+        if target.exists():
+            print(f"{target}: yours, kept")
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        print(f"{target}: copied")
+    return notebooks

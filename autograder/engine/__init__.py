@@ -1,0 +1,16 @@
+"""Grade submissions: at this stage in one kernel per submission, through nbgrader's gradebook."""
+
+from .classroom import Graded, grade_class
+from .results import Row
+from .submissions import GradingError, Submission, class_folder, find_submissions, unknown_folders
+
+__all__ = [
+    "Graded",
+    "GradingError",
+    "Row",
+    "Submission",
+    "class_folder",
+    "find_submissions",
+    "grade_class",
+    "unknown_folders",
+]

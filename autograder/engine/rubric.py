@@ -1,0 +1,44 @@
+"""Show the person who grades an answer in words what to grade it by."""
+
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_markdown_cell
+from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.utils import is_grade, is_solution
+
+from .places import source_notebook
+
+TITLE = "**For the person who grades: a model answer and its rubric**"
+
+
+class ShowRubric(NbGraderPreprocessor):  # type: ignore[misc]
+    """Put the model answer and rubric behind each free-text answer of the autograded copy.
+
+    They are read from the teacher's notebook; the release and the submission never hold them.
+    """
+
+    def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
+        """Insert a plain Markdown cell behind each free-text answer."""
+        path = source_notebook(self, resources)
+        if path is None:
+            self.log.warning("No source notebook was found: the rubrics are not shown")
+            return nb, resources
+        rubrics = {
+            cell.metadata.nbgrader.grade_id: cell.source
+            for cell in nbformat.read(path, as_version=4).cells
+            if _is_free_text(cell)
+        }
+        cells = []
+        for cell in nb.cells:
+            cells.append(cell)
+            grade_id = cell.metadata.nbgrader.grade_id if _is_free_text(cell) else ""
+            if grade_id in rubrics:
+                cells.append(new_markdown_cell(f"{TITLE}\n\n{rubrics[grade_id]}", id=f"rubric-{grade_id}"))
+        nb.cells = cells
+        return nb, resources
+
+
+def _is_free_text(cell: NotebookNode) -> bool:
+    return bool(cell.cell_type == "markdown" and is_grade(cell) and is_solution(cell))

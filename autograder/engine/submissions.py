@@ -1,0 +1,121 @@
+"""Find what students handed in, and read it as far as it can be read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+
+class GradingError(Exception):
+    """The folder cannot be graded; the text names it and the way out."""
+
+    for_the_user = True  # the command line prints its text as it is
+
+
+class UnreadableError(Exception):
+    """One submission cannot be read; the text is the reason, for its row of the table."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One student's work on one assignment: `path` is where its notebook ought to be."""
+
+    student: str
+    assignment: str
+    path: Path
+
+    def read(self) -> NotebookNode:
+        """The notebook.
+
+        Raises: UnreadableError with the reason, if it is missing, empty, or not a notebook.
+        """
+        if not self.path.is_file():
+            raise UnreadableError(self._missing())
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UnreadableError(f"{self.path.name} cannot be read: {error}") from error
+        if not text.strip():
+            raise UnreadableError(f"{self.path.name} is empty")
+        return parse_notebook(text, self.path.name)
+
+    def _missing(self) -> str:
+        folder = self.path.parent
+        others = sorted(path.name for path in folder.glob("*.ipynb")) if folder.is_dir() else []
+        if others:
+            return f"no {self.path.name} was handed in; found {others[0]}: rename it?"
+        return f"nothing was handed in; expected {'/'.join(self.path.parts[-4:])}"
+
+
+def parse_notebook(text: str, name: str) -> NotebookNode:
+    """The notebook in `text`, brought to the format in use.
+
+    Raises: UnreadableError, naming the line of broken JSON or what a notebook must have.
+    """
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UnreadableError(f"{name} is broken JSON: {error.msg} at line {error.lineno}") from error
+    try:
+        notebook = nbformat.reads(text, as_version=4)
+        for cell in notebook.cells:
+            cell.metadata.get("nbgrader")
+            cell.source.split("\n")
+            cell.cell_type.strip()
+    except Exception as error:  # whatever nbformat trips over, this file is no notebook
+        raise UnreadableError(f"{name} is not a notebook: {type(error).__name__}: {error}") from error
+    return notebook
+
+
+def class_folder(folder: Path) -> Path:
+    """The folder that holds `submitted/`, given that folder or `submitted` itself.
+
+    Raises: GradingError if neither is there, or no student is in it.
+    """
+    if not folder.is_dir():
+        raise GradingError(f"{folder}: there is no such folder; name the one that holds submitted/<student>/...")
+    root = folder.resolve()
+    if root.name == "submitted":
+        root = root.parent
+    if not (root / "submitted").is_dir():
+        raise GradingError(
+            f"{folder}: holds no folder submitted; expected submitted/<student>/<assignment>/<name>.ipynb in it"
+        )
+    if not students(root):
+        raise GradingError(f"{root / 'submitted'}: holds no student's folder; expected one folder per student")
+    return root
+
+
+def students(root: Path) -> list[str]:
+    """The names of the students' folders, hidden ones left out."""
+    folders = [path for path in (root / "submitted").iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(path.name for path in folders)
+
+
+def find_submissions(root: Path, notebooks: Mapping[str, str]) -> list[Submission]:
+    """One submission per student and assignment of this class.
+
+    `notebooks` maps each assignment of the course to its notebook's name. The class has the assignments that
+    anybody has a folder for, or the first one if nobody has; a student without one gets a row that says so.
+    """
+    submitted = root / "submitted"
+    names = students(root)
+    set_work = [name for name in notebooks if any((submitted / student / name).is_dir() for student in names)]
+    return [
+        Submission(student, assignment, submitted / student / assignment / notebooks[assignment])
+        for student in names
+        for assignment in set_work or list(notebooks)[:1]
+    ]
+
+
+def unknown_folders(root: Path, notebooks: Mapping[str, str]) -> list[Path]:
+    """Folders of students that are no assignment of the course, and so are not graded."""
+    return [
+        path
+        for student in students(root)
+        for path in sorted((root / "submitted" / student).iterdir())
+        if path.is_dir() and path.name not in notebooks and not path.name.startswith(".")
+    ]

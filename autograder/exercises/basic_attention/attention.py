@@ -1,0 +1,199 @@
+"""Exercise `attention`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from autograder.case import Draw, Recipe
+from autograder.checks import Check, Target
+from autograder.checks.agreement import agrees, raises_value_error
+from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
+from autograder.checks.gradients import differentiable
+from autograder.checks.masking import hidden_keys_do_nothing
+from autograder.checks.softmax import dead_rows_are_zero
+from autograder.checks.structure import (
+    agrees_with_slices,
+    average_of_values,
+    causal,
+    few_keys,
+    permutation,
+    sharp,
+    ties_share,
+)
+from autograder.checks.weights import weights_agree
+from autograder.exercises.basic_attention.variants import ATTENTION_SLIPS, attend
+from autograder.exercises.exercise import Exercise, Mistake
+from autograder.oracle.attention import attention as formula
+
+__all__ = ["ATTENTION"]
+
+OUTPUTS = ("output", "weights")
+FORMULA = "agrees with the formula"
+
+
+def _inputs(
+    draw: Draw,
+    *,
+    axes: int = 2,
+    dtype: torch.dtype = torch.float32,
+    mask: str = "",
+    is_causal: bool = False,
+    size: float = 1.0,
+    lengths: str = "",
+    low: int = 2,
+    high: int = 9,
+) -> dict[str, Any]:
+    """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), all sizes different.
+
+    mask: "full", "shared" (S_q, S_k), "dead" (with a row that allows no key). lengths: "<" or ">" for S_q against S_k,
+    "square" for S_q = S_k = D = D_v, "many" for 20 to 30 keys.
+    """
+    *lead, S_q, S_k, D, D_v = draw.sizes(axes + 4, low=low, high=high)
+    if lengths in ("<", ">"):
+        S_q, S_k = (min(S_q, S_k), max(S_q, S_k)) if lengths == "<" else (max(S_q, S_k), min(S_q, S_k))
+    elif lengths == "square":
+        S_k = D = D_v = S_q
+    elif lengths == "many":
+        S_k = draw.integer(20, 30)
+    inputs: dict[str, Any] = {
+        "query": draw.normal(*lead, S_q, D, dtype=dtype) * size,
+        "key": draw.normal(*lead, S_k, D, dtype=dtype),
+        "value": draw.normal(*lead, S_k, D_v, dtype=dtype),
+    }
+    if mask:
+        shape = (S_q, S_k) if mask == "shared" else (*lead, S_q, S_k)
+        inputs["attn_mask"] = draw.mask(*shape, dead_rows=mask == "dead")
+    return inputs | ({"is_causal": True} if is_causal else {})
+
+
+def _recipe(label: str, **options: Any) -> Recipe:
+    return Recipe(label, partial(_inputs, **options))
+
+
+def _worked_example(draw: Draw) -> dict[str, Any]:
+    """Three queries of width 1 against five keys, as small whole numbers: nothing about it is random."""
+    return {
+        "query": torch.tensor([[1.0], [0.0], [-1.0]]),
+        "key": torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]]),
+        "value": torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]]),
+    }
+
+
+def _unequal_widths(draw: Draw) -> dict[str, Any]:
+    S_q, S_k, D, other, D_v = draw.sizes(5)
+    return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, other), "value": draw.normal(S_k, D_v)}
+
+
+def _unequal_lengths(draw: Draw) -> dict[str, Any]:
+    S_q, S_k, D, other, D_v = draw.sizes(5)
+    return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, D), "value": draw.normal(other, D_v)}
+
+
+def _many_heads(draw: Draw) -> dict[str, Any]:
+    """Narrow vectors and many heads: pairing a query with another head's keys would cost more than the whole."""
+    S_q, S_k, D, D_v = draw.sizes(4, low=2, high=6)
+    B, H = 5, 7
+    return {"query": draw.normal(B, H, S_q, D), "key": draw.normal(B, H, S_k, D), "value": draw.normal(B, H, S_k, D_v)}
+
+
+def _flops(inputs: Mapping[str, Any]) -> int:
+    """Two products of 2 S_q S_k D and 2 S_q S_k D_v operations for each batch element, and half as much again."""
+    *lead, S_q, D = inputs["query"].shape
+    S_k, D_v = inputs["value"].shape[-2:]
+    elements = int(torch.tensor(lead).prod()) if lead else 1
+    return elements * 3 * S_q * S_k * (D + D_v)
+
+
+def _largest(inputs: Mapping[str, Any]) -> int:
+    """One tensor of (..., S_q, S_k, max(D, D_v)), for those who multiply and sum: twice that is too much."""
+    *lead, S_q, D = inputs["query"].shape
+    S_k, D_v = inputs["value"].shape[-2:]
+    elements = int(torch.tensor(lead).prod()) if lead else 1
+    return elements * 2 * S_q * S_k * max(D, D_v)
+
+
+KEYS = {"key": -2, "value": -2}
+BATCHED = {"query": 2, "key": 2, "value": 2, "attn_mask": 2}
+
+ATTENTION = Exercise(
+    name="attention",
+    assignment="basic_attention",
+    target=Target("attention", OUTPUTS, formula),
+    positional=("query", "key", "value"),
+    recipes=(
+        _recipe("unequal sizes"),
+        _recipe("a mask for each head", mask="full"),
+        _recipe("one mask for all", mask="shared", axes=1),
+        _recipe("float64", dtype=torch.float64, mask="full"),
+        _recipe("all sizes equal", lengths="square", axes=1),
+        _recipe("large scores", size=6.0),
+        Recipe("worked example", _worked_example),
+        _recipe("causal, fewer queries than keys", is_causal=True, lengths="<"),
+        _recipe("causal, more queries than keys", is_causal=True, lengths=">", low=3),
+        _recipe("causal and masked", is_causal=True, mask="full", lengths="<", low=3),
+        _recipe("rows that allow no key", mask="dead", dtype=torch.float64, low=3),
+        _recipe("many keys", lengths="many", axes=1),
+        _recipe("three leading axes", axes=3),
+        _recipe("small, float64", axes=0, dtype=torch.float64, high=5),
+        _recipe("bfloat16", dtype=torch.bfloat16, mask="full"),
+        _recipe("float16", dtype=torch.float16, mask="full"),
+        Recipe("query and key of unequal width", _unequal_widths),
+        Recipe("key and value of unequal length", _unequal_lengths),
+        Recipe("many heads", _many_heads),
+        _recipe("few values", axes=1, dtype=torch.float64),
+    ),
+    checks=(
+        Check(FORMULA, "softmax(query key^T / sqrt(D)) value, with and without a mask", 2.0,
+              ("unequal sizes", "worked example", "large scores", "all sizes equal", "a mask for each head", "one mask for all", "float64"),
+              agrees("output")),
+        Check("weights", "the second result is the weights that made the output, rows summing to 1", 1.0,
+              ("unequal sizes", "a mask for each head"), weights_agree()),
+        Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 1.0,
+              ("a mask for each head",), hidden_keys_do_nothing()),
+        Check("dead rows", "a query that may see no key gets zero, with finite gradients", 1.0,
+              ("rows that allow no key",), dead_rows_are_zero(outputs=OUTPUTS, through=("query", "key", "value"))),
+        Check("causal", "the future cannot change the past; query i sees keys 0..i", 1.0,
+              ("causal, fewer queries than keys", "causal, more queries than keys", "causal and masked"),
+              causal(KEYS, {"query": -2}, OUTPUTS)),
+        Check("leading axes", "any number of leading axes; batch elements and heads stand alone", 0.5,
+              ("three leading axes", "a mask for each head"), agrees_with_slices(BATCHED, OUTPUTS)),
+        Check("order of the keys", "keys and values may come in any order", 0.25, ("many keys",),
+              permutation({**KEYS, "attn_mask": -1}, {"output": None, "weights": -1}, "keys")),
+        Check("order of the queries", "each query stands alone", 0.25, ("a mask for each head",),
+              permutation({"query": -2, "attn_mask": -2}, {"output": -2, "weights": -2}, "queries")),
+        Check("ties", "equal keys share their weight", 0.25, ("few values",), ties_share()),
+        Check("average", "the output is linear in the values and stays among them", 0.25, ("few values",), average_of_values()),
+        Check("few keys", "one key gets all the weight, two keys share it by a sigmoid", 0.25, ("unequal sizes",), few_keys()),
+        Check("huge scores", "no overflow; all weight goes to the best key", 0.5, ("unequal sizes",), sharp()),
+        Check("sizes that do not fit", "are refused with a ValueError", 0.5,
+              ("query and key of unequal width", "key and value of unequal length"), raises_value_error()),
+        Check("gradient", "backward() gives the derivative", 0.5, ("small, float64",), differentiable(OUTPUTS), FORMULA),
+        Check("dtype", "the inputs' dtype is kept, and its precision", 0.25, ("float64", "bfloat16", "float16"),
+              dtype_kept(OUTPUTS), FORMULA),
+        Check("inputs untouched", "no input is written to", 0.25, ("a mask for each head",), inputs_untouched(), FORMULA),
+        Check("layout", "strides and earlier calls do not matter", 0.25, ("a mask for each head",), repeatable(OUTPUTS), FORMULA),
+        Check("own work", "attention is written out", 0.25, ("unequal sizes",), obeys(FUSED, "attention"), FORMULA),
+        Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",), affordable(_flops, _largest), FORMULA),
+    ),
+    mistakes=tuple(Mistake(name, question, partial(attend, **knobs)) for name, question, knobs in ATTENTION_SLIPS),
+    hints=(
+        (
+            "Four steps: scores, mask, softmax over the keys, average of the values. Check the widths and "
+            "the lengths before the first step."
+        ),
+        (
+            "Build one boolean table `allowed` of shape (S_q, S_k): all True, its lower triangle if "
+            "is_causal, and `&` with attn_mask if there is one. Fill the rest of the scaled scores with "
+            "the dtype's lowest number, softmax over -1, then zero the forbidden weights."
+        ),
+        (
+            "`allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)`; `.tril()` "
+            "aligns at the top left. After the softmax: `weights = weights.masked_fill(~allowed, 0.0)`, "
+            "and the output is `weights @ value`."
+        ),
+    ),
+)

@@ -1,0 +1,268 @@
+"""Exercises `SelfAttention` and `CrossAttention`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.case import Draw, Recipe
+from autograder.checks import Check, Parameter, Target
+from autograder.checks.agreement import agrees
+from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
+from autograder.checks.gradients import differentiable, every_parameter_learns
+from autograder.checks.structure import agrees_with_slices, causal, permutation
+from autograder.checks.weights import weights_agree
+from autograder.exercises.basic_attention.variants import (
+    CAUSAL_SLIPS,
+    MASK_SLIPS,
+    PRODUCT_SLIPS,
+    SCALE_SLIPS,
+    WEIGHT_SLIPS,
+    Slip,
+    attend,
+)
+from autograder.exercises.exercise import Exercise, Mistake
+from autograder.oracle.attention import cross_attention, self_attention
+
+__all__ = ["CROSS_ATTENTION", "SELF_ATTENTION"]
+
+OUTPUTS = ("output", "weights")
+FORMULA = "agrees with the formula"
+Weights = Mapping[str, Tensor]
+
+
+def _self_inputs(
+    draw: Draw,
+    *,
+    axes: int = 1,
+    dtype: torch.dtype = torch.float32,
+    mask: str = "",
+    is_causal: bool = False,
+    square: bool = False,
+    high: int = 9,
+) -> dict[str, Any]:
+    """x (..., S, d_model); mask: "full", "shared" or "dead", is_causal as in `attention`."""
+    *lead, S, d_model = draw.sizes(axes + 2, low=3, high=high)
+    d_model = S if square else d_model
+    inputs: dict[str, Any] = {"init": {"d_model": d_model}, "x": draw.normal(*lead, S, d_model, dtype=dtype)}
+    if mask:
+        shape = (S, S) if mask == "shared" else (*lead, S, S)
+        inputs["attn_mask"] = draw.mask(*shape, dead_rows=mask == "dead")
+    return inputs | ({"is_causal": True} if is_causal else {})
+
+
+def _cross_inputs(
+    draw: Draw,
+    *,
+    axes: int = 1,
+    dtype: torch.dtype = torch.float32,
+    mask: str = "",
+    square: bool = False,
+    high: int = 9,
+) -> dict[str, Any]:
+    """x (..., S_q, d_model), context (..., S_k, d_context)."""
+    *lead, S_q, S_k, d_model, d_context = draw.sizes(axes + 4, low=3, high=high)
+    if square:
+        S_k = d_model = d_context = S_q
+    inputs: dict[str, Any] = {
+        "init": {"d_model": d_model, "d_context": d_context},
+        "x": draw.normal(*lead, S_q, d_model, dtype=dtype),
+        "context": draw.normal(*lead, S_k, d_context, dtype=dtype),
+    }
+    if mask:
+        shape = (S_q, S_k) if mask == "shared" else (*lead, S_q, S_k)
+        inputs["attn_mask"] = draw.mask(*shape, dead_rows=mask == "dead")
+    return inputs
+
+
+def _linear(x: Tensor, weights: Weights, name: str, bias: bool = True) -> Tensor:
+    offset = weights.get(f"{name}_bias") if bias else None
+    result = x @ weights[name].mT
+    return result if offset is None else result + offset
+
+
+Block = Callable[..., Mapping[str, Tensor]]
+
+
+def _block(
+    x: Tensor,
+    context: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    *,
+    names: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj"),
+    projected: tuple[bool, bool, bool] = (True, True, True),
+    bias: bool = True,
+    sources: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = lambda x, context: (x, context, context),
+    finish: Callable[[Tensor, Tensor, Weights], Tensor] = lambda output, x, w: _linear(output, w, "out_proj"),
+    knobs: Mapping[str, Any] | None = None,
+    **weights: Tensor,
+) -> Mapping[str, Tensor]:
+    """A self- or cross-attention module with knobs; `knobs` are those of `attend`."""
+    inputs = [
+        _linear(source, weights, name, bias) if used else source
+        for source, name, used in zip(sources(x, x if context is None else context), names, projected, strict=True)
+    ]
+    result = attend(*inputs, attn_mask, is_causal, **(knobs or {}))
+    return {"output": finish(result["output"], x, weights), "weights": result["weights"]}
+
+
+def _slips(*groups: tuple[Slip, ...]) -> tuple[Mistake, ...]:
+    return tuple(Mistake(n, q, partial(_block, knobs=k)) for group in groups for n, q, k in group)
+
+
+PROJECTED = "The projection exists. Is it applied before the scores are computed?"
+MODULE_SLIPS = (
+    Mistake("out_proj never applied", "Is out_proj applied to the weighted values?",
+            partial(_block, finish=lambda output, x, w: output)),
+    Mistake("out_proj applied without its bias", "Is the layer called, or only its weight used?",
+            partial(_block, finish=lambda output, x, w: output @ w["out_proj"].mT)),
+    Mistake("projections without their biases", "Are the layers called, or only their weights used?", partial(_block, bias=False)),
+    Mistake("values not projected", PROJECTED, partial(_block, projected=(True, True, False))),
+    Mistake("queries not projected", PROJECTED, partial(_block, projected=(False, True, True))),
+    Mistake("keys not projected", PROJECTED, partial(_block, projected=(True, False, True))),
+    Mistake("projections never applied", PROJECTED, partial(_block, projected=(False, False, False))),
+    Mistake("keys made by v_proj", "Which projection makes the keys?", partial(_block, names=("q_proj", "v_proj", "v_proj"))),
+    Mistake("values made by k_proj", "Which projection makes the values?", partial(_block, names=("q_proj", "k_proj", "k_proj"))),
+    Mistake("keys and values exchanged", "Which projection makes the keys, which the values?",
+            partial(_block, names=("q_proj", "v_proj", "k_proj"))),
+    Mistake("input added to the output", "The residual connection belongs to the block around this module. Is x added here?",
+            partial(_block, finish=lambda output, x, w: _linear(output, w, "out_proj") + x)),
+    Mistake("tanh of the output", "Is there a nonlinearity where the formula has none?",
+            partial(_block, finish=lambda output, x, w: _linear(output, w, "out_proj").tanh())),
+)
+SELF_ONLY = (
+    Mistake("keys made by q_proj", "Which projection makes the keys?", partial(_block, names=("q_proj", "q_proj", "v_proj"))),
+    Mistake("queries made by k_proj", "Which projection makes the queries?", partial(_block, names=("k_proj", "k_proj", "v_proj"))),
+    Mistake("queries and keys exchanged", "Which projection makes the queries, which the keys?",
+            partial(_block, names=("k_proj", "q_proj", "v_proj"))),
+    Mistake("values made by q_proj", "Which projection makes the values?", partial(_block, names=("q_proj", "k_proj", "q_proj"))),
+)
+CROSS_ONLY = (
+    Mistake("context never used", "Do keys and values come from context?", partial(_block, sources=lambda x, c: (x, x, x))),
+    Mistake("values taken from x", "Do the values come from context?", partial(_block, sources=lambda x, c: (x, c, x))),
+    Mistake("keys taken from x", "Do the keys come from context?", partial(_block, sources=lambda x, c: (x, x, c))),
+    Mistake("queries taken from context", "Who asks, and who is asked? Queries come from x.",
+            partial(_block, sources=lambda x, c: (c, x, x))),
+    Mistake("x never used", "Do the queries come from x?", partial(_block, sources=lambda x, c: (c, c, c))),
+)
+
+SQUARE = ("d_model", "d_model")
+LEARNS = Check("parameters", "every parameter is used and learns", 0.5, ("unequal sizes",), every_parameter_learns(), FORMULA)
+
+
+def _recipes(inputs: Callable[..., dict[str, Any]], *more: Recipe) -> tuple[Recipe, ...]:
+    def recipe(label: str, **options: Any) -> Recipe:
+        return Recipe(label, partial(inputs, **options))
+
+    return (
+        recipe("unequal sizes"),
+        recipe("all sizes equal", square=True),
+        recipe("a mask for each element", mask="full"),
+        recipe("one mask for all", mask="shared"),
+        recipe("rows that allow no key", mask="dead"),
+        recipe("two leading axes", axes=2),
+        recipe("small, float64", axes=0, dtype=torch.float64, high=6),
+        recipe("float64", dtype=torch.float64),
+        recipe("bfloat16", dtype=torch.bfloat16),
+        recipe("float16", dtype=torch.float16),
+        *more,
+    )
+
+
+def _conduct() -> tuple[Check, ...]:
+    """What both modules must respect once their result is right."""
+    return (
+        LEARNS,
+        Check("gradient", "backward() gives the derivative, for inputs and weights", 0.5, ("small, float64",),
+              differentiable(OUTPUTS), FORMULA),
+        Check("dtype", "the dtype of inputs and weights is kept, and its precision", 0.25,
+              ("float64", "bfloat16", "float16"), dtype_kept(OUTPUTS), FORMULA),
+        Check("inputs untouched", "no input is written to", 0.25, ("a mask for each element",), inputs_untouched(), FORMULA),
+        Check("layout", "strides and earlier calls do not matter", 0.25, ("a mask for each element",),
+              repeatable(OUTPUTS), FORMULA),
+    )
+
+
+SELF_ATTENTION = Exercise(
+    name="SelfAttention",
+    assignment="basic_attention",
+    target=Target("SelfAttention", OUTPUTS, self_attention),
+    positional=("x",),
+    parameters=tuple(Parameter(name, SQUARE, bias=True) for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
+    recipes=_recipes(
+        _self_inputs,
+        Recipe("causal", partial(_self_inputs, is_causal=True)),
+        Recipe("causal and masked", partial(_self_inputs, is_causal=True, mask="full")),
+    ),
+    checks=(
+        Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))", 1.5, ("unequal sizes", "all sizes equal"), agrees("output")),
+        Check("weights", "the second result is the weights, rows summing to 1", 0.5, ("unequal sizes",), weights_agree()),
+        Check("mask", "attn_mask says which positions may be seen", 0.75,
+              ("a mask for each element", "one mask for all", "rows that allow no key"), agrees("output", "weights")),
+        Check("causal", "the future cannot change the past", 0.75, ("causal", "causal and masked"),
+              causal({"x": -2}, {"x": -2}, OUTPUTS)),
+        Check("leading axes", "any number of leading axes; batch elements stand alone", 0.25, ("two leading axes",),
+              agrees_with_slices({"x": 2}, OUTPUTS)),
+        *_conduct(),
+    ),
+    mistakes=(
+        *_slips(SCALE_SLIPS, MASK_SLIPS, CAUSAL_SLIPS, WEIGHT_SLIPS, PRODUCT_SLIPS), *MODULE_SLIPS, *SELF_ONLY,
+    ),
+    hints=(
+        (
+            "One sequence plays three parts. Which four linear layers do you need, and where does each of "
+            "them act?"
+        ),
+        (
+            "Query, key and value are three different projections of the same x. Your `attention` does "
+            "the rest, masks included; the output passes through out_proj, the weights do not."
+        ),
+        (
+            "In forward: call `attention` with `self.q_proj(x)`, `self.k_proj(x)`, `self.v_proj(x)`, "
+            "`attn_mask` and `is_causal`; return `self.out_proj(output)` and the weights."
+        ),
+    ),
+)
+
+CROSS_ATTENTION = Exercise(
+    name="CrossAttention",
+    assignment="basic_attention",
+    target=Target("CrossAttention", OUTPUTS, cross_attention),
+    positional=("x", "context"),
+    parameters=(
+        Parameter("q_proj", SQUARE, bias=True),
+        Parameter("k_proj", ("d_model", "d_context"), bias=True),
+        Parameter("v_proj", ("d_model", "d_context"), bias=True),
+        Parameter("out_proj", SQUARE, bias=True),
+    ),
+    recipes=_recipes(_cross_inputs),
+    checks=(
+        Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.5,
+              ("unequal sizes", "all sizes equal"), agrees("output")),
+        Check("weights", "the second result is the weights, rows summing to 1", 0.5, ("unequal sizes",), weights_agree()),
+        Check("mask", "attn_mask says which positions of the context may be seen", 0.75,
+              ("a mask for each element", "one mask for all", "rows that allow no key"), agrees("output", "weights")),
+        Check("order of the context", "the context may come in any order", 0.25, ("unequal sizes",),
+              permutation({"context": -2}, {"output": None, "weights": -1}, "context positions")),
+        Check("leading axes", "any number of leading axes; batch elements stand alone", 0.25, ("two leading axes",),
+              agrees_with_slices({"x": 2, "context": 2}, OUTPUTS)),
+        *_conduct(),
+    ),
+    mistakes=(*_slips(SCALE_SLIPS, MASK_SLIPS, WEIGHT_SLIPS, PRODUCT_SLIPS), *MODULE_SLIPS, *CROSS_ONLY),
+    hints=(
+        "Who asks, and who answers? Only one of the two sequences gives the queries.",
+        (
+            "Queries come from x, keys and values both from context. So k_proj and v_proj take d_context "
+            "in and give d_model out; q_proj and out_proj stay d_model to d_model."
+        ),
+        (
+            "In forward: `attention(self.q_proj(x), self.k_proj(context), self.v_proj(context), "
+            "attn_mask)`, then `self.out_proj` on the output only."
+        ),
+    ),
+)

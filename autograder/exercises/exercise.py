@@ -1,0 +1,104 @@
+"""What an exercise is: a target, cases, checks worth points, mistakes that can be named, hints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from autograder.case import Recipe
+from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, Subject, Target
+
+__all__ = ["Choice", "Exercise", "Hints", "Mistake", "Number", "NumericSlip"]
+
+Hints = tuple[str, str, str]
+"""From a nudge to a near-answer."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A mutant of the formula that a report can name.
+
+    name: a few words. question: what to ask the student. formula: the mutant, taking the exercise's inputs by name and
+    returning results by name; it is compared with what the student's code gives on the failing cases.
+    """
+
+    name: str
+    question: str
+    formula: Callable[..., Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module."""
+
+    name: str
+    assignment: str
+    target: Target
+    positional: tuple[str, ...]
+    recipes: tuple[Recipe, ...]
+    checks: tuple[Check, ...]
+    mistakes: tuple[Mistake, ...]
+    hints: Hints
+    parameters: tuple[Parameter, ...] | None = None
+
+    @property
+    def kind(self) -> str:
+        """ "function" or "module"."""
+        return "function" if self.parameters is None else "module"
+
+    @property
+    def points(self) -> float:
+        """Marks to be had."""
+        return float(sum(check.points for check in self.checks))
+
+    def subject(self, obj: Any) -> Subject:
+        """A student's object as the checks see it. Raises: TypeError if it cannot be called."""
+        if not callable(obj):
+            raise TypeError(f"{self.name} must be a {self.kind}; it is a {type(obj).__name__}.")
+        if self.parameters is None:
+            return FunctionSubject(obj, self.positional)
+        return ModuleSubject(obj, self.positional, self.parameters)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A multiple-choice question: the answer is a letter. explanations says for each letter why, or why not."""
+
+    name: str
+    assignment: str
+    claim: str
+    prompt: str
+    answer: str
+    points: float
+    explanations: Mapping[str, str]
+    hints: Hints
+    kind: str = field(default="choice", init=False)
+
+
+@dataclass(frozen=True)
+class NumericSlip:
+    """A wrong number that a report can name."""
+
+    name: str
+    value: float
+    question: str
+
+
+@dataclass(frozen=True)
+class Number:
+    """A question whose answer is a number, right within the relative `tolerance`."""
+
+    name: str
+    assignment: str
+    claim: str
+    prompt: str
+    answer: float
+    points: float
+    explanation: str
+    slips: tuple[NumericSlip, ...]
+    hints: Hints
+    tolerance: float = 1e-9
+    kind: str = field(default="number", init=False)

@@ -1,0 +1,80 @@
+"""The public face: `check`, `grade` and `hint`."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from typing import Any
+
+from autograder.case import CASES_PER_SEED
+from autograder.exercises import find
+from autograder.grading.run import examine
+from autograder.verdict import Report
+
+__all__ = ["MIME_TYPE", "check", "grade", "hint", "show"]
+
+MIME_TYPE = "application/vnd.attention-coursework.report+json"
+"""Under this type a grade cell's output carries the whole report as JSON."""
+
+PRACTICE_SEEDS, GRADING_SEEDS = 10_000, 2**31
+
+
+def check(name: str, obj: Any, *, case: int | None = None, seed: int | None = None) -> Report:
+    """Check a student's object and say what is right, what is wrong, and what the mistake probably is.
+
+    name: the exercise. obj: the student's function, class, letter or number. case: run one case again, by the number
+    that a report printed. seed: repeat a whole run; without it each run draws fresh numbers.
+    Raises: ValueError if there is no such exercise or case.
+    """
+    exercise = find(name)
+    if case is not None and seed is not None and case // CASES_PER_SEED != seed:
+        raise ValueError(f"case={case} belongs to seed {case // CASES_PER_SEED}, not to seed={seed}. Give one of the two.")
+    if case is not None:
+        seed = case // CASES_PER_SEED
+    if seed is None:
+        seed = secrets.randbelow(PRACTICE_SEEDS)
+    if seed < 0:
+        raise ValueError(f"seed={seed}: a seed is a whole number from 0.")
+    return examine(exercise, obj, int(seed), case)
+
+
+def grade(name: str, obj: Any, *, seed: int | None = None) -> float:
+    """Check a student's object, show the report, and return the points earned: a finite float, at most the maximum.
+
+    Nothing is written to stderr, and nothing that the student's object returns is shown: nbgrader would give full
+    marks for the one and none for the other.
+    """
+    report = check(name, obj, seed=secrets.randbelow(GRADING_SEEDS) if seed is None else seed)
+    show(report)
+    return round(float(report.points), 6)
+
+
+def show(report: Report) -> None:
+    """Show a report: as HTML, text and JSON inside a notebook, as text elsewhere."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None or not hasattr(shell, "kernel"):
+        print(report)
+        return
+    bundle = {"text/plain": str(report), "text/html": report._repr_html_(), MIME_TYPE: report.to_dict()}
+    shell.display_pub.publish(bundle)
+
+
+def hint(name: str) -> HintCard:
+    """The three hints of an exercise, from a nudge to a near-answer, one a call and then again from the first.
+
+    Raises: ValueError if there is no such exercise.
+    """
+    exercise = find(name)
+    step = _hints_given.get(exercise.name, 0)
+    _hints_given[exercise.name] = (step + 1) % len(exercise.hints)
+    return HintCard(f"{exercise.name}, hint {step + 1} of {len(exercise.hints)}: {exercise.hints[step]}")
+
+
+_hints_given: dict[str, int] = {}
+
+
+class HintCard(str):
+    """A hint that shows itself without quotation marks."""
+
+    def __repr__(self) -> str:
+        return str(self)

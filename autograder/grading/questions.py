@@ -1,0 +1,56 @@
+"""Grading of questions whose answer is a letter or a number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from autograder.exercises import Choice, Number
+from autograder.verdict import Finding, Report, Status, Verdict
+
+__all__ = ["examine_question"]
+
+
+def examine_question(question: Choice | Number, answer: Any, seed: int) -> Report:
+    """The report on a letter or a number; a wrong one is told why it is wrong."""
+    status, message, finding = (
+        _letter(question, answer) if isinstance(question, Choice) else _number(question, answer)
+    )
+    points = question.points if status == "passed" else 0.0
+    verdict = Verdict(
+        "answer", question.prompt, status, points, question.points, message, mistake=finding.name if finding else None
+    )
+    return Report(question.name, seed, (verdict,), (finding,) if finding else ())
+
+
+Outcome = tuple[Status, str, Finding | None]
+
+
+def _letter(question: Choice, answer: Any) -> Outcome:
+    letters = ", ".join(sorted(question.explanations))
+    if answer is None or answer is ...:
+        return "errored", f'no answer yet. Give one of the letters {letters}, like {question.name} = "a".', None
+    letter = answer.strip().lower().strip("()*. ") if isinstance(answer, str) else ""
+    if letter not in question.explanations:
+        return "errored", f"{question.name} is {str(answer)[:40]!r}; expected one of the letters {letters}.", None
+    why = question.explanations[letter]
+    if letter == question.answer:
+        return "passed", why, None
+    return "failed", f"not {letter}.", Finding(f"answer {letter}", why)
+
+
+def _number(question: Number, answer: Any) -> Outcome:
+    if answer is None or answer is ...:
+        return "errored", f"no answer yet. Give a number, like {question.name} = 1.5.", None
+    try:
+        value = math.nan if isinstance(answer, (bool, str)) else float(answer)
+    except (TypeError, ValueError, RuntimeError):
+        value = math.nan
+    if not math.isfinite(value):
+        return "errored", f"{question.name} is {str(answer)[:40]!r}; expected a finite number.", None
+    if math.isclose(value, question.answer, rel_tol=question.tolerance):
+        return "passed", question.explanation, None
+    for slip in question.slips:
+        if math.isclose(value, slip.value, rel_tol=question.tolerance):
+            return "failed", f"{value:g} is not right.", Finding(slip.name, slip.question)
+    return "failed", f"{value:g} is not right.", None

@@ -1,0 +1,150 @@
+"""One run of an exercise's checks on a student's object."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from autograder.case import CASES_PER_SEED, draw_case
+from autograder.checks import Check, Failure, Subject, Trial
+from autograder.exercises import AnyExercise, Exercise
+from autograder.grading.deadline import OutOfTime, deadline
+from autograder.grading.naming import recognise
+from autograder.grading.questions import examine_question
+from autograder.verdict import Finding, Report, Verdict
+
+__all__ = ["SECONDS_PER_CHECK", "examine"]
+
+SECONDS_PER_CHECK = 10.0
+PRINTED = 500
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Keep what student code prints and warns; none of it may reach the grade cell's own output."""
+    printed = io.StringIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
+            yield printed
+
+
+def examine(exercise: AnyExercise, obj: Any, seed: int, case: int | None = None) -> Report:
+    """All verdicts on `obj`, or those of one case. Raises: ValueError if the exercise has no such case."""
+    if not isinstance(exercise, Exercise):
+        return examine_question(exercise, obj, seed)
+    if case is not None:
+        draw_case(exercise.recipes, case)  # an unknown case is the caller's mistake, not the student's
+    if obj is None or obj is ...:
+        return _unanswered(exercise, seed, "no answer yet: define it in the cell above and run that cell.")
+    try:
+        subject = exercise.subject(obj)
+    except TypeError as error:
+        return _unanswered(exercise, seed, str(error))
+    with _quiet() as printed:
+        run = _Run(exercise, subject, seed, case)
+        verdicts = tuple(run.verdicts())
+        findings = run.findings(verdicts)
+    text = printed.getvalue()
+    clipped = text if len(text) <= PRINTED else text[:PRINTED] + " ... (cut)"
+    return Report(exercise.name, seed, verdicts, findings, printed=clipped)
+
+
+def _unanswered(exercise: Exercise, seed: int, message: str) -> Report:
+    verdicts = [
+        Verdict(c.name, c.claim, "errored" if place == 0 else "skipped", 0.0, c.points, message if place == 0 else "")
+        for place, c in enumerate(exercise.checks)
+    ]
+    return Report(exercise.name, seed, tuple(verdicts))
+
+
+class _Run:
+    """One run of an exercise's checks: trials are made once and shared by the checks."""
+
+    def __init__(self, exercise: Exercise, subject: Subject, seed: int, case: int | None):
+        self.exercise, self.subject, self.seed, self.case = exercise, subject, seed, case
+        self.places = {recipe.label: place for place, recipe in enumerate(exercise.recipes)}
+        self.trials: dict[str, Trial] = {}
+        self.hopeless = ""
+
+    def number(self, label: str) -> int:
+        return self.seed * CASES_PER_SEED + self.places[label]
+
+    def trial(self, label: str) -> Trial:
+        if label not in self.trials:
+            case = draw_case(self.exercise.recipes, self.number(label))
+            self.trials[label] = Trial(self.exercise.target, self.subject, case)
+        return self.trials[label]
+
+    def verdicts(self) -> Iterator[Verdict]:
+        passed: dict[str, bool] = {}
+        for one in self.exercise.checks:
+            labels = [label for label in one.cases if self.case in (None, self.number(label))]
+            if not labels:
+                continue
+            if self.hopeless:
+                verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, self.hopeless)
+            elif one.needs and not passed.get(one.needs, True):
+                reason = f'is looked at once "{one.needs}" passes.'
+                verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, reason)
+            else:
+                verdict = self._verdict(one, labels)
+            passed[one.name] = verdict.status == "passed"
+            yield verdict
+
+    def _verdict(self, one: Check, labels: list[str]) -> Verdict:
+        for label in labels:
+            try:
+                with deadline(SECONDS_PER_CHECK):
+                    one.probe(self.trial(label))
+            except Failure as failure:
+                if "not written yet" in failure.message:
+                    self.hopeless = "is looked at once the code is written."
+                return self._no(one, label, failure)
+            except OutOfTime:
+                self.hopeless = "is not looked at, because an earlier check ran out of time."
+                message = f"did not finish within {SECONDS_PER_CHECK:g} s. Is there a loop that never ends?"
+                return self._no(one, label, Failure(message, mistake="never finishes", errored=True))
+            except Exception as error:  # a check stumbled over what the student's code returned
+                message = f"the result could not be used: {type(error).__name__}: {str(error)[:300]}"
+                return self._no(one, label, Failure(message, errored=True))
+        return Verdict(one.name, one.claim, "passed", one.points, one.points)
+
+    def _no(self, one: Check, label: str, failure: Failure) -> Verdict:
+        number = self.number(label)
+        shown = draw_case(self.exercise.recipes, number)
+        name = self.exercise.name
+        return Verdict(
+            check=one.name,
+            claim=one.claim,
+            status="errored" if failure.errored else "failed",
+            points=0.0,
+            max_points=one.points,
+            message=f"{name}: {failure.message}",
+            case=f'Case: {shown}.  Run it again: check("{name}", {name}, case={number})',
+            case_number=number,
+            mistake=failure.mistake,
+        )
+
+    def findings(self, verdicts: tuple[Verdict, ...]) -> tuple[Finding, ...]:
+        """The recognised mistakes: those of the formula first, then those that a check knows by itself."""
+        bad = [verdict for verdict in verdicts if verdict.status in ("failed", "errored")]
+        if not bad or self.hopeless:
+            return _own_findings(bad)
+        labels = [label for label in self.places if self.case in (None, self.number(label))]
+        try:
+            with deadline(SECONDS_PER_CHECK):
+                named = recognise(self.exercise, [self.trial(label) for label in labels if label in self.trials])
+        except OutOfTime:
+            named = ()
+        return named + _own_findings(bad)
+
+
+def _own_findings(bad: list[Verdict]) -> tuple[Finding, ...]:
+    names = dict.fromkeys(verdict.mistake for verdict in bad if verdict.mistake)
+    return tuple(
+        Finding(name, next(verdict.message for verdict in bad if verdict.mistake == name)) for name in names
+    )

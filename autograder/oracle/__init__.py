@@ -1,0 +1,6 @@
+"""Oracles: float64 formulas written out, and the tolerance derived from them. Never a solution."""
+
+from autograder.oracle.quantity import Quantity, Rounder, exact, rounder
+from autograder.oracle.tolerance import Comparison, compare
+
+__all__ = ["Comparison", "Quantity", "Rounder", "compare", "exact", "rounder"]

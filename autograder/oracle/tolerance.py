@@ -1,0 +1,111 @@
+"""The derived tolerance: how far a right computation in a given precision may be from the float64 formula.
+
+For each of three measures (relative Frobenius, worst row, worst element scaled by the magnitude of its terms)
+
+    error <= max(F * error of the baseline, C * u) + 32 * u_sum * (1 + T) * amplification
+
+where the baseline is the same formula with every step rounded to the output's dtype, u the dtype's unit roundoff,
+u_sum that of the precision that sums are kept in (float32 for half precision), T the growth of the quantity,
+and amplification the magnitude over the result (1 for the element). F = 2, 3, 2 and C = 1.5, 1.5, 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from autograder.oracle.quantity import Quantity
+
+__all__ = ["Comparison", "compare", "unit_roundoff"]
+
+FACTORS = {"whole": 2.0, "row": 3.0, "element": 2.0}
+FLOORS = {"whole": 1.5, "row": 1.5, "element": 3.0}
+SUM_STEPS = 32
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How a result compares with the formula: the worst ratio of error to allowance, and where it stands.
+
+    ratio is dimensionless: at most 1 is right. where is the index of the worst element.
+    """
+
+    ratio: float
+    where: tuple[int, ...]
+    got: float
+    expected: float
+    error: float
+    allowance: float
+
+    @property
+    def close(self) -> bool:
+        """True if the error is within the allowance."""
+        return self.ratio <= 1.0
+
+
+def unit_roundoff(dtype: torch.dtype) -> float:
+    """Half the distance from 1 to the next number of `dtype`."""
+    return torch.finfo(dtype).eps / 2
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.reshape(-1, values.shape[-1] if values.dim() else 1).norm(dim=-1)
+
+
+def _errors(actual: Tensor, result: Quantity) -> dict[str, tuple[Tensor, Tensor]]:
+    """For each measure the error and the amplification, both per whole, row or element."""
+    gap = (actual - result.value).abs()
+    tiny = torch.finfo(torch.float64).tiny
+    size, rows = result.value.norm().clamp_min(tiny), _rows(result.value).clamp_min(tiny)
+    return {
+        "whole": (gap.norm() / size, result.magnitude.norm() / size),
+        "row": (_rows(gap) / rows, _rows(result.magnitude) / rows),
+        "element": (gap / result.magnitude.clamp_min(tiny), torch.ones_like(gap)),
+    }
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """What may be lost to underflow: float32 and bfloat16 flush below the smallest normal, float16 keeps subnormals."""
+    limits = torch.finfo(dtype)
+    return 4 * limits.tiny * limits.eps if dtype == torch.float16 else limits.tiny
+
+
+def compare(actual: Tensor, result: Quantity, baseline: Tensor, dtype: torch.dtype) -> Comparison:
+    """Compare a result of precision `dtype` with the formula.
+
+    Shapes: actual, result.value, result.magnitude and baseline are all alike.
+    actual may have any dtype; it is compared in float64. Elements whose magnitude is zero must be exactly zero.
+    """
+    got = actual.detach().to("cpu", torch.float64)
+    if got.numel() == 0:
+        return Comparison(0.0, (), 0.0, 0.0, 0.0, 0.0)
+    u, u_sum = unit_roundoff(dtype), min(unit_roundoff(dtype), unit_roundoff(torch.float32))
+    # Underflow is no error, but what must be zero must be zero.
+    lost = torch.where(result.magnitude > 0, _smallest(dtype), 0.0)
+    gap = ((got - result.value).abs() - lost).clamp_min(0.0)
+    shrunk = result.value + torch.where(got >= result.value, gap, -gap)
+    shrunk = torch.where(torch.isfinite(got), shrunk, torch.full_like(got, torch.inf))
+    errors, reference = _errors(shrunk, result), _errors(baseline, result)
+    worst, error_there, allowed_there = 0.0, 0.0, 0.0
+    for measure, (error, amplification) in errors.items():
+        floor = torch.full_like(error, FLOORS[measure] * u)
+        rounding = SUM_STEPS * u_sum * (1.0 + result.growth) * amplification
+        allowance = torch.maximum(FACTORS[measure] * reference[measure][0].max(), floor) + rounding
+        ratio = torch.where(error > 0, error / allowance, 0.0)
+        if float(ratio.max()) > worst or torch.isnan(ratio).any():
+            place = int(ratio.nan_to_num(nan=torch.inf).argmax())
+            worst = float(ratio.nan_to_num(nan=torch.inf).max())
+            error_there, allowed_there = float(error.flatten()[place]), float(allowance.flatten()[place])
+    scaled = (errors["element"][0]).nan_to_num(nan=torch.inf).flatten()
+    place = int(scaled.argmax())
+    index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), got.shape)) if got.dim() else ()
+    return Comparison(
+        ratio=worst,
+        where=index,
+        got=float(got.flatten()[place]),
+        expected=float(result.value.flatten()[place]),
+        error=error_there,
+        allowance=allowed_there,
+    )

@@ -1,0 +1,57 @@
+"""Where right writings and mutants of the exercises are registered, so that one set of tests can go through them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+RIGHT: list[Right] = []
+MUTANTS: list[Mutant] = []
+
+
+@dataclass(frozen=True)
+class Right:
+    """A right solution in some writing: it must earn full marks."""
+
+    exercise: str
+    obj: Any
+
+    def __str__(self) -> str:
+        return f"{self.exercise}-{self.obj.__name__}"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A wrong solution: it must not pass.
+
+    named: the report must name this mistake (None: it need not be named). only: the one check that fails it.
+    """
+
+    exercise: str
+    obj: Any
+    named: str | None = None
+    only: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.exercise}-{self.obj.__name__}"
+
+
+def right(exercise: str) -> Callable[[Any], Any]:
+    """Register the decorated function or class as a right solution."""
+
+    def register(obj: Any) -> Any:
+        RIGHT.append(Right(exercise, obj))
+        return obj
+
+    return register
+
+
+def mutant(exercise: str, named: str | None = None, *, only: str | None = None) -> Callable[[Any], Any]:
+    """Register the decorated function or class as a wrong solution."""
+
+    def register(obj: Any) -> Any:
+        MUTANTS.append(Mutant(exercise, obj, named, only))
+        return obj
+
+    return register
