@@ -8,10 +8,14 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import nbgrader
 import zmq
 from jupyter_client.manager import KernelManager
 
-c = get_config()  # type: ignore[name-defined]  # noqa: F821  (traitlets provides it)
+import autograder
+from autograder.weave import WeaveError, refresh_source
+
+c = get_config()  # type: ignore[name-defined]  # traitlets provides it
 here = Path(__file__).resolve().parent
 
 c.CourseDirectory.course_id = "attention"
@@ -21,7 +25,8 @@ c.CourseDirectory.root = str(here)
 c.Exchange.root = str(here / "exchange")
 c.Exchange.cache = str(here / "exchange" / "cache")
 
-# The release is committed, and nbgrader skips an assignment that exists: then the gradebook would never hear of it.
+# The release is committed, and nbgrader skips an assignment that exists: then the gradebook would never
+# hear of it.
 c.GenerateAssignment.force = True
 c.GenerateAssignment.preprocessors = [
     "nbgrader.preprocessors.IncludeHeaderFooter",
@@ -37,8 +42,9 @@ c.GenerateAssignment.preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 
-# What is taken from a submission. Rebuild comes first: it starts from the teacher's notebook, so that duplicated
-# or deleted cells, old metadata and edited grade cells never reach the steps that would stop the whole batch.
+# What is taken from a submission. Rebuild comes first: it starts from the teacher's notebook, so that
+# duplicated or deleted cells, old metadata and edited grade cells never reach the steps that would stop the
+# whole batch.
 c.Autograde.sanitize_preprocessors = [
     "autograder.engine.rebuild.Rebuild",
     "nbgrader.preprocessors.ClearOutput",
@@ -49,8 +55,8 @@ c.Autograde.sanitize_preprocessors = [
 ]
 c.OverwriteCells.add_missing_cells = True
 
-# What happens then. Settle comes right after the run and before the grades are saved: it leaves each grade cell with
-# one finite number or one error, because nbgrader gives full marks to a cell that shows neither.
+# What happens then. Settle comes right after the run and before the grades are saved: it leaves each grade
+# cell with one finite number or one error, because nbgrader gives full marks to a cell that shows neither.
 c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.Execute",
     "autograder.engine.settle.Settle",
@@ -63,7 +69,15 @@ c.Autograde.autograde_preprocessors = [
 ]
 c.Execute.timeout = 30  # seconds a cell may take
 
-# nbgrader starts the command `alembic`, which is on PATH only where this Python's environment has been activated.
+# Feedback pages and the formgrader draw formulas as MathML, and load nothing from the network.
+c.HTMLExporter.filters = {"markdown2html": "autograder.engine.mathml.markdown2html"}
+c.HTMLExporter.extra_template_basedirs = [
+    str(Path(autograder.__file__).parent / "engine" / "templates"),
+    str(Path(nbgrader.__file__).parent / "server_extensions" / "formgrader" / "templates"),
+]
+
+# nbgrader starts the command `alembic`, which is on PATH only where this Python's environment has been
+# activated.
 scripts = sysconfig.get_path("scripts")
 if scripts not in os.environ.get("PATH", "").split(os.pathsep):
     os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
@@ -72,13 +86,9 @@ if scripts not in os.environ.get("PATH", "").split(os.pathsep):
 if "transport_encryption" in KernelManager.class_trait_names() and zmq.has("curve"):
     c.KernelManager.transport_encryption = "auto"
 
-# `nbgrader generate_assignment` reads source/, which is woven from the lessons; weave what is missing or outdated.
+# `nbgrader generate_assignment` reads source/, which is woven from the lessons; weave what is missing or
+# outdated.
 try:
-    from autograder.weave import WeaveError, refresh_source
-except ImportError as error:
-    sys.stderr.write(f"{__file__}: attention-coursework is not installed in this Python ({error}): pip install -e .\n")
-else:
-    try:
-        refresh_source(here)
-    except WeaveError as error:
-        sys.stderr.write(f"{__file__}: source/ could not be woven: {error}\n")
+    refresh_source(here)
+except WeaveError as error:
+    sys.stderr.write(f"{__file__}: source/ could not be woven: {error}\n")

@@ -21,7 +21,7 @@ FUSED = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward
 def _observe(trial: Trial) -> Any:
     try:
         return trial.subject.observe(trial.case, trial.inputs)
-    except (Failure, TimeoutError):
+    except Failure:
         raise
     except Exception as error:
         raise Failure(f"raised {type(error).__name__}: {str(error)[:300]}", errored=True) from error

@@ -1,14 +1,22 @@
-"""What stands behind a mask must not matter: attention with keys that no query may see."""
+"""What stands behind a mask must not matter: keys that no query may see, and queries that may see no key."""
 
 from __future__ import annotations
 
+import math
+
 import torch
+from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
+from autograder.oracle.attention import allowed_keys
 
-__all__ = ["hidden_keys_do_nothing"]
+__all__ = ["dead_rows", "hidden_keys_do_nothing"]
+
+LOW = 1e7
+"""Allowed scores are pushed down to minus this. Mask values of -1e4 or float16's lowest lose against it; -1e9, which
+is common and beats every score that float32 inputs of sane size can make, does not."""
 
 
 def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> Probe:
@@ -25,10 +33,9 @@ def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> 
         mask[..., place] = False
         mask[..., (place + 1) % key.shape[-2]] = True
         base = trial(attn_mask=mask)
-        leaked = base[weights].detach().masked_fill(mask.broadcast_to(base[weights].shape), 0.0).abs()
-        if bool((leaked != 0).any()):
+        if (leaked := _leaked(base[weights], mask)) != 0:
             raise Failure(
-                f"a forbidden key has weight {float(leaked.max()):.4g}; it must be exactly 0. "
+                f"a forbidden key has weight {leaked:.4g}; it must be exactly 0. "
                 "Should masked scores be -inf before the softmax?",
                 mistake="forbidden keys keep some weight",
             )
@@ -41,17 +48,90 @@ def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> 
                 output, after[output], "a key that no query may see changed the output", expected=base[output],
                 mistake="forbidden keys leak into the output", attn_mask=mask,
             )
-        # All queries equal, and all keys close to 100 times their opposite: the allowed scores are about -100 |q|^2.
-        same = query[..., :1, :].expand_as(query).clone()
-        low = {"query": same * 30, "key": key - 30 * same[..., :1, :], "attn_mask": mask}
-        low["key"][..., place, :] = 0.0
-        after = trial(**low)
-        leaked = after[weights].detach().masked_fill(mask.broadcast_to(after[weights].shape), 0.0).abs()
-        if not bool(torch.isfinite(after[weights]).all()) or bool((leaked != 0).any()):
+        after = trial(attn_mask=mask, **_deep(query, key, place))
+        # A softmax that underflows to nan here is caught where it belongs, with huge scores.
+        if bool(torch.isfinite(after[weights]).all()) and (leaked := _leaked(after[weights], mask)) != 0:
             raise Failure(
-                f"with allowed scores of about {-900 * float(same.square().sum(-1).mean()) / query.shape[-1] ** 0.5:.3g} "
-                "the forbidden keys win. Is the mask value -inf, or merely a low number?",
+                f"with allowed scores of about {-LOW:.0e} a forbidden key of score 0 takes weight {leaked:.4g}. "
+                "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
                 mistake="mask value is not low enough",
             )
 
     return probe
+
+
+def _leaked(weights: Tensor, mask: Tensor) -> float:
+    """The largest weight of a forbidden key."""
+    return float(weights.detach().masked_fill(mask.broadcast_to(weights.shape), 0.0).abs().max())
+
+
+def _deep(query: Tensor, key: Tensor, place: int) -> dict[str, Tensor]:
+    """Queries that are all alike and keys that lie far on the other side: every score is about -LOW, that of key
+    `place` zero."""
+    length = math.sqrt(LOW * math.sqrt(query.shape[-1]))
+    direction = query[..., :1, :] / query[..., :1, :].norm(dim=-1, keepdim=True)
+    keys = key - length * direction
+    keys[..., place, :] = 0.0
+    return {"query": (length * direction).expand_as(query).clone(), "key": keys}
+
+
+def dead_rows(through: tuple[str, ...], output: str = "output", weights: str = "weights") -> Probe:
+    """A query that may see no key gets weights of exactly zero, and the output that zero weights make; it disturbs no
+    other query, and every gradient stays finite."""
+
+    def probe(trial: Trial) -> None:
+        leaves = {name: trial.inputs[name].clone().requires_grad_() for name in through}
+        # Clones, so that code which writes into its inputs is judged for that elsewhere.
+        results = trial(**{name: leaf.clone() for name, leaf in leaves.items()})
+        mask = trial.inputs["attn_mask"]
+        allowed = allowed_keys(results[weights].shape, mask, bool(trial.inputs.get("is_causal", False)))
+        dead = ~allowed.any(-1, keepdim=True)
+        _require_zero(trial, results, dead, output, weights)
+        _require_others_undisturbed(trial, results, dead, output)
+        total = sum((results[name] * results[name]).sum() for name in (output, weights))
+        if not isinstance(total, Tensor) or not total.requires_grad:
+            return  # the gradients have a check of their own
+        gradients = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        for name, gradient in zip(leaves, gradients, strict=True):
+            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                raise Failure(
+                    f"a row that allows no key makes the gradient with respect to {name} nan. "
+                    "Is a nan replaced after the softmax? Its gradient stays; let no row be all -inf before it.",
+                    mistake="nan gradients where no key is allowed",
+                )
+
+    return probe
+
+
+def _require_zero(trial: Trial, results: dict[str, Tensor], dead: Tensor, output: str, weights: str) -> None:
+    expected = trial.expect()[output].value
+    for name in (weights, output):
+        rows = results[name].detach().masked_fill(~dead, 0.0)
+        if not bool(torch.isfinite(rows).all()):
+            raise Failure(
+                f"a row that allows no key comes out of {name} as nan. "
+                "Is it a softmax over nothing but -inf? Its weights must be exactly 0.",
+                mistake="nan where no key is allowed",
+            )
+        if name == weights and bool((rows != 0).any()):
+            raise Failure(
+                f"a row that allows no key has weights up to {float(rows.abs().max()):.4g}; they must be exactly 0. "
+                "Did the softmax spread the weight over forbidden keys?",
+                mistake="a row that allows no key is not zero",
+            )
+    trial.require(
+        output, torch.where(dead, results[output].detach().to(torch.float64), expected),
+        "a row that allows no key has another output than zero weights make", expected=expected,
+        mistake="a row that allows no key is not zero",
+    )
+
+
+def _require_others_undisturbed(trial: Trial, results: dict[str, Tensor], dead: Tensor, output: str) -> None:
+    # With is_causal, key 0 alone is what every row may see.
+    revived = trial.inputs["attn_mask"] | dead
+    before = trial(attn_mask=revived)[output].detach()
+    trial.require(
+        output, torch.where(dead, before, results[output].detach()),
+        "one row that allows no key changed the output of another row", expected=before,
+        mistake="a row that allows no key disturbs the others", attn_mask=revived,
+    )

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
+from autograder.checks.dependence import require_dependence
 from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
 from autograder.oracle.tolerance import unit_roundoff
 
 __all__ = ["dead_rows_are_zero", "hidden_scores_do_nothing", "probabilities", "require_sums", "shift_changes_nothing"]
+
+LOW = 1e7
+"""How far below zero a score may lie before a mask value of a thousand million is not low enough either."""
 
 
 def _axis(trial: Trial) -> int:
@@ -44,10 +50,24 @@ def require_sums(trial: Trial, weights: Tensor, axis: int, alive: Tensor | None 
 
 
 def probabilities(name: str = "weights") -> Probe:
-    """Weights lie in [0, 1] and sum to 1."""
+    """Weights lie in [0, 1] and sum to 1; those of a part of the scores are in the same proportion as in the whole."""
 
     def probe(trial: Trial) -> None:
-        require_sums(trial, trial()[name], _axis(trial))
+        axis, weights = _axis(trial), trial()[name]
+        require_sums(trial, weights, axis)
+        length = weights.shape[axis]
+        cut = trial.draw.integer(length // 4, 3 * length // 4)
+        for start, size in ((0, cut), (cut, length - cut)):
+            part = {"scores": trial.inputs["scores"].narrow(axis, start, size)}
+            share = weights.narrow(axis, start, size).double()
+            trial.require(
+                name,
+                trial(**part)[name],
+                f"scores {start} to {start + size - 1} of {length}, given alone, share their weight otherwise",
+                expected=share / share.sum(axis, keepdim=True),
+                mistake="goes wrong in long rows",
+                **part,
+            )
 
     return probe
 
@@ -55,10 +75,12 @@ def probabilities(name: str = "weights") -> Probe:
 def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: str = "weights") -> Probe:
     """Adding a constant to all scores of a row changes nothing, another constant for each row, however large.
 
-    The scores are multiples of 1/64 below 16 and the constants whole, so that no score is rounded in the sum.
+    The scores are multiples of 1/64 below 16 and the constants whole, so that no score is rounded in the sum. Then the
+    scores of each row lie up to 1000 apart: the largest must be what is subtracted, not the mean or the smallest.
     """
 
     def probe(trial: Trial) -> None:
+        require_dependence(trial, name)
         axis = _axis(trial)
         coarse = (trial.inputs[inputs] * 64).round() / 64
         shape = list(coarse.shape)
@@ -74,47 +96,65 @@ def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: 
             **{inputs: coarse},
         )
         require_sums(trial, after, axis)
+        spread = coarse * (offset / (coarse.amax(axis, keepdim=True) - coarse.amin(axis, keepdim=True)))
+        if not bool(torch.isfinite(trial(**{inputs: spread})[name]).all()):
+            raise Failure(
+                f"scores of one row that lie {offset:g} apart give nan or inf. "
+                "Is it the largest score of the row that is subtracted before exp?",
+                mistake="overflows or underflows for large scores",
+            )
 
     return probe
 
 
 def hidden_scores_do_nothing(scores: str = "scores", mask: str = "attn_mask", name: str = "weights") -> Probe:
-    """Forbidden scores get a weight of exactly zero, and a huge one there changes nothing, for the loss of no row."""
+    """Forbidden scores get a weight of exactly zero, a huge one there changes nothing, and a low one here loses nothing."""
 
     def probe(trial: Trial) -> None:
-        allowed = trial.inputs[mask].broadcast_to(trial.inputs[scores].shape)
-        before = trial()[name]
-        leaked = before.detach().masked_fill(allowed, 0.0).abs()
-        if bool((leaked != 0).any()):
-            raise Failure(
-                f"a forbidden key has weight {float(leaked.max()):.4g}; it must be exactly 0. "
-                "Should masked scores be -inf before the softmax?",
-                mistake="forbidden keys keep some weight",
-            )
+        given = trial.inputs[scores]
+        allowed = trial.inputs[mask].broadcast_to(given.shape)
+        before = require_dependence(trial, name)
+        _require_hidden(before, allowed)
+        trial.require(
+            name,
+            trial(**{scores: torch.where(allowed, given, given + 1e30)})[name],
+            "a huge score behind the mask changed the weights of the allowed keys",
+            expected=before,
+            mistake="forbidden scores leak into the others",
+        )
         # Deeply negative allowed scores: a mask value that is merely low would win over them.
-        for huge, lift in ((1e30, 0.0), (0.0, -3e4)):
-            raised = torch.where(allowed, trial.inputs[scores] + lift, trial.inputs[scores] + huge)
-            base = torch.where(allowed, trial.inputs[scores] + lift, trial.inputs[scores])
-            after = trial(**{scores: raised})[name]
-            trial.require(
-                name,
-                after,
-                "what stands behind the mask changed the weights of the allowed keys",
-                mistake="forbidden scores leak into the others",
-                **{scores: base},
+        low = trial(**{scores: torch.where(allowed, given - LOW, given)})[name].detach().double()
+        left = low.masked_fill(~allowed, 0.0).sum(-1)[allowed.any(-1)]
+        if not bool(torch.isfinite(low).all()) or float(left.min()) < 0.5:
+            raise Failure(
+                f"with allowed scores of about {-LOW:g} the forbidden keys win: {float(left.min()):.4g} of the weight is "
+                "left for the allowed ones. Is the mask value -inf, or merely a low number?",
+                mistake="mask value is not low enough",
             )
 
     return probe
 
 
+def _require_hidden(weights: Tensor, allowed: Tensor) -> None:
+    """Raises: Failure unless every forbidden key weighs exactly zero."""
+    leaked = weights.detach().masked_fill(allowed, 0.0).abs()
+    if bool((leaked != 0).any()):
+        raise Failure(
+            f"a forbidden key has weight {float(leaked.max()):.4g}; it must be exactly 0. "
+            "Should masked scores be -inf before the softmax?",
+            mistake="forbidden keys keep some weight",
+        )
+
+
 def dead_rows_are_zero(
     mask: str = "attn_mask", outputs: tuple[str, ...] = ("weights",), through: tuple[str, ...] = ("scores",)
 ) -> Probe:
-    """Rows that allow no key come out as exactly zero, and every gradient stays finite."""
+    """Rows that allow no key come out as exactly zero, they alone, and every gradient stays finite."""
 
     def probe(trial: Trial) -> None:
         leaves = {name: trial.inputs[name].clone().requires_grad_() for name in through}
-        results = trial.named(trial.run(trial.changed(**leaves)))
+        # Clones: a solution that writes into its inputs has a check of its own.
+        results = trial.named(trial.run(trial.changed(**{name: leaf.clone() for name, leaf in leaves.items()})))
         shape = results[outputs[-1]].shape
         dead = ~trial.inputs[mask].broadcast_to(shape).any(-1)
         for name in outputs:
@@ -131,6 +171,7 @@ def dead_rows_are_zero(
                     "it must be exactly 0. Did the softmax spread the weight over forbidden keys?",
                     mistake="a row that allows no key is not zero",
                 )
+        _require_living_rows(trial, mask, results, outputs, dead)
         total = sum((results[name] * results[name]).sum() for name in outputs)
         if not isinstance(total, Tensor) or not total.requires_grad:
             return  # the gradients have a check of their own
@@ -145,3 +186,24 @@ def dead_rows_are_zero(
                 )
 
     return probe
+
+
+def _require_living_rows(
+    trial: Trial, mask: str, results: Mapping[str, Tensor], outputs: tuple[str, ...], dead: Tensor
+) -> None:
+    """Raises: Failure unless dead rows leave the others alone, and come to life once they may see every key."""
+    given = trial.inputs[mask]
+    revived = trial(**{mask: given | ~given.any(-1, keepdim=True)})
+    for name in outputs:
+        if not bool((revived[name].detach()[dead] != 0).any(-1).all()):
+            raise Failure(
+                f"a row of {name} is zero even when it allows every key. Does the mask decide which rows are zero?",
+                mistake="rows are zero that allow a key",
+            )
+        trial.require(
+            name,
+            results[name],
+            "the other rows change when one row allows no key",
+            expected=revived[name].masked_fill(dead.unsqueeze(-1), 0.0),
+            mistake="a dead row changes the other rows",
+        )

@@ -1,29 +1,78 @@
-"""Structure: symmetries, causality, linearity. What a function must respect whatever its numbers are."""
+"""Structure: what depends on what. Responses to each input, order, leading axes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
 
-__all__ = [
-    "agrees_with_slices",
-    "average_of_values",
-    "causal",
-    "few_keys",
-    "permutation",
-    "sharp",
-    "ties_share",
-]
+__all__ = ["Results", "agrees_with_slices", "attempt", "permutation", "responds"]
+
+Results = dict[str, Tensor]
 
 
-def permutation(inputs: Mapping[str, int], outputs: Mapping[str, int | None], what: str, mistake: str | None = None) -> Probe:
+def attempt(trial: Trial, **changes: Any) -> Results | Failure:
+    """The student's results for the inputs with `changes`, or how the call failed."""
+    try:
+        return trial(**changes)
+    except Failure as failure:
+        return failure
+
+
+def responds(effects: Mapping[str, tuple[str, ...]], mixing: str | None = None) -> Probe:
+    """Each named input changes the results that it should, in whichever number of leading axes the code takes.
+
+    effects: input -> results that must change with it. mixing: an input of which one position must change the first
+    result at other positions. Any serious attempt does this; a constant, an average or a copy does not.
+    """
+
+    def probe(trial: Trial) -> None:
+        start, before = _first_that_runs(trial)
+        for name, results in effects.items():
+            other = trial.draw.normal(*start[name].shape, dtype=start[name].dtype)
+            after = trial(**{**start, name: other})
+            for result in results:
+                _require_change(before[result], after[result], f"replacing all of {name}", result, name)
+        if mixing:
+            moved, result = start[mixing].clone(), trial.target.outputs[0]
+            moved[..., 0, :] = trial.draw.normal(*moved[..., 0, :].shape, dtype=moved.dtype)
+            after = trial(**{**start, mixing: moved})
+            others = (before[result][..., 1:, :], after[result][..., 1:, :])
+            _require_change(*others, f"replacing {mixing} at one position", f"{result} at any other", mixing)
+
+    return probe
+
+
+def _require_change(before: Tensor, after: Tensor, change: str, result: str, name: str) -> None:
+    if not bool((before != after).any()):
+        raise Failure(
+            f"{change} does not change {result}. Is {name} used there, or is a result kept from an earlier call?",
+            mistake=f"{name} has no effect",
+        )
+
+
+def _first_that_runs(trial: Trial) -> tuple[dict[str, Tensor], Results]:
+    """The case's tensors, or their first element along leading axes where the code takes fewer axes; the results."""
+    start = {n: v for n, v in trial.inputs.items() if isinstance(v, Tensor) and n not in trial.weights}
+    first: Failure | None = None
+    while True:
+        found = attempt(trial, **start)
+        if not isinstance(found, Failure):
+            return start, found
+        first = first or found
+        if min(value.dim() for value in start.values()) <= 2:
+            raise first
+        start = {n: v[0] for n, v in start.items()}
+
+
+def permutation(
+    inputs: Mapping[str, int], outputs: Mapping[str, int | None], what: str, mistake: str | None = None
+) -> Probe:
     """Permuting `inputs` along the given axes permutes `outputs` along theirs (None: leaves them as they are)."""
 
     def probe(trial: Trial) -> None:
@@ -35,9 +84,10 @@ def permutation(inputs: Mapping[str, int], outputs: Mapping[str, int | None], wh
         after = trial(**moved)
         for name, out_axis in outputs.items():
             expected = before[name] if out_axis is None else before[name].index_select(out_axis, order)
+            follow = "" if out_axis is None else f" by more than putting {name} into that order"
             trial.require(
-                name, after[name], f"putting the {what} into another order changed the results", expected=expected,
-                mistake=mistake or f"depends on the order of the {what}", **moved,
+                name, after[name], f"putting the {what} into another order changed the results{follow}",
+                expected=expected, mistake=mistake or f"depends on the order of the {what}", **moved,
             )
 
     return probe
@@ -51,17 +101,25 @@ def agrees_with_slices(inputs: Mapping[str, int], outputs: tuple[str, ...]) -> P
     """Each batch element and head stands alone, and any number of leading axes will do.
 
     `inputs` names the batched inputs and how many trailing axes are no batch axes. The result for one element of the
-    batch, given alone without any leading axis, equals that element of the whole; so does the whole with one more axis.
+    batch, given alone without any leading axis, equals that element of the whole; so does the whole with one axis
+    more.
     """
 
     def probe(trial: Trial) -> None:
-        batched = {n: k for n, k in inputs.items() if isinstance(trial.inputs.get(n), Tensor)}
-        lead = max((trial.inputs[n].shape[: trial.inputs[n].dim() - k] for n, k in batched.items()), key=len)
+        batched = {
+            name: trial.inputs[name] for name, kept in inputs.items()
+            if isinstance(trial.inputs.get(name), Tensor) and trial.inputs[name].dim() > kept
+        }
+        lead = max((value.shape[: value.dim() - inputs[name]] for name, value in batched.items()), key=len)
         place = tuple(trial.draw.integer(0, size - 1) for size in lead)
-        whole = trial()
-        single = {n: trial.inputs[n][place] if trial.inputs[n].dim() > k else trial.inputs[n] for n, k in batched.items()}
-        deeper = {n: trial.inputs[n].unsqueeze(0) if trial.inputs[n].dim() > k else trial.inputs[n] for n, k in batched.items()}
-        alone, nested = trial(**single), trial(**deeper)
+        single = {name: value[place] for name, value in batched.items()}
+        deeper = {name: value.unsqueeze(0) for name, value in batched.items()}
+        runs = {
+            len(lead): attempt(trial),
+            0: attempt(trial, **single),
+            len(lead) + 1: attempt(trial, **deeper),
+        }
+        whole, alone, nested = _all_of(runs)
         for name in outputs:
             trial.require(
                 name, alone[name], f"element {list(place)} of the batch, given alone, gives another result",
@@ -75,152 +133,18 @@ def agrees_with_slices(inputs: Mapping[str, int], outputs: tuple[str, ...]) -> P
     return probe
 
 
-def causal(sequences: Mapping[str, int], queries: Mapping[str, int], outputs: tuple[str, ...]) -> Probe:
-    """With is_causal=True the future cannot change the past; without it, it can.
-
-    `sequences` are the inputs that hold keys (name -> axis), `queries` those that hold queries. Three ways: equal to
-    the explicit lower-triangular mask; the result of a prefix; the gradient of past outputs by future keys.
-    """
-
-    def probe(trial: Trial) -> None:
-        results = trial()
-        S_q, S_k = results[outputs[-1]].shape[-2:]
-        triangle = torch.ones(S_q, S_k, dtype=torch.bool).tril()
-        mask = trial.inputs.get("attn_mask")
-        plain = trial(is_causal=False, attn_mask=triangle if mask is None else mask & triangle)
-        for name in outputs:
-            trial.require(
-                name, results[name], "is_causal=True differs from the explicit mask in which query i sees keys 0..i",
-                expected=plain[name],
-            )
-        _prefix_is_unchanged(trial, {**sequences, **queries}, results[outputs[0]], min(S_q, S_k), outputs[0])
-        _no_gradient_from_future(trial, sequences, outputs[0])
-
-    return probe
-
-
-def _prefix_is_unchanged(trial: Trial, axes: Mapping[str, int], whole: Tensor, length: int, output: str) -> None:
-    cut = trial.draw.integer(1, max(1, length - 1))
-    prefix = {n: trial.inputs[n].narrow(axis, 0, min(cut, trial.inputs[n].shape[axis])) for n, axis in axes.items()}
-    if isinstance(mask := trial.inputs.get("attn_mask"), Tensor):
-        prefix["attn_mask"] = mask[..., :cut, :cut]
-    first = trial(**prefix)[output]
-    trial.require(
-        output, first, f"the first {cut} positions alone give another result than with the future attached",
-        expected=whole.narrow(-2, 0, cut), mistake="future keys change past outputs", **prefix,
+def _all_of(runs: Mapping[int, Results | Failure]) -> list[Results]:
+    """The results by number of leading axes. Raises: Failure, about that number if some of them work."""
+    good = {axes: run for axes, run in runs.items() if not isinstance(run, Failure)}
+    bad = {axes: run for axes, run in runs.items() if isinstance(run, Failure)}
+    if not bad:
+        return list(good.values())
+    axes, failure = next(iter(bad.items()))
+    if not good:
+        raise failure
+    raise Failure(
+        f"with {axes} leading axes, unlike with {next(iter(good))}: {failure.message} "
+        "Are axes counted from the end, as in transpose(-2, -1)?",
+        mistake="fixed number of leading axes",
+        errored=failure.errored,
     )
-
-
-def _no_gradient_from_future(trial: Trial, sequences: Mapping[str, int], output: str) -> None:
-    leaves = {n: trial.inputs[n].clone().requires_grad_() for n in sequences}
-    result = trial.named(trial.run(trial.changed(**leaves)))[output]
-    row = trial.draw.integer(0, result.shape[-2] - 1)
-    if not result.requires_grad:
-        return  # the gradients have a check of their own
-    for (name, axis), gradient in zip(
-        sequences.items(),
-        torch.autograd.grad(result.select(-2, row).sum(), list(leaves.values()), allow_unused=True),
-        strict=True,
-    ):
-        length = trial.inputs[name].shape[axis]
-        if gradient is None or row + 1 >= length:
-            continue
-        future = gradient.narrow(axis, row + 1, length - row - 1)
-        if bool((future != 0).any()):
-            raise Failure(
-                f"output row {row} depends on {name} at later positions (gradient up to "
-                f"{float(future.abs().max()):.3g}); with is_causal=True it must not.",
-                mistake="future keys change past outputs",
-            )
-
-
-def average_of_values(value: str = "value", output: str = "output") -> Probe:
-    """The output is linear in the values, and stays between the smallest and the largest of them."""
-
-    def probe(trial: Trial) -> None:
-        first, second = trial.inputs[value], torch.roll(trial.inputs[value], 1, -2).flip(-1) * 100.0
-        mixed = first * 0.5 - second * 3.0
-        one, two, both = (trial(**{value: v})[output] for v in (first, second, mixed))
-        trial.require(
-            output, both, "the output is not linear in the values", expected=one * 0.5 - two * 3.0,
-            mistake="not linear in the values", **{value: mixed},
-        )
-        low, high = second.amin(-2, keepdim=True), second.amax(-2, keepdim=True)
-        slack = (high - low) * 1e-4  # far above rounding, far below any real overshoot
-        if bool(((two < low - slack) | (two > high + slack)).any()):
-            raise Failure(
-                "an output lies outside the range of the values it averages.", mistake="output leaves the values' hull"
-            )
-
-    return probe
-
-
-def ties_share(outputs: tuple[str, str] = ("output", "weights"), key: str = "key", value: str = "value") -> Probe:
-    """Equal keys share their weight: duplicating every key changes no output, and all keys equal give the mean."""
-
-    def probe(trial: Trial) -> None:
-        output, weights = outputs
-        before = trial()
-        twice = {n: torch.cat([trial.inputs[n]] * 2, -2) for n in (key, value)}
-        after = trial(**twice)
-        trial.require(
-            output, after[output], "duplicating every key and value changed the output", expected=before[output],
-            mistake="duplicated keys change the output", **twice,
-        )
-        length = trial.inputs[key].shape[-2]
-        trial.require(
-            weights, after[weights][..., :length], "a key and its duplicate do not share their weight evenly",
-            expected=before[weights] / 2, mistake="duplicated keys do not share their weight",
-        )
-        same = {key: trial.inputs[key][..., :1, :].expand_as(trial.inputs[key]).clone()}
-        mean = trial.inputs[value].mean(-2, keepdim=True).broadcast_to(before[output].shape)
-        trial.require(
-            output, trial(**same)[output], "with all keys equal the output must be the mean of the values",
-            expected=mean, mistake="equal keys do not give the mean", **same,
-        )
-
-    return probe
-
-
-def few_keys(output: str = "output", weights: str = "weights") -> Probe:
-    """One key takes all the weight; of two keys, the first has the sigmoid of the scaled score difference."""
-
-    def probe(trial: Trial) -> None:
-        query, key, value = (trial.inputs[n] for n in ("query", "key", "value"))
-        one = {"key": key[..., :1, :], "value": value[..., :1, :]}
-        alone = trial(**one)
-        trial.require(
-            output, alone[output], "with a single key the output must be its value",
-            expected=one["value"].broadcast_to(alone[output].shape), mistake="fails for a single key", **one,
-        )
-        two = {"key": key[..., :2, :], "value": value[..., :2, :]}
-        pair = trial(**two)[weights]
-        gap = (query.double() @ (key[..., :1, :] - key[..., 1:2, :]).double().mT) / math.sqrt(query.shape[-1])
-        expected = torch.sigmoid(torch.cat([gap, -gap], -1))
-        trial.require(weights, pair, "with two keys the weights must be a sigmoid", expected=expected, **two)
-        lone = {"query": query[..., :1, :]}
-        trial.require(output, trial(**lone)[output], "a single query gives another result", **lone)
-
-    return probe
-
-
-def sharp(output: str = "output", scale: float = 1e4) -> Probe:
-    """As the scores grow without bound, all weight goes to the best key, without overflow."""
-
-    def probe(trial: Trial) -> None:
-        query, key, value = (trial.inputs[n] for n in ("query", "key", "value"))
-        best = (query.double() @ key.double().mT).argmax(-1, keepdim=True)  # (..., S_q, 1)
-        winner = torch.take_along_dim(value, best.expand(*best.shape[:-1], value.shape[-1]), -2)
-        huge = {"query": query * scale}
-        result = trial(**huge)[output]
-        if not bool(torch.isfinite(result).all()):
-            raise Failure(
-                f"scores of about {scale:g} give nan or inf. Is the row's maximum subtracted before exp?",
-                mistake="overflows or underflows for large scores",
-            )
-        # Two best scores may lie close together; the formula says how much weight the second one keeps.
-        trial.require(output, result, "huge scores must pick the best key", **huge)
-        if bool((trial.expect(**huge)[output].value - winner).abs().max() < 1e-6):
-            trial.require(output, result, "huge scores must pick the best key's value", expected=winner, **huge)
-
-    return probe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from autograder.case import Case, Draw
 from autograder.checks.failure import Failure
-from autograder.checks.observation import Observation, observe
+from autograder.observation import Observation, observe
 
-__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Subject"]
+__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Remote", "Subject"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,16 @@ class Parameter:
     def sizes(self, init: Mapping[str, int]) -> tuple[int, ...]:
         """The canonical shape for these constructor arguments."""
         return tuple(init[size] if isinstance(size, str) else size for size in self.shape)
+
+
+class Remote:
+    """A student's object that lives in another process, and can say there what a call does."""
+
+    def observe(
+        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+    ) -> Observation:
+        """What the call does there. `modified` holds "a0", "a1", ... for arguments, "k<name>" for named ones."""
+        raise NotImplementedError
 
 
 class Subject(Protocol):
@@ -59,6 +69,20 @@ def _split(inputs: Mapping[str, Any], positional: tuple[str, ...]) -> tuple[list
     }
 
 
+def _observe_there(
+    remote: Remote,
+    inputs: Mapping[str, Any],
+    positional: tuple[str, ...],
+    state: Mapping[str, Tensor] | None = None,
+) -> Observation:
+    """`remote.observe`, with the inputs that were modified under their own names."""
+    args, kwargs = _split(inputs, positional)
+    seen = remote.observe(args, kwargs, state)
+    names = {f"a{n}": name for n, name in enumerate(name for name in positional if name in inputs)}
+    names |= {f"k{name}": name for name in kwargs}
+    return replace(seen, modified=tuple(names[place] for place in seen.modified if place in names))
+
+
 @dataclass(frozen=True)
 class FunctionSubject:
     """A student's function."""
@@ -77,6 +101,8 @@ class FunctionSubject:
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
         """What the function does on `inputs`."""
+        if isinstance(self.function, Remote):
+            return _observe_there(self.function, inputs, self.positional)
         return observe(lambda given: self.call(case, given), inputs)
 
 
@@ -128,7 +154,11 @@ class ModuleSubject:
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
         """What the module's forward does on `inputs`."""
-        self._built(case)
+        module, places = self._built(case)
+        if isinstance(module, Remote):
+            state = {raw: turn(inputs[name]) for name, (raw, turn) in places.items()}
+            rest = {name: value for name, value in inputs.items() if name not in places}
+            return _observe_there(module, rest, self.positional, state)
         return observe(lambda given: self.call(case, given), inputs)
 
     def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:

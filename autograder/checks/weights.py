@@ -10,13 +10,19 @@ from autograder.oracle.attention import allowed_keys
 __all__ = ["weights_agree"]
 
 
-def weights_agree(name: str = "weights") -> Probe:
+def weights_agree(name: str = "weights", output: str = "output") -> Probe:
     """The weights lie in [0, 1], sum to 1 in every row that may see a key, and equal the formula's."""
 
     def probe(trial: Trial) -> None:
-        weights = trial()[name]
+        results = trial()
+        weights = results[name]
         mask, is_causal = trial.inputs.get("attn_mask"), bool(trial.inputs.get("is_causal", False))
         require_sums(trial, weights, -1, allowed_keys(weights.shape, mask, is_causal).any(-1))
-        trial.require(name, weights, "differ from the formula")
+        # Where the output is right, its weights were right, too, and others have been handed out.
+        apart = trial.compare(output, results[output]).close
+        trial.require(
+            name, weights, "differ from the formula",
+            mistake="returned weights are not those that made the output" if apart else None,
+        )
 
     return probe

@@ -13,13 +13,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     An error that a user can make is one line on stderr, and never a traceback.
     """
-    from .app import app
+    from autograder.cli.app import app
 
     try:
         code = app(args=arguments, prog_name="attn", standalone_mode=False)
     except (KeyboardInterrupt, EOFError):
         sys.stderr.write("attn: interrupted\n")
         code = 130
+    except OSError as error:
+        sys.stderr.write(f"attn: {error.filename or 'a file'}: {error.strerror or error}\n")
+        code = USER_ERROR
     except Exception as error:
         if hasattr(error, "format_message"):  # the command itself was misspelt
             message = f"{error.format_message()} Try: attn --help"

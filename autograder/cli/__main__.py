@@ -1,5 +1,5 @@
 """`python -m autograder.cli`, for where the command `attn` is not on the PATH."""
 
-from . import main
+from autograder.cli import main
 
 main()

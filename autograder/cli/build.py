@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from .errors import require_torch
+import typer
+
+from autograder.cli.errors import require_torch
 
 
 def run_build(root: Path | None, check: bool) -> int:
-    """Rebuild the course's notebooks, or with `check` compare them with a rebuild and exit 1 if any differs."""
+    """Rebuild the course's notebooks, or with `check` only compare: 1 if any differs from a rebuild."""
     require_torch()
     from autograder.weave import build, differences, find_course
 
@@ -14,9 +16,9 @@ def run_build(root: Path | None, check: bool) -> int:
     changed = differences(course) if check else build(course)
     names = [str(path.relative_to(course.root.parent)) for path in changed]
     if not names:
-        print(f"{course.root / 'release'}: up to date ({len(course.stems)} assignment(s))")
+        typer.echo(f"{course.root / 'release'}: up to date ({len(course.stems)} assignment(s))")
     for name in names:
-        print(f"{name}: {'differs from a rebuild' if check else 'rebuilt'}")
+        typer.echo(f"{name}: {'differs from a rebuild' if check else 'rebuilt'}")
     if check and names:
-        print("Run `attn build` and commit what it writes.")
+        typer.echo("Run `attn build` and commit what it writes.")
     return 1 if check and names else 0

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import require_torch
+from autograder.cli.errors import require_torch
 
 if TYPE_CHECKING:
     from autograder.engine import Graded
@@ -17,12 +17,12 @@ def run_grade(folder: Path, timeout: int, kernels: int | None, root: Path | None
     require_torch()
     from rich.console import Console
 
-    from .table import summary, table
+    from autograder.cli.table import summary, table
 
     place, graded = grade_folder(folder, timeout, kernels, root)
     console = Console()
     console.print(table(graded))
-    console.print(summary(place, graded), highlight=False, soft_wrap=True)
+    console.print(summary(place, graded), highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
@@ -31,7 +31,14 @@ def grade_folder(
 ) -> tuple[Path, list["Graded"]]:
     """Set up DIR (source/, release/, gradebook.db, nbgrader's settings) and grade what was handed in."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     from autograder.engine import class_folder, find_submissions, grade_class, unknown_folders
     from autograder.weave import find_course, generate, settings
@@ -45,9 +52,15 @@ def grade_folder(
             f"{path}: is no assignment of this course, and is not graded; expected {', '.join(notebooks)}",
             highlight=False,
             soft_wrap=True,
+            markup=False,
         )
     used = {submission.assignment for submission in find_submissions(place, notebooks)}
-    generate(course, place, [stem for stem in course.stems if course.assignment_id(stem) in used], place / "gradebook.db")
+    generate(
+        course,
+        place,
+        [stem for stem in course.stems if course.assignment_id(stem) in used],
+        place / "gradebook.db",
+    )
     if not (place / CONFIG).exists():
         shutil.copyfile(course.root / CONFIG, place / CONFIG)
     columns = (

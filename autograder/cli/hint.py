@@ -1,6 +1,8 @@
 """`attn hint`: from a nudge to a near-answer."""
 
-from .errors import UserError, require_torch
+import typer
+
+from autograder.cli.errors import UserError, require_torch
 
 
 def run_hint(name: str, step: int) -> int:
@@ -14,7 +16,7 @@ def run_hint(name: str, step: int) -> int:
         raise UserError(str(error)) from error
     if step > len(hints):
         raise UserError(f"{name} has {len(hints)} hints; --step {step} asks for one more")
-    print(f"{name}, hint {step} of {len(hints)}: {hints[step - 1]}")
+    typer.echo(f"{name}, hint {step} of {len(hints)}: {hints[step - 1]}")
     if step < len(hints):
-        print(f"The next one: attn hint {name} --step {step + 1}")
+        typer.echo(f"The next one: attn hint {name} --step {step + 1}")
     return 0

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .errors import UserError, require_torch
+import typer
+
+from autograder.cli.errors import UserError, require_torch
 
 
 def run_lab(folder: Path, no_browser: bool, port: int, copy_only: bool, root: Path | None) -> int:
@@ -20,7 +22,13 @@ def run_lab(folder: Path, no_browser: bool, port: int, copy_only: bool, root: Pa
         return 0
     if importlib.util.find_spec("jupyterlab") is None:
         raise UserError("JupyterLab is not installed in this environment; install it: pip install jupyterlab")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder.resolve()}", f"--port={port}"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={folder.resolve()}",
+        f"--port={port}",
+    ]
     command.append(f"--LabApp.default_url=/lab/tree/{notebooks[0].as_posix()}")
     return subprocess.call([*command, "--no-browser"] if no_browser else command)
 
@@ -43,9 +51,9 @@ def working_copy(release: Path, folder: Path) -> list[Path]:
             continue
         target = folder / path.relative_to(release)
         if target.exists():
-            print(f"{target}: yours, kept")
+            typer.echo(f"{target}: yours, kept")
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-        print(f"{target}: copied")
+        typer.echo(f"{target}: copied")
     return notebooks

@@ -36,15 +36,17 @@ def score(graded: "Graded") -> str:
 
 
 def mistakes(graded: "Graded") -> str:
-    """The recognised mistakes, each with its exercise."""
-    return "\n".join(f"{row.exercise}: {', '.join(row.mistakes)}" for row in graded.rows if row.mistakes)
+    """The likeliest mistake of each exercise; grades.csv and the feedback have them all."""
+    return "\n".join(f"{row.exercise}: {row.mistakes[0]}" for row in graded.rows if row.mistakes)
 
 
 def status(graded: "Graded") -> str:
     """Why the submission did not run, or the first reasons for missing marks that no mistake's name gives."""
     if graded.problem:
         return graded.problem
-    lost = [row for row in graded.rows if row.score is not None and row.score < row.points and not row.mistakes]
+    lost = [
+        row for row in graded.rows if row.score is not None and row.score < row.points and not row.mistakes
+    ]
     by_reason: dict[str, list[str]] = {}
     for row in lost:
         reason = row.reason.removeprefix(f"{row.exercise}: ")
@@ -67,8 +69,8 @@ def summary(place: Path, graded: list["Graded"]) -> str:
     ]
     if waiting:
         lines.append(
-            f"{waiting} answer(s) in words need a person: run `jupyter lab` in {place}, choose Nbgrader, Formgrader; "
-            "then grade again, and grades.csv holds those marks too."
+            f"{waiting} answer(s) in words need a person: run `jupyter lab` in {place}, choose Nbgrader, "
+            "Formgrader; then grade again, and grades.csv holds those marks too."
         )
     return "\n".join(lines)
 

@@ -1,8 +1,14 @@
 """Grade submissions: at this stage in one kernel per submission, through nbgrader's gradebook."""
 
-from .classroom import Graded, grade_class
-from .results import Row
-from .submissions import GradingError, Submission, class_folder, find_submissions, unknown_folders
+from autograder.engine.classroom import Graded, grade_class
+from autograder.engine.results import Row
+from autograder.engine.submissions import (
+    GradingError,
+    Submission,
+    class_folder,
+    find_submissions,
+    unknown_folders,
+)
 
 __all__ = [
     "Graded",

@@ -9,10 +9,11 @@ from pathlib import Path
 from nbgrader.coursedir import CourseDirectory
 from traitlets.config import Config
 
-from .converters import save
-from .outcome import Outcome, run_submission
-from .results import Row, rows_of, write_csv
-from .submissions import Submission, find_submissions
+from autograder.engine.converters import save
+from autograder.engine.kernel import stop_all
+from autograder.engine.outcome import Outcome, run_submission
+from autograder.engine.results import Row, rows_of, write_csv
+from autograder.engine.submissions import Submission, find_submissions
 
 DATABASE = "gradebook.db"
 
@@ -37,9 +38,9 @@ def grade_class(
 ) -> list[Graded]:
     """Grade `root`/submitted and write gradebook.db, autograded/, feedback/ and grades.csv beside it.
 
-    `root` must already hold source/ and release/, registered in its gradebook; `notebooks` maps assignments to
-    notebook names. Several kernels run at once, and this thread alone writes the gradebook. `on_graded` hears of each
-    submission as it is done: its result, how many are done, and how many there are.
+    `root` must already hold source/ and release/, registered in its gradebook; `notebooks` maps assignments
+    to notebook names. Several kernels run at once, and this thread alone writes the gradebook. `on_graded`
+    hears of each submission as it is done: its result, how many are done, and how many there are.
     """
     submissions = find_submissions(root, notebooks)
     config.Execute.timeout = timeout
@@ -65,7 +66,7 @@ def default_kernels() -> int:
 
 
 def _run_all(submissions: list[Submission], root: Path, timeout: int, kernels: int) -> Iterator[Outcome]:
-    """Outcomes as they come. An interrupt drops what has not begun."""
+    """Outcomes as they come. An interrupt drops what has not begun and kills what has."""
     pool = ThreadPoolExecutor(kernels, thread_name_prefix="attn-kernel")
     try:
         waiting: list[Future[Outcome]] = [
@@ -74,8 +75,12 @@ def _run_all(submissions: list[Submission], root: Path, timeout: int, kernels: i
         ]
         for future in as_completed(waiting):
             yield future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop_all()
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True)
 
 
 def _graded(outcome: Outcome, refused: str, directory: CourseDirectory, root: Path) -> Graded:

@@ -1,7 +1,8 @@
 """nbgrader's own converters, pointed at submissions that have been run already.
 
-nbgrader finds its work by globbing and stops a batch at the first odd notebook. These take exactly the work they
-are given, one submission at a time; everything else (gradebook, late penalties, permissions, pages) is nbgrader's.
+nbgrader finds its work by globbing and stops a batch at the first odd notebook. These take exactly the work
+they are given, one submission at a time; everything else (gradebook, late penalties, permissions, pages) is
+nbgrader's.
 """
 
 from typing import Any
@@ -12,14 +13,13 @@ from nbgrader.preprocessors import Execute
 from traitlets.config import Config
 from traitlets.utils.importstring import import_item
 
-from .log import collected
-
-from .outcome import Outcome
-from .submissions import Submission
+from autograder.engine.log import collected
+from autograder.engine.outcome import Outcome
+from autograder.engine.submissions import Submission
 
 
 class GradeOutcome(Autograde):  # type: ignore[misc]
-    """Autograde for one submission that has been rebuilt and run: the steps after the run, and the gradebook."""
+    """Autograde for one submission that has been run already: the later steps, and the gradebook."""
 
     def __init__(self, outcome: Outcome, **options: Any):
         super().__init__(**options)

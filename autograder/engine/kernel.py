@@ -5,6 +5,7 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import zmq
 from jupyter_client.kernelspec import KernelSpecManager
@@ -15,15 +16,17 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 from nbgrader.utils import is_grade, is_solution
 
-from .settle import refusal
+from autograder.engine.settle import refusal
 
 TIMED_OUT = "CellTimeoutError"
 
 
 def run(notebook: NotebookNode, timeout: int, data: Path) -> str | None:
-    """Run all cells in a fresh kernel and a folder that is deleted afterwards, writing outputs into `notebook`.
+    """Run all cells in a fresh kernel and a folder that is deleted afterwards, writing outputs into
+    `notebook`.
 
-    The folder holds copies of the files in `data`, notebooks excepted. A cell may take `timeout` seconds; then it is interrupted and the next one runs.
+    The folder holds copies of the files in `data`, notebooks excepted. A cell may take `timeout` seconds;
+    then it is interrupted and the next one runs.
     Returns None, or why the run ended early; then every grade cell not reached holds that reason as an error.
     """
     with tempfile.TemporaryDirectory(prefix="attn-run-", ignore_cleanup_errors=True) as folder:
@@ -33,20 +36,38 @@ def run(notebook: NotebookNode, timeout: int, data: Path) -> str | None:
             km=_manager(),
             timeout=timeout,
             interrupt_on_timeout=True,
-            error_on_timeout={"ename": TIMED_OUT, "evalue": f"stopped after {timeout} s", "traceback": []},
+            error_on_timeout={
+                "ename": TIMED_OUT,
+                "evalue": f"the cell was stopped after {timeout} s",
+                "traceback": [],
+            },
             allow_errors=True,
             raise_on_iopub_timeout=True,
             shutdown_kernel="immediate",
             resources={"metadata": {"path": folder}},
         )
         client.owns_km = True
+        _running.add(client)
         try:
             client.execute(env=_environment(folder))
         except DeadKernelError:
             return _stop(client, "the kernel died")
         except CellTimeoutError:
             return _stop(client, f"the kernel could not be interrupted after {timeout} s")
+        finally:
+            _running.discard(client)
     return None
+
+
+def stop_all() -> None:
+    """Kill the kernels that run now; their runs end early."""
+    for client in list(_running):
+        process = getattr(getattr(client.km, "provisioner", None), "process", None)
+        if process is not None:
+            process.kill()
+
+
+_running: set["_Client"] = set()
 
 
 class _Client(NotebookClient):
@@ -62,12 +83,14 @@ class _Client(NotebookClient):
     def _remember(self, cell: NotebookNode, cell_index: int) -> None:
         self.current = cell_index
 
-    def _record(self, cell: NotebookNode, cell_index: int, execute_reply: dict) -> None:
+    def _record(self, cell: NotebookNode, cell_index: int, execute_reply: dict[str, Any]) -> None:
         reply = execute_reply["content"]
         seen = [output.ename for output in cell.outputs if output.output_type == "error"]
         if reply["status"] == "error" and reply["ename"] not in seen:
             message = f"{reply['ename']}: {reply['evalue']}"
-            cell.outputs.append(new_output("error", ename=reply["ename"], evalue=reply["evalue"], traceback=[message]))
+            cell.outputs.append(
+                new_output("error", ename=reply["ename"], evalue=reply["evalue"], traceback=[message])
+            )
 
 
 def _stop(client: _Client, what: str) -> str:
@@ -91,9 +114,11 @@ def _manager() -> AsyncKernelManager:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """The kernel's environment: no startup files of the user's, one thread (two kernels on two cores would fight)."""
+    """The kernel's environment: none of the user's startup files; one thread, or kernels would fight."""
     package = str(Path(__file__).resolve().parents[2])
-    paths = [path for path in (os.environ.get("PYTHONPATH"), package if package in sys.path else None) if path]
+    paths = [
+        path for path in (os.environ.get("PYTHONPATH"), package if package in sys.path else None) if path
+    ]
     return {
         **os.environ,
         "IPYTHONDIR": folder,

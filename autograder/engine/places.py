@@ -7,7 +7,7 @@ from nbgrader.coursedir import CourseDirectory
 
 
 def course_directory(step: Any) -> CourseDirectory | None:
-    """The course directory of the converter that runs `step`: its parent is the exporter, whose parent is the converter."""
+    """The course directory of the converter that runs `step`: the step's parent's parent."""
     while step is not None:
         found = getattr(step, "coursedir", None)
         if isinstance(found, CourseDirectory):
@@ -31,5 +31,8 @@ def _notebook(step: Any, resources: Any, room: str) -> Path | None:
     if directory is None:
         return None
     names = resources["nbgrader"]
-    path = Path(directory.format_path(getattr(directory, room), ".", names["assignment"]), f"{names['notebook']}.ipynb")
+    path = Path(
+        directory.format_path(getattr(directory, room), ".", names["assignment"]),
+        f"{names['notebook']}.ipynb",
+    )
     return path if path.is_file() else None

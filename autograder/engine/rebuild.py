@@ -14,15 +14,17 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 
-from .places import released_notebook
+from autograder.engine.places import released_notebook
 
 
 def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookNode:
     """The released notebook with the student's solutions and added cells in place.
 
-    - A locked cell is the released one. A solution cell holds the student's text; it is left out where the student
+    - A locked cell is the released one. A solution cell holds the student's text; it is left out where the
+    student
       deleted it, since the student may define the same name in a cell of their own.
-    - A copied cell (a grade id that occurs twice) runs like any added cell; the last one is the solution cell.
+    - A copied cell (a grade id that occurs twice) runs like any added cell; the last one is the solution
+    cell.
     - A deleted free-text answer comes back as released: unanswered, and visible to the person who grades.
     - The student's own cells stay behind the released cell that stood before them.
     """
@@ -50,7 +52,7 @@ class Rebuild(NbGraderPreprocessor):  # type: ignore[misc]
     """`rebuild` as the first sanitizing step of `nbgrader autograde`."""
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
-        """Replace the submission by the rebuilt notebook; without a release there is nothing to rebuild from."""
+        """Replace the submission by the rebuilt notebook, where there is a release to rebuild from."""
         path = released_notebook(self, resources)
         if path is None:
             self.log.warning("No released notebook was found: the submission is graded as it is")
@@ -61,7 +63,7 @@ class Rebuild(NbGraderPreprocessor):  # type: ignore[misc]
 def _sort(
     cells: list[NotebookNode], known: set[str]
 ) -> tuple[dict[str, NotebookNode], dict[str | None, list[NotebookNode]]]:
-    """Sort a submission into its last cell of each known grade id, and all others by the known cell before them."""
+    """The last cell of each known grade id, and all other cells by the known cell before them."""
     last = {_grade_id(cell): index for index, cell in enumerate(cells)}
     answers: dict[str, NotebookNode] = {}
     added: dict[str | None, list[NotebookNode]] = defaultdict(list)
@@ -85,8 +87,9 @@ def _grade_id(cell: NotebookNode) -> str:
 def _plain(cell: NotebookNode) -> NotebookNode:
     """A cell of the student's own: kind and text."""
     if cell.cell_type == "code":
-        return new_code_cell(cell.source)
-    made = new_markdown_cell(cell.source)
+        code: NotebookNode = new_code_cell(cell.source)
+        return code
+    made: NotebookNode = new_markdown_cell(cell.source)
     _keep_attachments(cell, made)
     return made
 

@@ -10,13 +10,14 @@ from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.utils import is_grade, is_solution
 
+from autograder.engine.kernel import TIMED_OUT
+from autograder.engine.outcome import Outcome
 from autograder.grading import MIME_TYPE
-
-from .outcome import Outcome
 
 COLUMNS = ("student", "assignment", "exercise", "score", "points", "mistakes", "reason")
 NEEDS_A_PERSON = "needs a person"
 NO_ANSWER = "no answer"
+LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -35,36 +36,45 @@ class Row:
         """The row as it stands in grades.csv."""
         score = "" if self.score is None else f"{self.score:g}"
         named = ";".join(mistake.replace(";", ",") for mistake in self.mistakes)
-        return (self.student, self.assignment, self.exercise, score, f"{self.points:g}", named, self.reason)
+        return (
+            self.student,
+            self.assignment,
+            self.exercise,
+            score,
+            f"{self.points:g}",
+            named,
+            _text(self.reason),
+        )
 
 
 def rows_of(outcome: Outcome, db_url: str, course_id: str, refused: str = "") -> list[Row]:
-    """One row per exercise, in the notebook's order. `refused` is why nbgrader did not save it, if it did not."""
+    """One row per exercise, in the notebook's order. `refused`: why nbgrader did not save it, if so."""
     grades = {} if refused else _grades(outcome, db_url, course_id)
     cells = {cell.metadata.nbgrader.grade_id: cell for cell in outcome.notebook.cells if _grade_id(cell)}
     rows = []
     for grade_id, cell in cells.items():
         if not is_grade(cell):
             continue
-        points = float(cell.metadata.nbgrader.points)
         exercise = grade_id.removeprefix("check-")
         score, by_hand, waits = grades.get(grade_id, (0.0, False, False))
-        if is_solution(cell):
-            score, reason = (None, NEEDS_A_PERSON) if waits else (score, "" if by_hand else NO_ANSWER)
-            mistakes: tuple[str, ...] = ()
-        else:
+        mistakes: tuple[str, ...] = ()
+        if refused:
+            reason = f"nbgrader could not save it: {refused}"
+        elif not is_solution(cell):
             mistakes, reason = explain(cell, cells.get(exercise), exercise)
-        if refused or outcome.problem:
-            reason = refused or (reason if cell.cell_type == "code" and not _unread(outcome) else outcome.problem)
+        elif waits:
+            reason = NEEDS_A_PERSON
+        else:
+            reason = "" if by_hand else NO_ANSWER if outcome.ran else outcome.problem
         rows.append(
             Row(
                 outcome.submission.student,
                 outcome.submission.assignment,
                 exercise,
-                score,
-                points,
+                None if waits else score,
+                float(cell.metadata.nbgrader.points),
                 mistakes,
-                " ".join(reason.split()),
+                reason,
             )
         )
     return rows
@@ -72,9 +82,9 @@ def rows_of(outcome: Outcome, db_url: str, course_id: str, refused: str = "") ->
 
 def explain(cell: NotebookNode, solution: NotebookNode | None, exercise: str) -> tuple[tuple[str, ...], str]:
     """The named mistakes that a grade cell reports, and in a few words why marks are missing."""
-    error = next((output for output in cell.outputs if output.output_type == "error"), None)
-    if error is not None:
-        return (), _error_reason(error, solution, exercise)
+    errors = [output for output in cell.outputs if output.output_type == "error"]
+    if errors:
+        return (), _error_reason(errors, solution, exercise)
     report = report_of(cell)
     if report is None or report.get("passed"):
         return (), ""
@@ -98,7 +108,16 @@ def write_csv(rows: Iterable[Row], path: Path) -> None:
         writer.writerows(row.values() for row in rows)
 
 
-def _error_reason(error: NotebookNode, solution: NotebookNode | None, exercise: str) -> str:
+def _text(reason: str) -> str:
+    """A reason as one short line that no spreadsheet takes for a formula: students can choose its words."""
+    line = " ".join(reason.split())[:LONGEST]
+    return f"'{line}" if line.startswith(("=", "+", "-", "@")) else line
+
+
+def _error_reason(errors: list[NotebookNode], solution: NotebookNode | None, exercise: str) -> str:
+    if any(error.ename == TIMED_OUT for error in errors):
+        return f"{errors[-1].evalue}: is there a loop that never ends?"
+    error = errors[0]
     text = f"{error.ename}: {error.evalue}" if error.evalue else error.ename
     if error.ename == "NotGraded":
         return str(error.evalue)
@@ -138,10 +157,6 @@ def _grades(outcome: Outcome, db_url: str, course_id: str) -> dict[str, tuple[fl
             )
             for grade in notebook.grades
         }
-
-
-def _unread(outcome: Outcome) -> bool:
-    return any(cell.id == "not-run" for cell in outcome.notebook.cells)
 
 
 def _grade_id(cell: NotebookNode) -> bool:

@@ -8,7 +8,7 @@ from nbformat.v4 import new_markdown_cell
 from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 
-from .places import source_notebook
+from autograder.engine.places import source_notebook
 
 TITLE = "**For the person who grades: a model answer and its rubric**"
 

@@ -1,8 +1,8 @@
 """Leave every grade cell with one finite number or one error.
 
-nbgrader gives full marks to a grade cell that shows no number (nothing at all, an object, nan, a negative value),
-zero to one whose student code wrote a mere warning to stderr, and stops at a number above the maximum. After this
-step none of these is left for it to see.
+nbgrader gives full marks to a grade cell that shows no number (nothing at all, an object, nan, a negative
+value), zero to one whose student code wrote a mere warning to stderr, and stops at a number above the
+maximum. After this step none of these is left for it to see.
 """
 
 import math
@@ -38,7 +38,9 @@ def settle(cell: NotebookNode) -> None:
 
 def refusal(message: str) -> NotebookNode:
     """An error output that scores zero and says why."""
-    return new_output("error", ename=NOT_GRADED, evalue=message, traceback=[f"{NOT_GRADED}: {message}"])
+    traceback = [f"{NOT_GRADED}: {message}"]
+    output: NotebookNode = new_output("error", ename=NOT_GRADED, evalue=message, traceback=traceback)
+    return output
 
 
 def _number(output: NotebookNode) -> float | None:

@@ -60,7 +60,7 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
     except json.JSONDecodeError as error:
         raise UnreadableError(f"{name} is broken JSON: {error.msg} at line {error.lineno}") from error
     try:
-        notebook = nbformat.reads(text, as_version=4)
+        notebook: NotebookNode = nbformat.reads(text, as_version=4)
         for cell in notebook.cells:
             cell.metadata.get("nbgrader")
             cell.source.split("\n")
@@ -76,22 +76,28 @@ def class_folder(folder: Path) -> Path:
     Raises: GradingError if neither is there, or no student is in it.
     """
     if not folder.is_dir():
-        raise GradingError(f"{folder}: there is no such folder; name the one that holds submitted/<student>/...")
+        raise GradingError(
+            f"{folder}: there is no such folder; name the one that holds submitted/<student>/..."
+        )
     root = folder.resolve()
     if root.name == "submitted":
         root = root.parent
     if not (root / "submitted").is_dir():
         raise GradingError(
-            f"{folder}: holds no folder submitted; expected submitted/<student>/<assignment>/<name>.ipynb in it"
+            f"{folder}: holds no folder submitted/; expected submitted/<student>/<assignment>/<name>.ipynb"
         )
     if not students(root):
-        raise GradingError(f"{root / 'submitted'}: holds no student's folder; expected one folder per student")
+        raise GradingError(
+            f"{root / 'submitted'}: holds no student's folder; expected one folder per student"
+        )
     return root
 
 
 def students(root: Path) -> list[str]:
     """The names of the students' folders, hidden ones left out."""
-    folders = [path for path in (root / "submitted").iterdir() if path.is_dir() and not path.name.startswith(".")]
+    folders = [
+        path for path in (root / "submitted").iterdir() if path.is_dir() and not path.name.startswith(".")
+    ]
     return sorted(path.name for path in folders)
 
 

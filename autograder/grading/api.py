@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from autograder.case import CASES_PER_SEED
@@ -11,7 +15,7 @@ from autograder.exercises import find
 from autograder.grading.run import examine
 from autograder.verdict import Report
 
-__all__ = ["MIME_TYPE", "check", "grade", "hint", "show"]
+__all__ = ["MIME_TYPE", "check", "grade", "hint", "show", "showing"]
 
 MIME_TYPE = "application/vnd.attention-coursework.report+json"
 """Under this type a grade cell's output carries the whole report as JSON."""
@@ -44,9 +48,36 @@ def grade(name: str, obj: Any, *, seed: int | None = None) -> float:
     Nothing is written to stderr, and nothing that the student's object returns is shown: nbgrader would give full
     marks for the one and none for the other.
     """
-    report = check(name, obj, seed=secrets.randbelow(GRADING_SEEDS) if seed is None else seed)
-    show(report)
+    stage = _stage.get()
+    if seed is None:
+        seed = secrets.randbelow(GRADING_SEEDS) if stage is None else stage.seed
+    report = examine(find(name), obj, int(seed), patient=stage is not None)
+    (show if stage is None else stage.show)(report)
     return round(float(report.points), 6)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Where a grading run wants its reports, and the seed that it has drawn for the submission."""
+
+    show: Callable[[Report], object]
+    seed: int
+
+
+_stage: ContextVar[_Stage | None] = ContextVar("_stage", default=None)
+
+
+@contextlib.contextmanager
+def showing(show: Callable[[Report], object], seed: int) -> Iterator[None]:
+    """Within the block `grade` hands its reports to `show`, and uses `seed` where its caller gives none.
+
+    It sets no deadlines there: the calls into another process have their own.
+    """
+    token = _stage.set(_Stage(show, seed))
+    try:
+        yield
+    finally:
+        _stage.reset(token)
 
 
 def show(report: Report) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from autograder.case import CASES_PER_SEED, draw_case
 from autograder.checks import Check, Failure, Subject, Trial
 from autograder.exercises import AnyExercise, Exercise
-from autograder.grading.deadline import OutOfTime, deadline
+from autograder.checks.deadline import OutOfTime, deadline
 from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
 from autograder.verdict import Finding, Report, Verdict
@@ -32,8 +32,13 @@ def _quiet() -> Iterator[io.StringIO]:
             yield printed
 
 
-def examine(exercise: AnyExercise, obj: Any, seed: int, case: int | None = None) -> Report:
-    """All verdicts on `obj`, or those of one case. Raises: ValueError if the exercise has no such case."""
+def examine(
+    exercise: AnyExercise, obj: Any, seed: int, case: int | None = None, *, patient: bool = False
+) -> Report:
+    """All verdicts on `obj`, or those of one case.
+
+    patient: set no deadline, where the calls themselves have one. Raises: ValueError if the exercise has no such case.
+    """
     if not isinstance(exercise, Exercise):
         return examine_question(exercise, obj, seed)
     if case is not None:
@@ -45,7 +50,7 @@ def examine(exercise: AnyExercise, obj: Any, seed: int, case: int | None = None)
     except TypeError as error:
         return _unanswered(exercise, seed, str(error))
     with _quiet() as printed:
-        run = _Run(exercise, subject, seed, case)
+        run = _Run(exercise, subject, seed, case, None if patient else SECONDS_PER_CHECK)
         verdicts = tuple(run.verdicts())
         findings = run.findings(verdicts)
     text = printed.getvalue()
@@ -64,8 +69,11 @@ def _unanswered(exercise: Exercise, seed: int, message: str) -> Report:
 class _Run:
     """One run of an exercise's checks: trials are made once and shared by the checks."""
 
-    def __init__(self, exercise: Exercise, subject: Subject, seed: int, case: int | None):
+    def __init__(
+        self, exercise: Exercise, subject: Subject, seed: int, case: int | None, seconds: float | None
+    ):
         self.exercise, self.subject, self.seed, self.case = exercise, subject, seed, case
+        self.seconds = seconds
         self.places = {recipe.label: place for place, recipe in enumerate(exercise.recipes)}
         self.trials: dict[str, Trial] = {}
         self.hopeless = ""
@@ -98,7 +106,7 @@ class _Run:
     def _verdict(self, one: Check, labels: list[str]) -> Verdict:
         for label in labels:
             try:
-                with deadline(SECONDS_PER_CHECK):
+                with deadline(self.seconds):
                     one.probe(self.trial(label))
             except Failure as failure:
                 if "not written yet" in failure.message:
@@ -106,7 +114,7 @@ class _Run:
                 return self._no(one, label, failure)
             except OutOfTime:
                 self.hopeless = "is not looked at, because an earlier check ran out of time."
-                message = f"did not finish within {SECONDS_PER_CHECK:g} s. Is there a loop that never ends?"
+                message = "did not finish in time and was stopped. Is there a loop that never ends?"
                 return self._no(one, label, Failure(message, mistake="never finishes", errored=True))
             except Exception as error:  # a check stumbled over what the student's code returned
                 message = f"the result could not be used: {type(error).__name__}: {str(error)[:300]}"
@@ -136,7 +144,7 @@ class _Run:
             return _own_findings(bad)
         labels = [label for label in self.places if self.case in (None, self.number(label))]
         try:
-            with deadline(SECONDS_PER_CHECK):
+            with deadline(self.seconds):
                 named = recognise(self.exercise, [self.trial(label) for label in labels if label in self.trials])
         except OutOfTime:
             named = ()

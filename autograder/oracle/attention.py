@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from autograder.oracle.quantity import Quantity, Rounder, exact
+from autograder.oracle.scores import scaled_dot
 
 __all__ = ["allowed_keys", "attention", "cross_attention", "linear", "masked_softmax", "self_attention", "softmax"]
 
@@ -22,7 +23,7 @@ def softmax(scores: Tensor, dim: int = -1, round: Rounder = exact) -> Quantity:
     weights = round(numerator / round(numerator.sum(dim, keepdim=True)))
     # exp turns the rounding of its argument into a relative error, where the result is not zero anyway.
     depth = scores.amax(dim, keepdim=True) - scores
-    growth = float(torch.where(depth < UNDERFLOW, depth, 0.0).max())
+    growth = float(torch.where(depth < UNDERFLOW, depth, 0.0).detach().max())
     return Quantity(weights, torch.exp(scores - scores.logsumexp(dim, keepdim=True)), growth)
 
 
@@ -71,12 +72,11 @@ def _attention(
     round: Rounder,
 ) -> dict[str, Quantity]:
     """Attention of inputs that are themselves results: `magnitudes` are those of query, key and value."""
-    scale = 1 / math.sqrt(query.shape[-1])
-    scores = round(round(round(query * scale) @ key.mT))
+    scores = scaled_dot(query, key, round).value
     allowed = allowed_keys(scores.shape, attn_mask, is_causal)
     weights = masked_softmax(scores, allowed, round)
-    terms = magnitudes[0] @ magnitudes[1].mT * scale
-    growth = float(torch.where(allowed, terms, 0.0).max()) if terms.numel() else 0.0
+    terms = magnitudes[0] @ magnitudes[1].mT / math.sqrt(query.shape[-1])
+    growth = float(torch.where(allowed, terms, 0.0).detach().max()) if terms.numel() else 0.0
     return {
         "output": Quantity(round(weights.value @ value), weights.magnitude @ magnitudes[2], growth),
         "weights": Quantity(weights.value, weights.magnitude, growth),

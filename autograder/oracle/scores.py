@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from autograder.oracle.quantity import Quantity, Rounder, exact
+from autograder.oracle.quantity import Quantity, Rounder, exact, farther
 
 __all__ = ["additive", "cosine", "dot", "multiplicative", "scaled_dot"]
 
@@ -20,8 +20,9 @@ def dot(query: Tensor, key: Tensor, round: Rounder = exact) -> Quantity:
 def scaled_dot(query: Tensor, key: Tensor, round: Rounder = exact) -> Quantity:
     """query (..., S_q, D), key (..., S_k, D) -> q . k / sqrt(D), (..., S_q, S_k)."""
     scale = 1 / math.sqrt(query.shape[-1])
-    # Rounded before and after the product: a student may scale the query or the scores.
-    return Quantity(round(round(round(query * scale) @ key.mT)), query.abs() @ key.abs().mT * scale)
+    # A student may scale the query, or the scores.
+    before, after = round(round(query * scale) @ key.mT), round(round(query @ key.mT) * scale)
+    return Quantity(farther(query @ key.mT * scale, before, after), query.abs() @ key.abs().mT * scale)
 
 
 def cosine(query: Tensor, key: Tensor, eps: float = 1e-8, round: Rounder = exact) -> Quantity:
@@ -46,7 +47,5 @@ def multiplicative(query: Tensor, key: Tensor, W: Tensor, round: Rounder = exact
     """query (..., S_q, d_query), key (..., S_k, d_key), W (d_query, d_key) -> q W k, (..., S_q, S_k)."""
     magnitude = query.abs() @ W.abs() @ key.abs().mT
     # q (W k) rounds elsewhere than (q W) k; the larger of the two errors is what a right solution may make.
-    left = round(round(query @ W) @ key.mT)
-    right = round(query @ round(W @ key.mT))
-    value = query @ W @ key.mT
-    return Quantity(torch.where((left - value).abs() >= (right - value).abs(), left, right), magnitude)
+    left, right = round(round(query @ W) @ key.mT), round(query @ round(W @ key.mT))
+    return Quantity(farther(query @ W @ key.mT, left, right), magnitude)

@@ -4,13 +4,15 @@ For each of three measures (relative Frobenius, worst row, worst element scaled 
 
     error <= max(F * error of the baseline, C * u) + 32 * u_sum * (1 + T) * amplification
 
-where the baseline is the same formula with every step rounded to the output's dtype, u the dtype's unit roundoff,
+where the baseline is the same formula with every step rounded to the output's dtype (in half precision the worst of
+a few such computations that round differently: one alone is a chance draw), u the dtype's unit roundoff,
 u_sum that of the precision that sums are kept in (float32 for half precision), T the growth of the quantity,
 and amplification the magnitude over the result (1 for the element). F = 2, 3, 2 and C = 1.5, 1.5, 3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -72,10 +74,10 @@ def _smallest(dtype: torch.dtype) -> float:
     return 4 * limits.tiny * limits.eps if dtype == torch.float16 else limits.tiny
 
 
-def compare(actual: Tensor, result: Quantity, baseline: Tensor, dtype: torch.dtype) -> Comparison:
+def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype: torch.dtype) -> Comparison:
     """Compare a result of precision `dtype` with the formula.
 
-    Shapes: actual, result.value, result.magnitude and baseline are all alike.
+    Shapes: actual, result.value, result.magnitude and each of the baselines are all alike.
     actual may have any dtype; it is compared in float64. Elements whose magnitude is zero must be exactly zero.
     """
     got = actual.detach().to("cpu", torch.float64)
@@ -87,18 +89,20 @@ def compare(actual: Tensor, result: Quantity, baseline: Tensor, dtype: torch.dty
     gap = ((got - result.value).abs() - lost).clamp_min(0.0)
     shrunk = result.value + torch.where(got >= result.value, gap, -gap)
     shrunk = torch.where(torch.isfinite(got), shrunk, torch.full_like(got, torch.inf))
-    errors, reference = _errors(shrunk, result), _errors(baseline, result)
+    errors = _errors(shrunk, result)
+    references = [_errors(baseline, result) for baseline in baselines]
     worst, error_there, allowed_there = 0.0, 0.0, 0.0
     for measure, (error, amplification) in errors.items():
         floor = torch.full_like(error, FLOORS[measure] * u)
         rounding = SUM_STEPS * u_sum * (1.0 + result.growth) * amplification
-        allowance = torch.maximum(FACTORS[measure] * reference[measure][0].max(), floor) + rounding
+        reference = max((float(one[measure][0].max()) for one in references), default=0.0)
+        allowance = (FACTORS[measure] * floor.new_tensor(reference)).maximum(floor) + rounding
         ratio = torch.where(error > 0, error / allowance, 0.0)
         if float(ratio.max()) > worst or torch.isnan(ratio).any():
-            place = int(ratio.nan_to_num(nan=torch.inf).argmax())
-            worst = float(ratio.nan_to_num(nan=torch.inf).max())
+            place = int(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).argmax())
+            worst = float(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).max())
             error_there, allowed_there = float(error.flatten()[place]), float(allowance.flatten()[place])
-    scaled = (errors["element"][0]).nan_to_num(nan=torch.inf).flatten()
+    scaled = errors["element"][0].nan_to_num(nan=torch.inf, posinf=torch.inf).flatten()
     place = int(scaled.argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), got.shape)) if got.dim() else ()
     return Comparison(

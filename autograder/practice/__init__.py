@@ -1,5 +1,5 @@
 """Practice outside the notebook."""
 
-from .answers import Answers, AnswersError, answers
+from autograder.practice.answers import Answers, AnswersError, answers
 
 __all__ = ["Answers", "AnswersError", "answers"]

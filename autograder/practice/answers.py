@@ -31,10 +31,11 @@ class AnswersError(Exception):
 
 @dataclass(frozen=True)
 class Answers:
-    """What running it defined, and the cells that failed on the way."""
+    """What running it defined, the cells that failed on the way, and the exercises that its grade cells ask for."""
 
     names: Mapping[str, Any]
     problems: tuple[str, ...] = ()
+    posed: tuple[str, ...] = ()
 
 
 def answers(what: str) -> Answers:
@@ -57,15 +58,20 @@ def _from_notebook(path: Path) -> Answers:
     names: dict[str, Any] = {"__name__": "__main__", "display": lambda *shown, **options: None}
     problems: list[str] = []
     os.environ.setdefault("MPLBACKEND", "agg")  # pictures are for the notebook; no window opens here
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), _inside(path.parent):
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        _inside(path.parent),
+    ):
         for number, cell in enumerate(cells, start=1):
             if cell.get("cell_type") != "code" or _is_grade_cell(cell):
                 continue
             try:
                 exec(_compiled(_plain_python(_source(cell)), f"<{path.name}, cell {number}>"), names)
-            except (Exception, SystemExit) as error:  # as in a notebook, the next cell runs all the same
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (as in a notebook, the next cell runs)
                 problems.append(f"cell {number}: {type(error).__name__}: {error}")
-    return Answers(names, tuple(problems))
+    posed = tuple(_grade_id(cell).removeprefix("check-") for cell in cells if _is_grade_cell(cell))
+    return Answers(names, tuple(problems), posed)
 
 
 def _from_file(path: Path) -> Answers:
@@ -94,7 +100,9 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise AnswersError(f"{path}: broken JSON at line {error.lineno}: {error.msg}; save it again in Jupyter") from error
+        raise AnswersError(
+            f"{path}: broken JSON at line {error.lineno}: {error.msg}; save it again in Jupyter"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise AnswersError(f"{path}: cannot be read: {error}") from error
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
@@ -111,6 +119,10 @@ def _source(cell: dict[str, Any]) -> str:
 def _is_grade_cell(cell: dict[str, Any]) -> bool:
     nbgrader = cell.get("metadata", {}).get("nbgrader", {})
     return bool(nbgrader.get("grade") and not nbgrader.get("solution"))
+
+
+def _grade_id(cell: dict[str, Any]) -> str:
+    return str(cell["metadata"]["nbgrader"].get("grade_id", ""))
 
 
 def _plain_python(source: str) -> str:

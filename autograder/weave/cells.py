@@ -1,7 +1,8 @@
 """The cells of a woven notebook, with all the metadata that nbgrader asks for.
 
 nbgrader refuses or silently misgrades a cell that lacks one of the keys below, so each is always written.
-Cell ids derive from grade ids and headings: a rebuild yields the same bytes, and a changed lesson a small diff.
+Cell ids derive from grade ids and headings: a rebuild yields the same bytes, and a changed lesson a small
+diff.
 """
 
 import re
@@ -30,7 +31,9 @@ def solution_cell(name: str, source: str) -> NotebookNode:
 def grade_cell(name: str, points: float) -> NotebookNode:
     """The locked cell that grades `name`; it ends in the float that nbgrader takes as the score."""
     source = f'from autograder import grade\n\ngrade("{name}", {name}, seed=None)'
-    return _cell("code", source, check_id(name), _nbgrader(check_id(name), grade=True, locked=True, points=points))
+    return _cell(
+        "code", source, check_id(name), _nbgrader(check_id(name), grade=True, locked=True, points=points)
+    )
 
 
 def answer_cell(name: str, source: str, points: float) -> NotebookNode:
@@ -45,7 +48,7 @@ def setup_cell(source: str) -> NotebookNode:
 
 def plain_cell(kind: str, source: str, cell_id: str, metadata: dict[str, Any]) -> NotebookNode:
     """A cell of prose or code that goes to the student as it is."""
-    cell = new_code_cell(source) if kind == "code" else new_markdown_cell(source)
+    cell: NotebookNode = new_code_cell(source) if kind == "code" else new_markdown_cell(source)
     cell.id = cell_id
     cell.metadata.update(metadata)
     return cell
@@ -53,7 +56,7 @@ def plain_cell(kind: str, source: str, cell_id: str, metadata: dict[str, Any]) -
 
 def notebook(cells: list[NotebookNode]) -> NotebookNode:
     """A notebook of `cells` whose bytes depend on nothing else."""
-    made = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
+    made: NotebookNode = new_notebook(cells=cells, metadata=NOTEBOOK_METADATA)
     made.nbformat_minor = 5
     return made
 
@@ -79,7 +82,11 @@ def _cell(kind: str, source: str, cell_id: str, nbgrader: dict[str, Any]) -> Not
 
 
 def _nbgrader(
-    grade_id: str, grade: bool = False, solution: bool = False, locked: bool = False, points: float | None = None
+    grade_id: str,
+    grade: bool = False,
+    solution: bool = False,
+    locked: bool = False,
+    points: float | None = None,
 ) -> dict[str, Any]:
     keys: dict[str, Any] = {
         "grade": grade,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import WeaveError
+from autograder.weave.errors import WeaveError
 
 PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 
@@ -51,15 +51,20 @@ def find_course(root: Path | None = None) -> Course:
     from autograder.exercises import ASSIGNMENTS, in_assignment
 
     here = Path.cwd()
-    places = [root.resolve()] if root else [parent / "course" for parent in (PACKAGE_PARENT, here, *here.parents)]
+    places = (
+        [root.resolve()] if root else [parent / "course" for parent in (PACKAGE_PARENT, here, *here.parents)]
+    )
     for place in places:
         if (place / "lessons").is_dir():
             assignments = {
-                stem: {exercise.name: exercise.points for exercise in in_assignment(stem)} for stem in ASSIGNMENTS
+                stem: {exercise.name: exercise.points for exercise in in_assignment(stem)}
+                for stem in ASSIGNMENTS
             }
             return Course(place, _solutions(place), assignments)
     raise WeaveError(
-        places[0], None, "no course is here: a course holds a folder lessons/; run this inside a clone of the project"
+        places[0],
+        None,
+        "no course is here: a course holds a folder lessons/; run this inside a clone of the project",
     )
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import WeaveError
-from .solutions import bound_name
+from autograder.weave.errors import WeaveError
+from autograder.weave.solutions import bound_name
 
 MAGIC = re.compile(r"^\s*[%!]")
 
@@ -44,7 +44,9 @@ def read_lesson(path: Path) -> tuple[LessonCell, ...]:
     )
     for cell in cells:
         if cell.kind not in ("code", "markdown"):
-            raise WeaveError(path, cell.line, f"a lesson holds code and Markdown cells only, and this one is {cell.kind}")
+            raise WeaveError(
+                path, cell.line, f"a lesson holds code and Markdown cells only, and this one is {cell.kind}"
+            )
     if not any(cell.kind == "code" for cell in cells):
         raise WeaveError(path, None, "no ```{code-cell} was found; is it a MyST Markdown notebook?")
     return cells
@@ -81,7 +83,12 @@ def imported_names(cell: LessonCell, path: Path) -> set[str] | None:
         return None
     if any(_imports_solutions(node) for node in body):
         return None
-    return {bound_name(alias) for node in body if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}
+    return {
+        bound_name(alias)
+        for node in body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
 
 
 def _parse(cell: LessonCell, path: Path) -> ast.Module:
@@ -90,7 +97,9 @@ def _parse(cell: LessonCell, path: Path) -> ast.Module:
     try:
         return ast.parse(source)
     except SyntaxError as error:
-        raise WeaveError(path, cell.line + (error.lineno or 1) - 1, f"this cell is not Python: {error.msg}") from error
+        raise WeaveError(
+            path, cell.line + (error.lineno or 1) - 1, f"this cell is not Python: {error.msg}"
+        ) from error
 
 
 def _imports_solutions(node: ast.AST) -> bool:

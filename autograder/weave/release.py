@@ -7,14 +7,14 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from .course import Course
-from .errors import WeaveError
-from .settings import settings
-from .weaving import to_bytes, weave
+from autograder.weave.course import Course
+from autograder.weave.errors import WeaveError
+from autograder.weave.settings import settings
+from autograder.weave.weaving import to_bytes, weave
 
 
 def weave_source(course: Course, into: Path, stems: Iterable[str] | None = None) -> list[Path]:
-    """Weave the teacher's notebooks into `into`/source; the notebooks written, whether or not they changed."""
+    """Weave the teacher's notebooks into `into`/source; returns the notebooks written."""
     written = []
     for stem in stems if stems is not None else course.stems:
         notebook = weave(course.lesson(stem), course.solution(stem), course.assignments[stem])
@@ -25,18 +25,18 @@ def weave_source(course: Course, into: Path, stems: Iterable[str] | None = None)
     return written
 
 
-def generate(course: Course, into: Path, stems: Iterable[str] | None = None, gradebook: Path | None = None) -> None:
+def generate(
+    course: Course, into: Path, stems: Iterable[str] | None = None, gradebook: Path | None = None
+) -> None:
     """Weave, then let nbgrader's generate_assignment make `into`/release and register it in `gradebook`.
 
-    Without a gradebook a temporary one is used, so that building never touches a teacher's.
+    Without a gradebook nothing is registered: building never touches a teacher's.
     Raises: WeaveError, in nbgrader's words, if nbgrader refuses.
     """
     stems = tuple(stems if stems is not None else course.stems)
     weave_source(course, into, stems)
-    with tempfile.TemporaryDirectory(prefix="attn-build-") as scratch:
-        database = gradebook or Path(scratch, "gradebook.db")
-        for stem in stems:
-            _generate_one(course, into, stem, database)
+    for stem in stems:
+        _generate_one(course, into, stem, gradebook)
 
 
 def build(course: Course) -> list[Path]:
@@ -70,26 +70,33 @@ def _differences(course: Course, fresh: Path) -> list[Path]:
 
 def _files(folder: Path) -> list[Path]:
     return [
-        path for path in sorted(folder.rglob("*")) if path.is_file() and ".ipynb_checkpoints" not in path.parts
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".ipynb_checkpoints" not in path.parts
     ]
 
 
-def _generate_one(course: Course, into: Path, stem: str, database: Path) -> None:
-    """Run nbgrader's own converter on one assignment, with the settings of the course's nbgrader_config.py."""
+def _generate_one(course: Course, into: Path, stem: str, gradebook: Path | None) -> None:
+    """Run nbgrader's own converter on one assignment, with the settings in the course's folder."""
     from nbgrader.converters import GenerateAssignment, NbGraderException
     from nbgrader.coursedir import CourseDirectory
 
     config = settings(course.root)
     config.pop("CourseDirectory", None)  # here the folder is `into`
-    directory = CourseDirectory(
-        root=str(into.resolve()), db_url=f"sqlite:///{database.resolve()}", assignment_id=course.assignment_id(stem)
-    )
+    directory = CourseDirectory(root=str(into.resolve()), assignment_id=course.assignment_id(stem))
+    if gradebook:
+        directory.db_url = f"sqlite:///{gradebook.resolve()}"
+    else:
+        config.GenerateAssignment.no_database = True
+        config.SaveCells.enabled = False
     heard = io.StringIO()
     logger = logging.Logger("attn.generate", logging.ERROR)
     logger.addHandler(logging.StreamHandler(heard))
     try:
         GenerateAssignment(coursedir=directory, config=config, log=logger).start()
     except NbGraderException as error:
-        telling = [line for line in heard.getvalue().splitlines() if "Error" in line and not line.startswith(" ")]
+        telling = [
+            line for line in heard.getvalue().splitlines() if "Error" in line and not line.startswith(" ")
+        ]
         where = into / "source" / course.relative(stem)
         raise WeaveError(where, None, f"nbgrader refused: {telling[0] if telling else error}") from error

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from .errors import WeaveError
-from .lesson import LessonCell
+from autograder.weave.errors import WeaveError
+from autograder.weave.lesson import LessonCell
 
 HEADING = "**Rubric**"
 POINTS = re.compile(r"^\s*[-*]\s.*?(\d+(?:\.\d+)?)\s*(?:points?|pts?)\b", re.IGNORECASE)
@@ -30,7 +30,9 @@ def answer_of(cell: LessonCell, path: Path) -> tuple[str, float] | None:
     total = _rubric_points(cell, path, name)
     if total != points:
         raise WeaveError(
-            path, cell.line, f"{name} is worth {points:g} points, but its rubric adds up to {total:g}; make them agree"
+            path,
+            cell.line,
+            f"{name} is worth {points:g} points, but its rubric adds up to {total:g}; make them agree",
         )
     return name, float(points)
 
@@ -38,7 +40,9 @@ def answer_of(cell: LessonCell, path: Path) -> tuple[str, float] | None:
 def _rubric_points(cell: LessonCell, path: Path, name: str) -> float:
     lines = cell.source.split("\n")
     if HEADING not in [line.strip() for line in lines]:
-        raise WeaveError(path, cell.line, f"{name} has no rubric; add a line `{HEADING}` and one bullet per criterion")
+        raise WeaveError(
+            path, cell.line, f"{name} has no rubric; add a line `{HEADING}` and one bullet per criterion"
+        )
     start = [line.strip() for line in lines].index(HEADING)
     total, bullets = 0.0, 0
     for offset, line in enumerate(lines[start + 1 :], start=start + 1):
@@ -47,10 +51,14 @@ def _rubric_points(cell: LessonCell, path: Path, name: str) -> float:
         found = POINTS.match(line)
         if not found:
             raise WeaveError(
-                path, cell.line + offset, f"this line of {name}'s rubric names no points; write `- 1 point: ...`"
+                path,
+                cell.line + offset,
+                f"this line of {name}'s rubric names no points; write `- 1 point: ...`",
             )
         total += float(found.group(1))
         bullets += 1
     if not bullets:
-        raise WeaveError(path, cell.line + start, f"the rubric of {name} is empty; write `- 1 point: ...` lines")
+        raise WeaveError(
+            path, cell.line + start, f"the rubric of {name} is empty; write `- 1 point: ...` lines"
+        )
     return total

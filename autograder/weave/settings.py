@@ -4,7 +4,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import WeaveError
+from autograder.weave.errors import WeaveError
 
 if TYPE_CHECKING:
     from traitlets.config import Config
@@ -24,7 +24,9 @@ def settings(root: Path) -> "Config":
     try:
         return PyFileConfigLoader(CONFIG, path=str(root)).load_config()
     except ConfigFileNotFound as error:
-        raise WeaveError(root / CONFIG, None, "this file is missing; copy it from the project's course/") from error
+        raise WeaveError(
+            root / CONFIG, None, "this file is missing; copy it from the project's course/"
+        ) from error
     finally:
         _loading.reset(token)
 
@@ -38,8 +40,8 @@ def refresh_source(root: Path) -> list[Path]:
     stale = [lesson.stem for lesson in sorted((root / "lessons").glob("*.md")) if _is_stale(root, lesson)]
     if _loading.get() or not stale:
         return []
-    from .course import find_course
-    from .release import weave_source
+    from autograder.weave.course import find_course
+    from autograder.weave.release import weave_source
 
     course = find_course(root)
     return weave_source(course, root, [stem for stem in course.stems if stem in stale])

@@ -8,7 +8,7 @@ import ast
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import WeaveError
+from autograder.weave.errors import WeaveError
 
 BEGIN = "### BEGIN SOLUTION"
 END = "### END SOLUTION"
@@ -87,7 +87,9 @@ class Solutions:
     def _signature_end(self, node: ast.FunctionDef, first: ast.stmt) -> int:
         """The last line of the signature: comments above the first statement belong to the solution."""
         line = first.lineno - 1
-        while line > node.lineno and (not self.lines[line - 1].strip() or self.lines[line - 1].lstrip().startswith("#")):
+        while line > node.lineno and (
+            not self.lines[line - 1].strip() or self.lines[line - 1].lstrip().startswith("#")
+        ):
             line -= 1
         if line < node.lineno or first.lineno == node.lineno:
             raise WeaveError(self.path, node.lineno, f"write the body of {node.name} on lines of its own")
@@ -103,7 +105,9 @@ def read_solutions(path: Path) -> Solutions:
     Raises: WeaveError if it is missing, is not Python, or already holds a solution marker.
     """
     if not path.is_file():
-        raise WeaveError(path, None, "there is no such solutions file; every lesson needs one of the same stem")
+        raise WeaveError(
+            path, None, "there is no such solutions file; every lesson needs one of the same stem"
+        )
     text = path.read_text(encoding="utf-8")
     try:
         tree = ast.parse(text)
@@ -144,7 +148,7 @@ def _is_super_init(node: ast.stmt) -> bool:
 
 
 def _start(node: ast.stmt) -> int:
-    decorators = getattr(node, "decorator_list", [])
+    decorators: list[ast.expr] = getattr(node, "decorator_list", [])
     return min([node.lineno, *(decorator.lineno for decorator in decorators)])
 
 

@@ -6,19 +6,19 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from . import cells
-from .errors import WeaveError
-from .lesson import LessonCell, imported_names, read_lesson, solution_name
-from .rubric import answer_of
-from .solutions import Solutions, read_solutions
+from autograder.weave import cells
+from autograder.weave.errors import WeaveError
+from autograder.weave.lesson import LessonCell, imported_names, read_lesson, solution_name
+from autograder.weave.rubric import answer_of
+from autograder.weave.solutions import Solutions, read_solutions
 
 
 def weave(lesson: Path, solutions: Path, points: Mapping[str, float]) -> NotebookNode:
     """The notebook with solutions, model answers and grade cells.
 
-    The lesson's first code cell, if it holds imports only, becomes the read-only setup cell, completed by what
-    the solutions need; otherwise a setup cell is put before it.
-    `points` maps each exercise of the assignment to what it is worth; the lesson must pose each exactly once.
+    The lesson's first code cell, if it holds imports only, becomes the read-only setup cell, completed by
+    what the solutions need; otherwise a setup cell is put before it. `points` maps each exercise of the
+    assignment to what it is worth; the lesson must pose each exactly once.
     Raises: WeaveError, naming file and line, where lesson, solutions and exercises do not fit together.
     """
     read = read_lesson(lesson)
@@ -42,7 +42,9 @@ def weave(lesson: Path, solutions: Path, points: Mapping[str, float]) -> Noteboo
         elif name:
             woven += [cells.solution_cell(name, source.woven(name)), cells.grade_cell(name, points[name])]
         else:
-            woven.append(cells.plain_cell(cell.kind, cell.source, ids.next(cell.kind, cell.source), cell.metadata))
+            woven.append(
+                cells.plain_cell(cell.kind, cell.source, ids.next(cell.kind, cell.source), cell.metadata)
+            )
     made = cells.notebook(woven)
     _refuse_equal_ids(made, lesson)
     nbformat.validate(made)
@@ -51,7 +53,8 @@ def weave(lesson: Path, solutions: Path, points: Mapping[str, float]) -> Noteboo
 
 def to_bytes(notebook: NotebookNode) -> bytes:
     """The notebook as a file, its keys sorted by nbformat."""
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
+    text: str = nbformat.writes(notebook)
+    return (text.rstrip("\n") + "\n").encode()
 
 
 def _posed(
@@ -63,7 +66,9 @@ def _posed(
         name = solution_name(cell, lesson, source.path.stem)
         answer = answer_of(cell, lesson)
         if name and name not in source.definitions:
-            raise WeaveError(lesson, cell.line, f"{source.path.name} defines no {name}; write it there, or fix the name")
+            raise WeaveError(
+                lesson, cell.line, f"{source.path.name} defines no {name}; write it there, or fix the name"
+            )
         if name and name not in points:
             known = ", ".join(points)
             raise WeaveError(
@@ -83,12 +88,15 @@ def _posed(
             raise WeaveError(
                 lesson,
                 None,
-                f"the exercise {name} is never posed; add a cell `from solutions.{source.path.stem} import {name}`",
+                f"the exercise {name} is never posed; "
+                f"add a cell `from solutions.{source.path.stem} import {name}`",
             )
     return posed
 
 
-def _refuse_unposed_names(name: str, cell: LessonCell, lesson: Path, source: Solutions, before: set[str]) -> None:
+def _refuse_unposed_names(
+    name: str, cell: LessonCell, lesson: Path, source: Solutions, before: set[str]
+) -> None:
     """A solution may use only what the student's notebook holds above it."""
     missing = sorted((source.names_used(name) & set(source.definitions)) - before - {name})
     if missing:

@@ -4,9 +4,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from autograder.cli.errors import UserError, require_torch
+import typer
 
-from .students import CLASS, Student
+from autograder.cli.demo.students import CLASS, Student
+from autograder.cli.errors import UserError, require_torch
 
 __all__ = ["CLASS", "Student", "make_class", "run_demo"]
 
@@ -15,15 +16,17 @@ def run_demo(folder: Path | None, keep: bool, timeout: int, kernels: int | None)
     """Make the class in `folder` (a temporary one by default), grade it, and print the table."""
     require_torch()
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: is not an empty folder; name a new one, so that nothing of yours is mixed with it")
+        raise UserError(
+            f"{folder}: is not an empty folder; name a new one, so that nothing of yours is mixed with it"
+        )
     from autograder.cli.grade import run_grade
 
     place = folder or Path(tempfile.mkdtemp(prefix="attn-demo-"))
     try:
         make_class(place)
-        print(f"A class of {len(CLASS)} made-up students: {place / 'submitted'}")
+        typer.echo(f"A class of {len(CLASS)} made-up students: {place / 'submitted'}")
         for student in CLASS:
-            print(f"  {student.name:6} {student.about}")
+            typer.echo(f"  {student.name:6} {student.about}")
         return run_grade(place, timeout, kernels, None)
     finally:
         if not keep:
@@ -34,9 +37,8 @@ def make_class(place: Path) -> None:
     """Write the submissions of the made-up class into `place`/submitted."""
     import nbformat
 
+    from autograder.cli.demo.handing_in import hand_in
     from autograder.weave import find_course, generate
-
-    from .handing_in import hand_in
 
     course = find_course()
     stem = course.stems[0]

@@ -8,7 +8,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbgrader.utils import is_grade, is_solution
 
-from .students import Student
+from autograder.cli.demo.students import Student
 
 WORK = Path(__file__).parent / "work"
 
@@ -22,10 +22,14 @@ def hand_in(student: Student, source: NotebookNode, released: NotebookNode, path
 
 def filled(student: Student, source: NotebookNode, released: NotebookNode) -> NotebookNode:
     """The released notebook with the student's solutions in it."""
-    right = {cell.metadata.nbgrader.grade_id: _unmarked(cell.source) for cell in source.cells if is_solution(cell)}
+    right = {
+        cell.metadata.nbgrader.grade_id: _unmarked(cell.source) for cell in source.cells if is_solution(cell)
+    }
     own = {**definitions(student.work), **student.replaced}
     notebook = copy.deepcopy(released)
-    notebook.cells = [cell for cell in notebook.cells if not (is_solution(cell) and _id(cell) in student.deleted)]
+    notebook.cells = [
+        cell for cell in notebook.cells if not (is_solution(cell) and _id(cell) in student.deleted)
+    ]
     for cell in notebook.cells:
         if not is_solution(cell):
             continue
@@ -54,7 +58,9 @@ def definitions(work: str) -> dict[str, str]:
 
 
 def _unmarked(source: str) -> str:
-    return "\n".join(line for line in source.split("\n") if not line.strip().startswith(("### BEGIN", "### END")))
+    return "\n".join(
+        line for line in source.split("\n") if not line.strip().startswith(("### BEGIN", "### END"))
+    )
 
 
 def _id(cell: NotebookNode) -> str:

@@ -7,9 +7,9 @@ from typing import Literal
 Base = Literal["right", "blank"]
 
 PLAIN_ANSWER = (
-    "Each query is scored against every key, a softmax over the keys turns the scores into weights that sum to one, and "
-    "the output is the weighted average of the values. A translator's decoder uses it to read the source sentence, and "
-    "in GPT the tokens of one text read each other. It costs time that is quadratic in the length."
+    "Each query is scored against every key, a softmax over the keys turns the scores into weights that sum "
+    "to one, and the output is the weighted average of the values. A translator's decoder reads its source "
+    "with it, and in GPT the tokens of one text read each other. Its cost is quadratic in the length."
 )
 VAGUE_ANSWER = "Attention focuses on what is important, and that makes the model faster."
 
@@ -19,7 +19,8 @@ class Student:
     """One made-up student.
 
     base: "right" starts from the reference solutions, "blank" from the notebook as released.
-    work: a file in work/ whose definitions replace those of the base; replaced: texts of single solution cells;
+    work: a file in work/ whose definitions replace those of the base; replaced: texts of single solution
+    cells;
     deleted: solution cells that are gone; cut: the share of the file that was saved before the disk was full.
     """
 
@@ -46,7 +47,9 @@ CLASS = (
     Student(
         "jade",
         "a syntax error",
-        replaced={"attention": "def attention(query, key, value, attn_mask=None, is_causal=False)\n    return value"},
+        replaced={
+            "attention": "def attention(query, key, value, attn_mask=None, is_causal=False)\n    return value"
+        },
     ),
     Student("kofi", "a loop without end", work="kofi"),
     Student("lena", "a deleted cell", deleted=("masked_softmax",)),

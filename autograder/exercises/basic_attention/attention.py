@@ -11,19 +11,12 @@ import torch
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees, raises_value_error
+from autograder.checks.averaging import average_of_values, few_keys, sharp, ties_share
+from autograder.checks.causality import causal
 from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.gradients import differentiable
-from autograder.checks.masking import hidden_keys_do_nothing
-from autograder.checks.softmax import dead_rows_are_zero
-from autograder.checks.structure import (
-    agrees_with_slices,
-    average_of_values,
-    causal,
-    few_keys,
-    permutation,
-    sharp,
-    ties_share,
-)
+from autograder.checks.masking import dead_rows, hidden_keys_do_nothing
+from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.variants import ATTENTION_SLIPS, attend
 from autograder.exercises.exercise import Exercise, Mistake
@@ -32,6 +25,7 @@ from autograder.oracle.attention import attention as formula
 __all__ = ["ATTENTION"]
 
 OUTPUTS = ("output", "weights")
+COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
 
 
@@ -49,8 +43,8 @@ def _inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), all sizes different.
 
-    mask: "full", "shared" (S_q, S_k), "dead" (with a row that allows no key). lengths: "<" or ">" for S_q against S_k,
-    "square" for S_q = S_k = D = D_v, "many" for 20 to 30 keys.
+    mask: "full", "shared" (S_q, S_k), "padding" (B, 1, 1, S_k), "dead" (with a row that allows no key). lengths: "<" or
+    ">" for S_q against S_k, "square" for S_q = S_k = D = D_v, "many" for 12 to 20 keys, "long" for 33 to 60 of both.
     """
     *lead, S_q, S_k, D, D_v = draw.sizes(axes + 4, low=low, high=high)
     if lengths in ("<", ">"):
@@ -58,20 +52,39 @@ def _inputs(
     elif lengths == "square":
         S_k = D = D_v = S_q
     elif lengths == "many":
-        S_k = draw.integer(20, 30)
+        S_k = draw.integer(12, 20)
+    elif lengths == "long":
+        S_q, S_k = draw.sizes(2, low=33, high=60)
     inputs: dict[str, Any] = {
         "query": draw.normal(*lead, S_q, D, dtype=dtype) * size,
         "key": draw.normal(*lead, S_k, D, dtype=dtype),
         "value": draw.normal(*lead, S_k, D_v, dtype=dtype),
     }
     if mask:
-        shape = (S_q, S_k) if mask == "shared" else (*lead, S_q, S_k)
-        inputs["attn_mask"] = draw.mask(*shape, dead_rows=mask == "dead")
+        shapes = {"shared": (S_q, S_k), "padding": (*lead[:1], *[1] * axes, S_k)}
+        inputs["attn_mask"] = draw.mask(*shapes.get(mask, (*lead, S_q, S_k)), dead_rows=mask == "dead")
     return inputs | ({"is_causal": True} if is_causal else {})
 
 
 def _recipe(label: str, **options: Any) -> Recipe:
     return Recipe(label, partial(_inputs, **options))
+
+
+def _both_masks(draw: Draw) -> dict[str, Any]:
+    """attn_mask and is_causal, each of which hides something that the other shows; every query may see key 0."""
+    inputs = _inputs(draw, is_causal=True, mask="full", lengths="<", low=3)
+    inputs["attn_mask"][..., 0] = True
+    inputs["attn_mask"][..., 1:, 1] = False
+    return inputs
+
+
+def _no_key_left(draw: Draw) -> dict[str, Any]:
+    """One query for which attn_mask allows just the keys of its future: the two masks together leave it none."""
+    inputs = _both_masks(draw)
+    row = draw.integer(0, inputs["query"].shape[-2] - 2)
+    future = torch.arange(inputs["key"].shape[-2]) > row
+    inputs["attn_mask"][..., row, :] = future
+    return inputs
 
 
 def _worked_example(draw: Draw) -> dict[str, Any]:
@@ -88,6 +101,12 @@ def _unequal_widths(draw: Draw) -> dict[str, Any]:
     return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, other), "value": draw.normal(S_k, D_v)}
 
 
+def _width_of_one(draw: Draw) -> dict[str, Any]:
+    """A key of width 1 would stretch to the query's width without a word, where it is not refused."""
+    S_q, S_k, D, D_v = draw.sizes(4)
+    return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, 1), "value": draw.normal(S_k, D_v)}
+
+
 def _unequal_lengths(draw: Draw) -> dict[str, Any]:
     S_q, S_k, D, other, D_v = draw.sizes(5)
     return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, D), "value": draw.normal(other, D_v)}
@@ -101,11 +120,11 @@ def _many_heads(draw: Draw) -> dict[str, Any]:
 
 
 def _flops(inputs: Mapping[str, Any]) -> int:
-    """Two products of 2 S_q S_k D and 2 S_q S_k D_v operations for each batch element, and half as much again."""
+    """Two products of 2 S_q S_k D and 2 S_q S_k D_v operations for each batch element, each made twice if need be."""
     *lead, S_q, D = inputs["query"].shape
     S_k, D_v = inputs["value"].shape[-2:]
     elements = int(torch.tensor(lead).prod()) if lead else 1
-    return elements * 3 * S_q * S_k * (D + D_v)
+    return elements * 4 * S_q * S_k * (D + D_v)
 
 
 def _largest(inputs: Mapping[str, Any]) -> int:
@@ -126,58 +145,73 @@ ATTENTION = Exercise(
     positional=("query", "key", "value"),
     recipes=(
         _recipe("unequal sizes"),
+        _recipe("many keys", lengths="many", axes=1),
+        Recipe("worked example", _worked_example),
+        _recipe("large scores", size=6.0),
+        _recipe("all sizes equal", lengths="square", axes=1),
+        _recipe("float64", axes=1, dtype=torch.float64),
         _recipe("a mask for each head", mask="full"),
         _recipe("one mask for all", mask="shared", axes=1),
-        _recipe("float64", dtype=torch.float64, mask="full"),
-        _recipe("all sizes equal", lengths="square", axes=1),
-        _recipe("large scores", size=6.0),
-        Recipe("worked example", _worked_example),
+        _recipe("a padding mask", mask="padding"),
+        _recipe("rows that allow no key", mask="dead", dtype=torch.float64, low=3),
         _recipe("causal, fewer queries than keys", is_causal=True, lengths="<"),
         _recipe("causal, more queries than keys", is_causal=True, lengths=">", low=3),
-        _recipe("causal and masked", is_causal=True, mask="full", lengths="<", low=3),
-        _recipe("rows that allow no key", mask="dead", dtype=torch.float64, low=3),
-        _recipe("many keys", lengths="many", axes=1),
+        Recipe("causal and masked", _both_masks),
+        Recipe("causal and masked, one query left without a key", _no_key_left),
         _recipe("three leading axes", axes=3),
+        _recipe("long sequences", axes=1, lengths="long"),
         _recipe("small, float64", axes=0, dtype=torch.float64, high=5),
-        _recipe("bfloat16", dtype=torch.bfloat16, mask="full"),
-        _recipe("float16", dtype=torch.float16, mask="full"),
+        _recipe("float64, masked", dtype=torch.float64, mask="full"),
+        _recipe("bfloat16, masked", dtype=torch.bfloat16, mask="full"),
+        _recipe("float16, masked", dtype=torch.float16, mask="full"),
         Recipe("query and key of unequal width", _unequal_widths),
+        Recipe("a key of width 1", _width_of_one),
         Recipe("key and value of unequal length", _unequal_lengths),
         Recipe("many heads", _many_heads),
-        _recipe("few values", axes=1, dtype=torch.float64),
     ),
     checks=(
-        Check(FORMULA, "softmax(query key^T / sqrt(D)) value, with and without a mask", 2.0,
-              ("unequal sizes", "worked example", "large scores", "all sizes equal", "a mask for each head", "one mask for all", "float64"),
-              agrees("output")),
+        Check(COUNTS, "the results change when query, key or value do", 0.25, ("unequal sizes",),
+              responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)})),
+        Check(FORMULA, "softmax(query key^T / sqrt(D)) value", 1.5,
+              ("unequal sizes", "many keys", "worked example", "large scores", "all sizes equal", "float64"),
+              agrees("output"), COUNTS),
         Check("weights", "the second result is the weights that made the output, rows summing to 1", 1.0,
-              ("unequal sizes", "a mask for each head"), weights_agree()),
-        Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 1.0,
-              ("a mask for each head",), hidden_keys_do_nothing()),
-        Check("dead rows", "a query that may see no key gets zero, with finite gradients", 1.0,
-              ("rows that allow no key",), dead_rows_are_zero(outputs=OUTPUTS, through=("query", "key", "value"))),
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(), COUNTS),
+        Check("mask", "attn_mask says which keys each query may see", 1.0,
+              ("a mask for each head", "one mask for all", "a padding mask"), agrees("output"), COUNTS),
+        Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 0.5,
+              ("a mask for each head",), hidden_keys_do_nothing(), COUNTS),
+        Check("dead rows", "a query that may see no key gets zero, with finite gradients", 0.75,
+              ("rows that allow no key",), dead_rows(through=("query", "key", "value")), COUNTS),
         Check("causal", "the future cannot change the past; query i sees keys 0..i", 1.0,
-              ("causal, fewer queries than keys", "causal, more queries than keys", "causal and masked"),
-              causal(KEYS, {"query": -2}, OUTPUTS)),
+              ("causal, fewer queries than keys", "causal, more queries than keys"),
+              causal(KEYS, {"query": -2}, OUTPUTS), COUNTS),
+        Check("both masks", "with attn_mask and is_causal, a key must be allowed by both", 0.25,
+              ("causal and masked", "causal and masked, one query left without a key"), agrees(*OUTPUTS), COUNTS),
         Check("leading axes", "any number of leading axes; batch elements and heads stand alone", 0.5,
-              ("three leading axes", "a mask for each head"), agrees_with_slices(BATCHED, OUTPUTS)),
-        Check("order of the keys", "keys and values may come in any order", 0.25, ("many keys",),
-              permutation({**KEYS, "attn_mask": -1}, {"output": None, "weights": -1}, "keys")),
-        Check("order of the queries", "each query stands alone", 0.25, ("a mask for each head",),
-              permutation({"query": -2, "attn_mask": -2}, {"output": -2, "weights": -2}, "queries")),
-        Check("ties", "equal keys share their weight", 0.25, ("few values",), ties_share()),
-        Check("average", "the output is linear in the values and stays among them", 0.25, ("few values",), average_of_values()),
-        Check("few keys", "one key gets all the weight, two keys share it by a sigmoid", 0.25, ("unequal sizes",), few_keys()),
-        Check("huge scores", "no overflow; all weight goes to the best key", 0.5, ("unequal sizes",), sharp()),
-        Check("sizes that do not fit", "are refused with a ValueError", 0.5,
-              ("query and key of unequal width", "key and value of unequal length"), raises_value_error()),
-        Check("gradient", "backward() gives the derivative", 0.5, ("small, float64",), differentiable(OUTPUTS), FORMULA),
-        Check("dtype", "the inputs' dtype is kept, and its precision", 0.25, ("float64", "bfloat16", "float16"),
-              dtype_kept(OUTPUTS), FORMULA),
+              ("three leading axes", "a mask for each head"), agrees_with_slices(BATCHED, OUTPUTS), COUNTS),
+        Check("order of the keys", "keys and values may come in any order", 0.25, ("long sequences",),
+              permutation(KEYS, {"output": None, "weights": -1}, "keys"), COUNTS),
+        Check("order of the queries", "each query stands alone", 0.25, ("long sequences",),
+              permutation({"query": -2}, {"output": -2, "weights": -2}, "queries"), COUNTS),
+        Check("ties", "equal keys share their weight", 0.25, ("float64",), ties_share(), COUNTS),
+        Check("average", "the output is linear in the values and stays among them", 0.25, ("float64",),
+              average_of_values(), COUNTS),
+        Check("few keys", "one key gets all the weight, two keys share it by a sigmoid", 0.25, ("unequal sizes",),
+              few_keys(), COUNTS),
+        Check("huge scores", "no overflow; all weight goes to the best key", 0.25, ("unequal sizes",), sharp(), COUNTS),
+        Check("sizes that do not fit", "are refused with a ValueError", 0.25,
+              ("query and key of unequal width", "a key of width 1", "key and value of unequal length"),
+              raises_value_error(), COUNTS),
+        Check("gradient", "backward() gives the derivative", 0.25, ("small, float64",), differentiable(OUTPUTS), FORMULA),
+        Check("dtype", "the inputs' dtype is kept, and its precision", 0.25,
+              ("float64, masked", "bfloat16, masked", "float16, masked"), dtype_kept(OUTPUTS), FORMULA),
         Check("inputs untouched", "no input is written to", 0.25, ("a mask for each head",), inputs_untouched(), FORMULA),
-        Check("layout", "strides and earlier calls do not matter", 0.25, ("a mask for each head",), repeatable(OUTPUTS), FORMULA),
+        Check("layout", "strides and earlier calls do not matter", 0.25, ("a mask for each head",),
+              repeatable(OUTPUTS), FORMULA),
         Check("own work", "attention is written out", 0.25, ("unequal sizes",), obeys(FUSED, "attention"), FORMULA),
-        Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",), affordable(_flops, _largest), FORMULA),
+        Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",),
+              affordable(_flops, _largest), FORMULA),
     ),
     mistakes=tuple(Mistake(name, question, partial(attend, **knobs)) for name, question, knobs in ATTENTION_SLIPS),
     hints=(

@@ -12,9 +12,12 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
+from autograder.checks.averaging import survives_large_inputs
+from autograder.checks.causality import causal
 from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable, every_parameter_learns
-from autograder.checks.structure import agrees_with_slices, causal, permutation
+from autograder.checks.masking import dead_rows
+from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.variants import (
     CAUSAL_SLIPS,
@@ -31,8 +34,17 @@ from autograder.oracle.attention import cross_attention, self_attention
 __all__ = ["CROSS_ATTENTION", "SELF_ATTENTION"]
 
 OUTPUTS = ("output", "weights")
+COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
 Weights = Mapping[str, Tensor]
+
+
+def _mask(draw: Draw, kind: str, lead: list[int], S_q: int, S_k: int) -> dict[str, Tensor]:
+    """attn_mask: "full", "shared" (S_q, S_k), "padding" (..., 1, S_k), "dead" (with a row that allows no key), or none."""
+    if not kind:
+        return {}
+    shapes = {"shared": (S_q, S_k), "padding": (*lead, 1, S_k)}
+    return {"attn_mask": draw.mask(*shapes.get(kind, (*lead, S_q, S_k)), dead_rows=kind == "dead")}
 
 
 def _self_inputs(
@@ -42,17 +54,29 @@ def _self_inputs(
     dtype: torch.dtype = torch.float32,
     mask: str = "",
     is_causal: bool = False,
-    square: bool = False,
+    lengths: str = "",
+    size: float = 1.0,
     high: int = 9,
 ) -> dict[str, Any]:
-    """x (..., S, d_model); mask: "full", "shared" or "dead", is_causal as in `attention`."""
+    """x (..., S, d_model). lengths: "square" for S = d_model, "long" for 33 to 60 positions."""
     *lead, S, d_model = draw.sizes(axes + 2, low=3, high=high)
-    d_model = S if square else d_model
-    inputs: dict[str, Any] = {"init": {"d_model": d_model}, "x": draw.normal(*lead, S, d_model, dtype=dtype)}
-    if mask:
-        shape = (S, S) if mask == "shared" else (*lead, S, S)
-        inputs["attn_mask"] = draw.mask(*shape, dead_rows=mask == "dead")
-    return inputs | ({"is_causal": True} if is_causal else {})
+    if lengths == "square":
+        d_model = S
+    elif lengths == "long":
+        S = draw.integer(33, 60)
+    inputs: dict[str, Any] = {"init": {"d_model": d_model}, "x": draw.normal(*lead, S, d_model, dtype=dtype) * size}
+    return inputs | _mask(draw, mask, lead, S, S) | ({"is_causal": True} if is_causal else {})
+
+
+def _both_masks(draw: Draw) -> dict[str, Any]:
+    """attn_mask and is_causal, each of which hides something that the other shows; one row is left without a key."""
+    inputs = _self_inputs(draw, mask="full", is_causal=True)
+    S = inputs["x"].shape[-2]
+    inputs["attn_mask"][..., 0] = True
+    inputs["attn_mask"][..., 1:, 1] = False
+    row = draw.integer(0, S - 2)
+    inputs["attn_mask"][..., row, :] = torch.arange(S) > row
+    return inputs
 
 
 def _cross_inputs(
@@ -61,22 +85,22 @@ def _cross_inputs(
     axes: int = 1,
     dtype: torch.dtype = torch.float32,
     mask: str = "",
-    square: bool = False,
+    lengths: str = "",
+    size: float = 1.0,
     high: int = 9,
 ) -> dict[str, Any]:
-    """x (..., S_q, d_model), context (..., S_k, d_context)."""
+    """x (..., S_q, d_model), context (..., S_k, d_context). lengths: "square" for all alike, "long" for 33 to 60."""
     *lead, S_q, S_k, d_model, d_context = draw.sizes(axes + 4, low=3, high=high)
-    if square:
+    if lengths == "square":
         S_k = d_model = d_context = S_q
+    elif lengths == "long":
+        S_q, S_k = draw.sizes(2, low=33, high=60)
     inputs: dict[str, Any] = {
         "init": {"d_model": d_model, "d_context": d_context},
-        "x": draw.normal(*lead, S_q, d_model, dtype=dtype),
-        "context": draw.normal(*lead, S_k, d_context, dtype=dtype),
+        "x": draw.normal(*lead, S_q, d_model, dtype=dtype) * size,
+        "context": draw.normal(*lead, S_k, d_context, dtype=dtype) * size,
     }
-    if mask:
-        shape = (S_q, S_k) if mask == "shared" else (*lead, S_q, S_k)
-        inputs["attn_mask"] = draw.mask(*shape, dead_rows=mask == "dead")
-    return inputs
+    return inputs | _mask(draw, mask, lead, S_q, S_k)
 
 
 def _linear(x: Tensor, weights: Weights, name: str, bias: bool = True) -> Tensor:
@@ -152,7 +176,7 @@ CROSS_ONLY = (
 )
 
 SQUARE = ("d_model", "d_model")
-LEARNS = Check("parameters", "every parameter is used and learns", 0.5, ("unequal sizes",), every_parameter_learns(), FORMULA)
+MASKED = ("a mask for each element", "one mask for all", "a padding mask")
 
 
 def _recipes(inputs: Callable[..., dict[str, Any]], *more: Recipe) -> tuple[Recipe, ...]:
@@ -161,11 +185,15 @@ def _recipes(inputs: Callable[..., dict[str, Any]], *more: Recipe) -> tuple[Reci
 
     return (
         recipe("unequal sizes"),
-        recipe("all sizes equal", square=True),
+        recipe("all sizes equal", lengths="square"),
+        recipe("large scores", size=2.5),
         recipe("a mask for each element", mask="full"),
         recipe("one mask for all", mask="shared"),
+        recipe("a padding mask", mask="padding"),
         recipe("rows that allow no key", mask="dead"),
         recipe("two leading axes", axes=2),
+        recipe("long sequences", lengths="long"),
+        recipe("huge scores", size=100.0),
         recipe("small, float64", axes=0, dtype=torch.float64, high=6),
         recipe("float64", dtype=torch.float64),
         recipe("bfloat16", dtype=torch.bfloat16),
@@ -177,8 +205,9 @@ def _recipes(inputs: Callable[..., dict[str, Any]], *more: Recipe) -> tuple[Reci
 def _conduct() -> tuple[Check, ...]:
     """What both modules must respect once their result is right."""
     return (
-        LEARNS,
-        Check("gradient", "backward() gives the derivative, for inputs and weights", 0.5, ("small, float64",),
+        Check("huge scores", "no overflow for large inputs", 0.25, ("huge scores",), survives_large_inputs(), FORMULA),
+        Check("parameters", "every parameter is used and learns", 0.25, ("unequal sizes",), every_parameter_learns(), FORMULA),
+        Check("gradient", "backward() gives the derivative, for inputs and weights", 0.25, ("small, float64",),
               differentiable(OUTPUTS), FORMULA),
         Check("dtype", "the dtype of inputs and weights is kept, and its precision", 0.25,
               ("float64", "bfloat16", "float16"), dtype_kept(OUTPUTS), FORMULA),
@@ -197,17 +226,26 @@ SELF_ATTENTION = Exercise(
     recipes=_recipes(
         _self_inputs,
         Recipe("causal", partial(_self_inputs, is_causal=True)),
-        Recipe("causal and masked", partial(_self_inputs, is_causal=True, mask="full")),
+        Recipe("causal and masked", _both_masks),
     ),
     checks=(
-        Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))", 1.5, ("unequal sizes", "all sizes equal"), agrees("output")),
-        Check("weights", "the second result is the weights, rows summing to 1", 0.5, ("unequal sizes",), weights_agree()),
-        Check("mask", "attn_mask says which positions may be seen", 0.75,
-              ("a mask for each element", "one mask for all", "rows that allow no key"), agrees("output", "weights")),
-        Check("causal", "the future cannot change the past", 0.75, ("causal", "causal and masked"),
-              causal({"x": -2}, {"x": -2}, OUTPUTS)),
+        Check(COUNTS, "the results change with x, also with x at other positions", 0.25, ("unequal sizes",),
+              responds({"x": OUTPUTS}, mixing="x")),
+        Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))", 1.0,
+              ("unequal sizes", "all sizes equal", "large scores"), agrees("output"), COUNTS),
+        Check("weights", "the second result is the weights, rows summing to 1", 0.25,
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(), COUNTS),
+        Check("mask", "attn_mask says which positions may be seen", 0.5, MASKED, agrees("output"), COUNTS),
+        Check("dead rows", "a position that may see none comes out as out_proj's bias", 0.25,
+              ("rows that allow no key",), dead_rows(through=("x",)), COUNTS),
+        Check("causal", "the future cannot change the past", 0.5, ("causal",),
+              causal({"x": -2}, {"x": -2}, OUTPUTS), COUNTS),
+        Check("both masks", "with attn_mask and is_causal, a position must be allowed by both", 0.25,
+              ("causal and masked",), agrees(*OUTPUTS), COUNTS),
+        Check("order of the positions", "in another order the results are the same, in that order", 0.25,
+              ("long sequences",), permutation({"x": -2}, {"output": -2}, "positions"), COUNTS),
         Check("leading axes", "any number of leading axes; batch elements stand alone", 0.25, ("two leading axes",),
-              agrees_with_slices({"x": 2}, OUTPUTS)),
+              agrees_with_slices({"x": 2}, OUTPUTS), COUNTS),
         *_conduct(),
     ),
     mistakes=(
@@ -242,15 +280,19 @@ CROSS_ATTENTION = Exercise(
     ),
     recipes=_recipes(_cross_inputs),
     checks=(
-        Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.5,
-              ("unequal sizes", "all sizes equal"), agrees("output")),
-        Check("weights", "the second result is the weights, rows summing to 1", 0.5, ("unequal sizes",), weights_agree()),
-        Check("mask", "attn_mask says which positions of the context may be seen", 0.75,
-              ("a mask for each element", "one mask for all", "rows that allow no key"), agrees("output", "weights")),
-        Check("order of the context", "the context may come in any order", 0.25, ("unequal sizes",),
-              permutation({"context": -2}, {"output": None, "weights": -1}, "context positions")),
+        Check(COUNTS, "the results change when x or context do", 0.25, ("unequal sizes",),
+              responds({"x": OUTPUTS, "context": OUTPUTS})),
+        Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.25,
+              ("unequal sizes", "all sizes equal", "large scores"), agrees("output"), COUNTS),
+        Check("weights", "the second result is the weights, rows summing to 1", 0.5,
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(), COUNTS),
+        Check("mask", "attn_mask says which positions of the context may be seen", 0.5, MASKED, agrees("output"), COUNTS),
+        Check("dead rows", "a position that may see none comes out as out_proj's bias", 0.5,
+              ("rows that allow no key",), dead_rows(through=("x", "context")), COUNTS),
+        Check("order of the context", "the context may come in any order", 0.25, ("long sequences",),
+              permutation({"context": -2}, {"output": None, "weights": -1}, "context positions"), COUNTS),
         Check("leading axes", "any number of leading axes; batch elements stand alone", 0.25, ("two leading axes",),
-              agrees_with_slices({"x": 2, "context": 2}, OUTPUTS)),
+              agrees_with_slices({"x": 2, "context": 2}, OUTPUTS), COUNTS),
         *_conduct(),
     ),
     mistakes=(*_slips(SCALE_SLIPS, MASK_SLIPS, WEIGHT_SLIPS, PRODUCT_SLIPS), *MODULE_SLIPS, *CROSS_ONLY),

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from autograder.case import Draw, Recipe
-from autograder.checks import Check, Parameter, Target
+from autograder.checks import Check, Parameter, Probe, Target, Trial
 from autograder.checks.agreement import agrees
 from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
+from autograder.checks.dependence import require_dependence
 from autograder.checks.gradients import differentiable, every_parameter_learns
 from autograder.checks.structure import agrees_with_slices
 from autograder.exercises.exercise import Exercise, Mistake
@@ -30,41 +31,56 @@ def _named(formula: Callable[..., Quantity]) -> Callable[..., Mapping[str, Quant
     return lambda **inputs: {"scores": formula(**inputs)}
 
 
-def _pair(*, axes: int = 2, dtype: torch.dtype = torch.float32, square: bool = False, size: float = 1.0) -> Any:
-    """query (..., S_q, D) and key (..., S_k, D), `axes` leading axes."""
+def _pair(
+    *, axes: int = 2, dtype: torch.dtype = torch.float32, square: bool = False, size: float = 1.0, high: int = 9, one: str = ""
+) -> Any:
+    """query (..., S_q, D) and key (..., S_k, D), `axes` leading axes; `one` names a size that is 1."""
 
     def draw(draw: Draw) -> dict[str, Any]:
-        *lead, S_q, S_k, D = draw.sizes(axes + 3, high=9)
+        *lead, S_q, S_k, D = draw.sizes(axes + 3, high=high)
         if square:
             S_q = S_k = D
-        query, key = draw.normal(*lead, S_q, D, dtype=dtype), draw.normal(*lead, S_k, D, dtype=dtype)
+        sizes = {"S_q": S_q, "S_k": S_k, "D": D} | ({one: 1} if one else {})
+        query = draw.normal(*lead, sizes["S_q"], sizes["D"], dtype=dtype)
+        key = draw.normal(*lead, sizes["S_k"], sizes["D"], dtype=dtype)
         return {"query": query * size, "key": key}
 
     return draw
-
-
-def _small(draw: Draw) -> dict[str, Any]:
-    S_q, S_k, D = draw.sizes(3, low=2, high=5)
-    return {"query": draw.normal(S_q, D, dtype=torch.float64), "key": draw.normal(S_k, D, dtype=torch.float64)}
 
 
 COMMON_RECIPES = (
     Recipe("unequal sizes", _pair()),
     Recipe("all sizes equal", _pair(square=True)),
     Recipe("three leading axes", _pair(axes=3)),
-    Recipe("small, float64", _small),
+    Recipe("small, float64", _pair(dtype=torch.float64, high=6)),
     Recipe("float64", _pair(dtype=torch.float64)),
     Recipe("bfloat16", _pair(dtype=torch.bfloat16)),
     Recipe("float16", _pair(dtype=torch.float16)),
+    Recipe("one query", _pair(one="S_q")),
+    Recipe("one key", _pair(one="S_k")),
+    Recipe("vectors of width 1", _pair(one="D")),
 )
 
 
-def _checks(agreement: Check, *, batched: dict[str, int] | None = None) -> tuple[Check, ...]:
+def _stand_alone(batched: Mapping[str, int]) -> Probe:
+    """Each element of the batch stands alone, under any number of leading axes, and what it gives is no constant."""
+    slices = agrees_with_slices(batched, OUTPUTS)
+
+    def probe(trial: Trial) -> None:
+        require_dependence(trial, *OUTPUTS)
+        slices(trial)
+
+    return probe
+
+
+def _checks(
+    agreement: Check, ones: tuple[str, ...] = ("one query", "one key", "vectors of width 1")
+) -> tuple[Check, ...]:
     """The agreement check, and what every kind of score must respect besides."""
     return (
         agreement,
-        Check("leading axes", "any number of leading axes; each element stands alone", 0.5, ("three leading axes",),
-              agrees_with_slices(batched or {"query": 2, "key": 2}, OUTPUTS)),
+        Check("leading axes", "any number of leading axes, axes of one too; each element stands alone", 0.5,
+              ("three leading axes", *ones), _stand_alone({"query": 2, "key": 2})),
         Check("gradient", "backward() gives the derivative", 0.5, ("small, float64",), differentiable(OUTPUTS), FORMULA),
         Check("dtype", "the inputs' dtype is kept, and its precision", 0.5, ("float64", "bfloat16", "float16"),
               dtype_kept(OUTPUTS), FORMULA),
@@ -189,11 +205,15 @@ SCALED_DOT_SCORES = Exercise(
 )
 
 
-def _with_zeros(draw: Draw) -> dict[str, Any]:
+def _zero_vectors(draw: Draw) -> dict[str, Any]:
     inputs = _pair()(draw)
     inputs["query"][..., 0, :] = 0.0
     inputs["key"][..., -1, :] = 0.0
-    return {**inputs, "eps": 1e-6}
+    return inputs
+
+
+def _zero_vectors_and_eps(draw: Draw) -> dict[str, Any]:
+    return {**_zero_vectors(draw), "eps": 1e-6}
 
 
 def _large_eps(draw: Draw) -> dict[str, Any]:
@@ -214,7 +234,8 @@ COSINE_SCORES = Exercise(
     positional=("query", "key"),
     recipes=(
         *COMMON_RECIPES,
-        Recipe("zero vectors", _with_zeros),
+        Recipe("zero vectors", _zero_vectors),
+        Recipe("zero vectors, eps of 1e-6", _zero_vectors_and_eps),
         Recipe("eps of 0.25", _large_eps),
         Recipe("long queries", _pair(size=1e3)),
     ),
@@ -222,7 +243,7 @@ COSINE_SCORES = Exercise(
         *_checks(Check(FORMULA, "the cosine between every query and every key", 1.0,
                        ("unequal sizes", "all sizes equal", "long queries"), agrees("scores"))),
         Check("eps", "a norm below eps counts as eps: a zero vector scores zero", 1.0,
-              ("zero vectors", "eps of 0.25"), agrees("scores"), FORMULA),
+              ("zero vectors", "zero vectors, eps of 1e-6", "eps of 0.25"), agrees("scores"), FORMULA),
     ),
     mistakes=(
         Mistake("not normalised", "Where are the norms divided out?", _result(_dots)),
@@ -276,16 +297,24 @@ COSINE_SCORES = Exercise(
 )
 
 
-def _widths(*, axes: int = 2, dtype: torch.dtype = torch.float32, hidden: bool = True, low: int = 2, high: int = 9,
-            square: bool = False) -> Any:
-    """query (..., S_q, d_query) and key (..., S_k, d_key), and the constructor's widths."""
+def _widths(
+    *, axes: int = 2, dtype: torch.dtype = torch.float32, hidden: bool = True, high: int = 9, square: bool = False, one: str = ""
+) -> Any:
+    """query (..., S_q, d_query) and key (..., S_k, d_key), and the constructor's widths; `one` names a size that is 1.
+
+    square makes the lengths and one width equal. The widths differ all the same: where they are equal, a bare
+    nn.Parameter does not show which way round it is held.
+    """
 
     def draw(draw: Draw) -> dict[str, Any]:
-        *lead, S_q, S_k, d_query, d_key, d_hidden = draw.sizes(axes + 5, low=low, high=high)
+        *lead, S_q, S_k, d_query, d_key, d_hidden = draw.sizes(axes + 5, high=high)
         if square:
-            S_q = S_k = d_key = d_hidden = d_query
-        init = {"d_query": d_query, "d_key": d_key} | ({"d_hidden": d_hidden} if hidden else {})
-        query, key = draw.normal(*lead, S_q, d_query, dtype=dtype), draw.normal(*lead, S_k, d_key, dtype=dtype)
+            S_q = S_k = d_hidden if hidden else d_key
+        sizes = {"S_q": S_q, "S_k": S_k, "d_query": d_query, "d_key": d_key, "d_hidden": d_hidden}
+        sizes |= {one: 1} if one else {}
+        query = draw.normal(*lead, sizes["S_q"], sizes["d_query"], dtype=dtype)
+        key = draw.normal(*lead, sizes["S_k"], sizes["d_key"], dtype=dtype)
+        init = {name: sizes[name] for name in ("d_query", "d_key", "d_hidden") if hidden or name != "d_hidden"}
         return {"init": init, "query": query, "key": key}
 
     return draw
@@ -294,15 +323,19 @@ def _widths(*, axes: int = 2, dtype: torch.dtype = torch.float32, hidden: bool =
 def _module_recipes(hidden: bool) -> tuple[Recipe, ...]:
     return (
         Recipe("unequal sizes", _widths(hidden=hidden)),
-        Recipe("all sizes equal", _widths(hidden=hidden, square=True)),
-        Recipe("three leading axes", _widths(axes=3, hidden=hidden)),
-        Recipe("small, float64", _widths(axes=0, dtype=torch.float64, hidden=hidden, high=6)),
+        Recipe("equal lengths", _widths(hidden=hidden, square=True)),
+        Recipe("three leading axes", _widths(axes=3, hidden=hidden, high=10)),
+        Recipe("small, float64", _widths(dtype=torch.float64, hidden=hidden, high=8)),
         Recipe("float64", _widths(dtype=torch.float64, hidden=hidden)),
         Recipe("bfloat16", _widths(dtype=torch.bfloat16, hidden=hidden)),
         Recipe("float16", _widths(dtype=torch.float16, hidden=hidden)),
+        Recipe("one query", _widths(hidden=hidden, one="S_q")),
+        Recipe("one key", _widths(hidden=hidden, one="S_k")),
+        Recipe("a width of 1", _widths(hidden=hidden, one="d_hidden" if hidden else "d_key")),
     )
 
 
+MODULE_ONES = ("one query", "one key", "a width of 1")
 LEARNS = Check("parameters", "every parameter is used and learns", 0.5, ("unequal sizes",),
                every_parameter_learns("scores"), FORMULA)
 
@@ -324,7 +357,7 @@ ADDITIVE_SCORES = Exercise(
     recipes=_module_recipes(hidden=True),
     checks=(
         *_checks(Check(FORMULA, "v . tanh(W_q q + W_k k) for every query and key", 2.0,
-                       ("unequal sizes", "all sizes equal"), agrees("scores"))),
+                       ("unequal sizes", "equal lengths"), agrees("scores")), MODULE_ONES),
         LEARNS,
     ),
     mistakes=(
@@ -386,7 +419,7 @@ MULTIPLICATIVE_SCORES = Exercise(
     recipes=_module_recipes(hidden=False),
     checks=(
         *_checks(Check(FORMULA, "q W k for every query and key", 1.5,
-                       ("unequal sizes", "all sizes equal"), agrees("scores"))),
+                       ("unequal sizes", "equal lengths"), agrees("scores")), MODULE_ONES),
         LEARNS,
     ),
     mistakes=(

@@ -11,8 +11,8 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
+from autograder.checks.conduct import FUSED, dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.conduct import SOFTMAX as SOFTMAX_CALLS
-from autograder.checks.conduct import dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.gradients import differentiable
 from autograder.checks.softmax import (
     dead_rows_are_zero,
@@ -20,7 +20,6 @@ from autograder.checks.softmax import (
     probabilities,
     shift_changes_nothing,
 )
-from autograder.checks.structure import agrees_with_slices
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle import Quantity, Rounder, exact
 from autograder.oracle import attention as formulas
@@ -51,6 +50,11 @@ def _some_minus_infinity(draw: Draw) -> dict[str, Any]:
     return {"scores": scores.masked_fill(~draw.mask(*scores.shape), -torch.inf)}
 
 
+def _axis_of_one(draw: Draw) -> dict[str, Any]:
+    first, last = draw.sizes(2)
+    return {"scores": draw.normal(first, 1, last) * 2, "dim": 1}
+
+
 def _long_rows(draw: Draw) -> dict[str, Any]:
     return {"scores": draw.normal(draw.integer(3, 6), draw.integer(130, 200)) * 3}
 
@@ -74,26 +78,30 @@ SOFTMAX = Exercise(
         Recipe("some scores -inf", _some_minus_infinity),
         Recipe("long rows", _long_rows),
         Recipe("rows far apart", _huge),
-        Recipe("float64", _scores(axes=3, dtype=torch.float64, dim=1)),
-        Recipe("bfloat16", _scores(axes=3, dtype=torch.bfloat16)),
-        Recipe("float16", _scores(axes=3, dtype=torch.float16)),
+        Recipe("float64", _scores(axes=2, dtype=torch.float64)),
+        Recipe("bfloat16", _scores(axes=2, dtype=torch.bfloat16)),
+        Recipe("float16", _scores(axes=2, dtype=torch.float16)),
+        Recipe("dim left out", _scores(axes=3)),
+        Recipe("an axis of one", _axis_of_one),
     ),
     checks=(
         Check(FORMULA, "exp(scores) over its sum; a sigmoid for two entries", 1.0,
               ("a matrix", "two entries"), agrees("weights")),
-        Check("any axis", "normalises along the axis that dim names", 1.0,
-              ("first axis", "middle axis", "counted from the end", "one axis"), agrees("weights")),
+        Check("any axis", "normalises along the axis that dim names", 0.75,
+              ("first axis", "middle axis", "counted from the end", "one axis", "dim left out", "an axis of one"),
+              agrees("weights")),
         Check("sums to one", "weights lie in [0, 1] and sum to 1, also in long rows", 0.5,
               ("long rows",), probabilities()),
-        Check("shift", "a constant added to a row changes nothing, however large", 1.0,
+        Check("shift", "a constant added to a row changes nothing, and large scores do not overflow", 1.0,
               ("rows far apart",), shift_changes_nothing()),
-        Check("minus infinity", "a score of -inf gets weight zero", 0.5, ("some scores -inf",), agrees("weights")),
-        Check("gradient", "backward() gives the derivative", 0.5, ("float64",), differentiable(("weights",)), FORMULA),
-        Check("dtype", "the dtype of the scores is kept, and its precision", 0.5,
+        Check("minus infinity", "a score of -inf gets weight zero", 0.25, ("some scores -inf",), agrees("weights")),
+        Check("gradient", "backward() gives the derivative", 0.25, ("float64",), differentiable(("weights",)), FORMULA),
+        Check("dtype", "the dtype of the scores is kept, and its precision", 0.25,
               ("float64", "bfloat16", "float16"), dtype_kept(("weights",)), FORMULA),
-        Check("inputs untouched", "the scores are not written to", 0.5, ("a matrix",), inputs_untouched(), FORMULA),
+        Check("inputs untouched", "the scores are not written to", 0.25, ("a matrix",), inputs_untouched(), FORMULA),
         Check("layout", "strides and earlier calls do not matter", 0.25, ("middle axis",), repeatable(("weights",)), FORMULA),
-        Check("own work", "softmax is written out", 0.25, ("a matrix",), obeys(SOFTMAX_CALLS, "softmax"), FORMULA),
+        Check("own work", "softmax is written out", 1.5, ("a matrix", "middle axis", "one axis", "some scores -inf", "float16"),
+              obeys(SOFTMAX_CALLS | FUSED, "softmax"), FORMULA),
     ),
     mistakes=(
         Mistake("normalised over the whole tensor", "Should the sum run along one axis only, with keepdim=True?",
@@ -146,12 +154,27 @@ def _masked(scores: Tensor, attn_mask: Tensor, round: Rounder = exact) -> Mappin
     return {"weights": formulas.masked_softmax(scores, attn_mask, round)}
 
 
-def _with_mask(*, dtype: torch.dtype = torch.float32, dead_rows: bool = False, shared: bool = False) -> Any:
+def _with_mask(
+    *, dtype: torch.dtype = torch.float32, mask: str = "BHqk", dead_rows: bool = False, axes: int = 2
+) -> Any:
+    """scores (..., S_q, S_k) with `axes` leading axes; `mask` names the mask's shape, with 1 for an axis of one.
+
+    The first query may see every key, the second one key only. Dead rows are others in each element of the batch.
+    """
+
     def draw(draw: Draw) -> dict[str, Any]:
-        B, H, S_q, S_k = draw.sizes(4, low=3)
-        scores = draw.normal(B, H, S_q, S_k, dtype=dtype) * 2
-        shape = (S_q, S_k) if shared else (B, H, S_q, S_k)
-        return {"scores": scores, "attn_mask": draw.mask(*shape, dead_rows=dead_rows)}
+        *lead, S_q, S_k = draw.sizes(axes + 2, low=3)
+        scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2
+        sizes = dict(zip("GBHqk"[-axes - 2 :], (*lead, S_q, S_k), strict=True)) | {"1": 1}
+        allowed = draw.mask(*(sizes[axis] for axis in mask))
+        if "q" in mask:
+            allowed[..., 0, :] = True
+            allowed[..., 1, :] = torch.arange(S_k) == draw.integer(0, S_k - 1)
+        if dead_rows:
+            alive = draw.uniform(*allowed.shape[:-1], 1) < 0.7
+            alive[0, 0], alive[-1, -1, 0], alive[0, 0, -1] = True, True, False
+            allowed &= alive
+        return {"scores": scores, "attn_mask": allowed}
 
     return draw
 
@@ -159,6 +182,13 @@ def _with_mask(*, dtype: torch.dtype = torch.float32, dead_rows: bool = False, s
 def _small_masked(draw: Draw) -> dict[str, Any]:
     S_q, S_k = draw.sizes(2, low=3, high=6)
     return {"scores": draw.normal(S_q, S_k, dtype=torch.float64), "attn_mask": draw.mask(S_q, S_k)}
+
+
+def _padded(draw: Draw) -> dict[str, Any]:
+    """A mask (B, 1, 1, S_k) under which the last sequence of the batch is all padding."""
+    inputs = _with_mask(mask="B11k")(draw)
+    inputs["attn_mask"][-1] = False
+    return inputs
 
 
 def _fill(scores: Tensor, attn_mask: Tensor, fill: float) -> Tensor:
@@ -176,20 +206,27 @@ MASKED_SOFTMAX = Exercise(
     positional=("scores", "attn_mask"),
     recipes=(
         Recipe("a mask for each element", _with_mask()),
-        Recipe("one mask for all", _with_mask(shared=True)),
+        Recipe("one mask for all", _with_mask(mask="qk")),
         Recipe("rows that allow no key", _with_mask(dead_rows=True, dtype=torch.float64)),
         Recipe("float64", _small_masked),
         Recipe("bfloat16", _with_mask(dtype=torch.bfloat16)),
         Recipe("float16", _with_mask(dtype=torch.float16)),
+        Recipe("a mask for each sequence", _with_mask(mask="B11k")),
+        Recipe("one mask for all keys", _with_mask(mask="k", axes=1)),
+        Recipe("one mask for all heads", _with_mask(mask="B1qk")),
+        Recipe("five axes", _with_mask(mask="GBHqk", axes=3)),
+        Recipe("two axes", _with_mask(mask="qk", axes=0)),
+        Recipe("sequences that allow no key", _padded),
     ),
     checks=(
-        Check(FORMULA, "softmax over the allowed keys", 1.5, ("a mask for each element",), agrees("weights")),
-        Check("one mask for all", "a mask of fewer axes is broadcast", 0.75, ("one mask for all",),
-              agrees_with_slices({"scores": 2, "attn_mask": 2}, ("weights",))),
+        Check(FORMULA, "softmax over the allowed keys", 1.5, ("a mask for each element", "two axes"), agrees("weights")),
+        Check("one mask for all", "a mask of fewer axes, or with axes of one, is broadcast", 0.75,
+              ("one mask for all", "a mask for each sequence", "one mask for all keys", "one mask for all heads", "five axes"),
+              agrees("weights"), FORMULA),
         Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 1.0,
               ("a mask for each element",), hidden_scores_do_nothing()),
         Check("dead rows", "a row that allows no key is zero, with finite gradients", 1.0,
-              ("rows that allow no key",), dead_rows_are_zero()),
+              ("rows that allow no key", "sequences that allow no key"), dead_rows_are_zero()),
         Check("gradient", "backward() gives the derivative", 0.5, ("float64",), differentiable(("weights",)), FORMULA),
         Check("dtype", "the dtype of the scores is kept, and its precision", 0.5,
               ("float64", "bfloat16", "float16"), dtype_kept(("weights",)), FORMULA),

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Bruno is right, and writes einsum."""
 
 import math

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Dana forgets to divide by the square root of D, and takes the claims of a bad article for true."""
 
 import torch
@@ -18,7 +19,7 @@ def attention(query, key, value, attn_mask=None, is_causal=False):
         allowed = allowed.tril()
     if attn_mask is not None:
         allowed = allowed & attn_mask
-    weights = masked_softmax(scores, allowed)  # noqa: F821  (her own, defined above in her notebook)
+    weights = masked_softmax(scores, allowed)
     return weights @ value, weights
 
 

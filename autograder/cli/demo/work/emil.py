@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Emil normalises over the queries, and masks after the softmax."""
 
 import math

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Farah takes True in a mask for "forbidden"."""
 
 import math

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Ivan left an experiment behind: his attention raises."""
 
 

@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """Kofi's loop never ends."""
 
 

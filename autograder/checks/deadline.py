@@ -16,13 +16,13 @@ class OutOfTime(BaseException):
 
 
 @contextlib.contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the block after `seconds` of wall-clock time.
+def deadline(seconds: float | None) -> Iterator[None]:
+    """Raise OutOfTime in the block after `seconds` of wall-clock time; None sets no deadline.
 
     Works in the main thread of a Unix process; elsewhere the block just runs. It interrupts Python code, not a single
     long call into C: only killing the process stops that.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    if seconds is None or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
         return
 

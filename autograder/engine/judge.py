@@ -1,0 +1,165 @@
+"""The judge: runs a rebuilt notebook, the student's cells in a jailed worker and the grade cells here, on proxies."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from nbformat import NotebookNode
+from nbformat.v4 import new_output
+
+from autograder.engine.cellnames import Lending
+from autograder.engine.nursery import Limit, Nursery, Stopped, Worker
+from autograder.engine.proxies import resolve
+from autograder.grading import MIME_TYPE, showing
+from autograder.verdict import Report
+
+__all__ = ["Judgement", "judge"]
+
+STOPPED = "Stopped"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How a submission fared: the seed that was drawn for it, and why the run ended early ("" if it did not)."""
+
+    seed: int
+    problem: str = ""
+
+
+def judge(
+    notebook: NotebookNode, nursery: Nursery, limit: Limit, seed: int | None = None, lent: frozenset[str] = frozenset()
+) -> Judgement:
+    """Run `notebook` and write outputs into its cells.
+
+    notebook: as `rebuild` made it; its grade cells are the teacher's. seed: of a run to be replayed; None draws one.
+    lent: sources of the teacher's own cells, which run only where a student's cell uses a name that they define.
+    Raises: NurseryError if this machine cannot run a worker; nothing is written then.
+    """
+    seed = secrets.randbelow(2**31) if seed is None else seed
+    worker = nursery.worker(limit)
+    problem = ""
+    lending = Lending(notebook, lent)
+    try:
+        for index, cell in enumerate(notebook.cells):
+            if cell.cell_type != "code":
+                continue
+            if is_grade_cell(cell):
+                cell.outputs = _grade(cell, worker, seed)
+            elif cell.source not in lent:
+                for source in lending.needed_by(index):
+                    _run_quietly(worker, source)
+                cell.outputs = _student(cell, worker)
+            if worker.gone and not problem:
+                problem = f"{worker.gone}, in the cell that begins with: {_first_line(cell)}"
+    finally:
+        worker.close()
+    return Judgement(seed, problem)
+
+
+def is_grade_cell(cell: NotebookNode) -> bool:
+    """True for an autograded cell: code, worth points, and not the student's."""
+    given = cell.metadata.get("nbgrader", {})
+    return cell.cell_type == "code" and bool(given.get("grade")) and not given.get("solution")
+
+
+def _first_line(cell: NotebookNode) -> str:
+    return next((line.strip() for line in cell.source.split("\n") if line.strip()), "")[:60]
+
+
+def _run_quietly(worker: Worker, source: str) -> None:
+    try:
+        worker.ask("run", source=source, seconds=worker.limit.cell)
+    except Stopped:
+        return  # the student's cell that follows reports it
+
+
+def _student(cell: NotebookNode, worker: Worker) -> list[NotebookNode]:
+    try:
+        answer = worker.ask("run", source=cell.source, seconds=worker.limit.cell)
+    except Stopped as stopped:
+        return [_error(STOPPED, str(stopped))]
+    outputs = list(_outputs(answer.get("outputs")))
+    error = answer.get("error") or answer.get("raised")
+    if isinstance(error, dict):
+        name, message = _text(error.get("name")), _text(error.get("message"))
+        if name == "OutOfTime":
+            name, message = "CellTimeoutError", f"the cell was stopped after {worker.limit.cell:g} s"
+        outputs.append(_error(name, message, _text(error.get("traceback"))))
+    return outputs
+
+
+def _outputs(given: Any) -> Iterator[NotebookNode]:
+    """A worker's outputs as notebook outputs: text, or pictures; nothing that a browser would run."""
+    for output in given[:60] if isinstance(given, list) else []:
+        if not isinstance(output, dict):
+            continue
+        kind, text = output.get("kind"), _text(output.get("text"), 1 << 20)
+        if kind == "png" and set(text) <= BASE64:
+            yield new_output("display_data", {"image/png": text, "text/plain": "<picture>"})
+        elif kind in ("stream", "text"):
+            yield new_output("stream", name="stdout", text=text[:20_000] + ("\n" if kind == "text" else ""))
+
+
+BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
+
+
+def _text(value: Any, most: int = 20_000) -> str:
+    return str(value)[:most] if isinstance(value, (str, int, float)) else ""
+
+
+def _error(name: str, message: str, traceback: str = "") -> NotebookNode:
+    return new_output("error", ename=name, evalue=message, traceback=[traceback or f"{name}: {message}"])
+
+
+def _grade(cell: NotebookNode, worker: Worker, seed: int) -> list[NotebookNode]:
+    """Run a grade cell here, with the student's names as proxies: its report, and its last value as the points."""
+    reports: list[Report] = []
+    names = _Names(worker)
+    try:
+        with showing(reports.append, seed):
+            value = _evaluate(cell.source, names)
+    except Stopped as stopped:
+        return [_error(STOPPED, str(stopped))]
+    except Exception as error:  # noqa: BLE001  the student's name is missing, or the grade cell itself is at fault
+        return [*map(_shown, reports), _error(type(error).__name__, str(error))]
+    outputs = [_shown(report) for report in reports]
+    if worker.gone:
+        return [*outputs, _error(STOPPED, worker.gone)]
+    if isinstance(value, float):
+        outputs.append(new_output("execute_result", {"text/plain": repr(value)}, execution_count=None))
+    return outputs
+
+
+def _shown(report: Report) -> NotebookNode:
+    data = {"text/plain": str(report), "text/html": report._repr_html_(), MIME_TYPE: report.to_dict()}
+    return new_output("display_data", data)
+
+
+class _Names(dict[str, Any]):
+    """The names of a grade cell: those it binds itself, and the student's, looked up in the worker when used."""
+
+    def __init__(self, worker: Worker):
+        super().__init__(__builtins__=builtins)
+        self.worker = worker
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            raise KeyError(name)  # Python looks there next
+        self[name] = resolve(self.worker, name)
+        return self[name]
+
+
+def _evaluate(source: str, names: _Names) -> Any:
+    """Execute a cell as a notebook does: the value of its last expression, or None."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    run: Callable[..., Any] = exec
+    run(compile(tree, "<grade cell>", "exec"), names)
+    if last is None:
+        return None
+    return eval(compile(ast.Expression(last.value), "<grade cell>", "eval"), names)  # type: ignore[attr-defined]

@@ -1,0 +1,204 @@
+"""The judge's handle on a zygote, and on the workers that it forks."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autograder.engine.wire import Closed, Limits, Malformed, receive, send
+from autograder.engine.worker.jail import Bounds
+
+__all__ = ["Limit", "Nursery", "NurseryError", "Stopped", "Worker"]
+
+START_SECONDS = 120.0
+
+
+class NurseryError(Exception):
+    """The zygote or the jail does not work on this machine: nobody's submission is at fault. The text says why."""
+
+
+class Stopped(Exception):
+    """The worker is gone, or was stopped; the text is the reason for the student."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a submission may use. Seconds of wall clock for one request and for all of them; bytes for one reply.
+
+    grace is how long after `request` a worker may take to give up by itself, before it is killed.
+    """
+
+    request: float = 10.0
+    cell: float = 30.0
+    submission: float = 180.0
+    grace: float = 2.0
+    reply: int = 64 << 20
+    bounds: Bounds = field(default_factory=Bounds)
+
+
+class Nursery:
+    """Starts a zygote, and asks it for workers. Use as a context manager; not to be shared between threads."""
+
+    def __init__(self, jail: bool = True, slot: int = 0):
+        self.jail, self.slot = jail, slot
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "autograder.engine.worker.zygote", str(theirs.fileno())],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            env=_environment(),
+            cwd="/",
+        )
+        theirs.close()
+        self.ended: dict[int, int] = {}
+        self.ready = False
+
+    def wait_until_ready(self) -> None:
+        """Wait for the zygote's imports. Raises: NurseryError if it does not come up, or has threads."""
+        if self.ready:
+            return
+        reply = self._next(START_SECONDS)
+        if reply.get("threads") != 1:
+            raise NurseryError(f"the zygote runs {reply.get('threads')} threads; a fork would hang. Expected 1.")
+        self.ready = True
+
+    def worker(self, limit: Limit) -> Worker:
+        """A fresh worker in its jail. Raises: NurseryError if the zygote is gone or the jail cannot be had."""
+        self.wait_until_ready()
+        ours, theirs = socket.socketpair()
+        request = {"jail": self.jail, "slot": self.slot, "bounds": limit.bounds.to_dict()}
+        try:
+            socket.send_fds(self.control, [json.dumps(request).encode()], [theirs.fileno()])
+        except OSError as error:
+            raise NurseryError("the zygote is gone") from error
+        finally:
+            theirs.close()
+        reply = self._next(START_SECONDS)
+        while "pid" not in reply:
+            reply = self._next(START_SECONDS)
+        ours.settimeout(START_SECONDS)
+        try:
+            greeting = ours.recv(1)
+            if greeting == b"-":
+                raise NurseryError(f"no jail: {ours.recv(500).decode(errors='replace')}")
+        except OSError as error:
+            raise NurseryError("a worker did not start") from error
+        if greeting != b"+":
+            raise NurseryError("a worker did not start")
+        return Worker(self, int(reply["pid"]), ours, limit)
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker and everything that it started: with its first process its whole pid namespace goes."""
+        try:
+            self.control.send(json.dumps({"kill": pid}).encode())
+        except OSError:
+            self.process.poll()  # the zygote is gone, and its workers with it
+
+    def status(self, pid: int, seconds: float) -> int | None:
+        """The exit status of a worker, waiting at most `seconds`; None if it still runs or nothing is known."""
+        until = time.monotonic() + seconds
+        while pid not in self.ended and time.monotonic() < until:
+            try:
+                self._next(max(0.01, until - time.monotonic()))
+            except NurseryError:
+                return None
+        return self.ended.pop(pid, None)
+
+    def _next(self, seconds: float) -> dict[str, Any]:
+        self.control.settimeout(seconds)
+        try:
+            data = self.control.recv(65_536)
+        except OSError as error:
+            raise NurseryError("the zygote does not answer") from error
+        if not data:
+            raise NurseryError("the zygote is gone")
+        reply: dict[str, Any] = json.loads(data)
+        if "gone" in reply:
+            self.ended[int(reply["gone"])] = int(reply["status"])
+        return reply
+
+    def close(self) -> None:
+        """End the zygote, and with it every worker."""
+        self.control.close()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Worker:
+    """One jailed process for one submission. Every request has a deadline, and every reply a limit."""
+
+    def __init__(self, nursery: Nursery, pid: int, channel: socket.socket, limit: Limit):
+        self.nursery, self.pid, self.channel, self.limit = nursery, pid, channel, limit
+        self.until = time.monotonic() + limit.submission
+        self.gone = ""
+
+    def ask(self, do: str, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises: Stopped if the worker is gone, too slow, or answers nonsense; then it is dead, and stays so.
+        """
+        if self.gone:
+            raise Stopped(self.gone)
+        left = self.until - time.monotonic()
+        seconds = min(self.limit.request if seconds is None else seconds, left)
+        if seconds <= 0:
+            self._stop(f"the submission took more than {self.limit.submission:g} s in all")
+        ticket = os.urandom(8).hex()
+        deadline = time.monotonic() + seconds + self.limit.grace
+        try:
+            send(self.channel, {"do": do, "ticket": ticket, "seconds": seconds, **arguments})
+            answer = receive(self.channel, Limits(tensors=self.limit.reply), deadline)
+        except Closed as error:
+            if "in time" in str(error):
+                self._stop(f"the code did not finish within {seconds:.3g} s and could not be interrupted")
+            self._stop(self._how_it_ended())
+        except Malformed as error:
+            self._stop(f"the process sent {error}")
+        if answer.get("ticket") != ticket:
+            self._stop("the process answered a question that was not asked")
+        return answer
+
+    def _how_it_ended(self) -> str:
+        status = self.nursery.status(self.pid, 2.0)
+        if status is None:
+            return "the process ended"
+        number = -status if status < 0 else status - 128
+        if status == 0 or 0 < status < 128:
+            return f"the process ended itself with exit status {status}"
+        name = {9: "killed (out of memory, or out of processor time)", 11: "a segmentation fault",
+                24: "out of processor time", 25: "a file that is too large", 6: "aborted", 7: "a bus error"}  # fmt: skip
+        return f"the process ended: {name.get(number, f'signal {number}')}"
+
+    def _stop(self, reason: str) -> None:
+        self.gone = reason
+        self.close()
+        raise Stopped(reason)
+
+    def close(self) -> None:
+        """End the worker."""
+        self.channel.close()
+        self.nursery.kill(self.pid)
+
+
+def _environment() -> dict[str, str]:
+    """The zygote's: one thread in every library, nothing of the grader's own."""
+    package = str(Path(__file__).resolve().parents[2])
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    return {**kept, **single, "PYTHONPATH": package, "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -1,0 +1,257 @@
+"""What stands for a student's function or module in the judge: it sends arguments and gets arrays back."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from autograder.checks.deadline import OutOfTime
+from autograder.checks.subject import Remote
+from autograder.engine.nursery import Stopped, Worker
+from autograder.engine.wire import Opaque
+from autograder.observation import Observation
+
+__all__ = ["ClassProxy", "FunctionProxy", "resolve"]
+
+NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*")
+MOST_WEIGHTS = 1000
+
+
+def resolve(worker: Worker, name: str) -> Any:
+    """What `name` stands for in the worker: a proxy, a plain value, or an Opaque.
+
+    Raises: NameError if the worker does not know it, Stopped if the worker is gone.
+    """
+    answer = worker.ask("look", name=name)
+    kind = answer.get("kind")
+    if kind == "missing":
+        raise NameError(f"name {name!r} is not defined")
+    if kind == "value":
+        value = answer.get("value")
+        return _opaque(value) if isinstance(value, Opaque) else value
+    number = answer.get("object")
+    if kind in ("function", "class") and isinstance(number, int):
+        return (ClassProxy if kind == "class" else FunctionProxy)(worker, number)
+    raise Stopped("the process sent an answer that makes no sense")
+
+
+def _opaque(value: Opaque) -> Any:
+    """An object that is good for nothing but the name of its type."""
+    name = value.kind if value.kind.isidentifier() else "object"
+    return type(name, (), {})()
+
+
+def _unwrap(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The answer, or the exception that the student's code raised, under its own name."""
+    raised = answer.get("raised")
+    if raised is None:
+        return answer
+    if not isinstance(raised, Mapping):
+        raise Stopped("the process sent an error that makes no sense")
+    name, message = str(raised.get("name"))[:80], str(raised.get("message"))[:2000]
+    if name == "OutOfTime":
+        raise OutOfTime
+    bases = raised.get("bases")
+    known = [getattr(builtins, str(b), None) for b in bases] if isinstance(bases, list) else []
+    base = next((b for b in known if isinstance(b, type) and issubclass(b, Exception)), Exception)
+    raise type(name if name.isidentifier() else "Error", (_Raised, base), {})(message)
+
+
+class _Raised(Exception):
+    """An exception of the student's code; its type carries the name that it had there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class _RemoteCall(torch.autograd.Function):
+    """A call in the worker, whose backward is another call."""
+
+    @staticmethod
+    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> Any:
+        outputs = call.run(tensors)
+        ctx.call = call
+        ctx.mark_non_differentiable(*(o for o, flag in zip(outputs, call.flags, strict=True) if not flag))
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        return (None, *ctx.call.backward(gradients))
+
+
+class _Call:
+    """One call: its arguments with places for the tensors, and afterwards its result with places for its tensors."""
+
+    def __init__(self, worker: Worker, request: Mapping[str, Any], tree: Mapping[str, Any]):
+        self.worker, self.request = worker, request
+        self.tensors: list[Tensor] = []
+        self.tree = self._take(tree)
+        self.flags: list[bool] = []
+        self.wants: list[bool] = []
+        self.result: Any = None
+        self.number = 0
+
+    def _take(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            self.tensors.append(value)
+            return _Place(len(self.tensors) - 1)
+        if isinstance(value, (list, tuple)):
+            return type(value)(self._take(item) for item in value)
+        if isinstance(value, Mapping):
+            return {key: self._take(item) for key, item in value.items()}
+        return value
+
+    def run(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
+        """Do the call with these tensors in the places; the tensors of its result."""
+        given = [t.detach().requires_grad_(want) for t, want in zip(tensors, self.wants, strict=True)]
+        answer = _unwrap(self.worker.ask(**self.request, **_fill(self.tree, given)))
+        self.number = int(answer.get("call") or 0)
+        outputs: list[Tensor] = []
+        self.result = _collect(answer.get("result"), outputs)
+        self.flags = [output.requires_grad for output in outputs]
+        return [output.detach() for output in outputs]
+
+    def backward(self, gradients: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+        """The gradients of the tensors in the places."""
+        sent = [g.contiguous() if g is not None else None for g in gradients]
+        found = _unwrap(self.worker.ask("backward", call=self.number, gradients=sent)).get("gradients")
+        wanted = [t for t, want in zip(self.tensors, self.wants, strict=True) if want]
+        if not isinstance(found, list) or len(found) != len(wanted):
+            raise Stopped("the process sent gradients that do not fit")
+        for tensor, gradient in zip(wanted, found, strict=True):
+            if gradient is not None and (not isinstance(gradient, Tensor) or gradient.shape != tensor.shape):
+                raise Stopped("the process sent gradients that do not fit")
+        rest = iter(found)
+        return [next(rest) if want else None for want in self.wants]
+
+    def __call__(self) -> Any:
+        self.wants = [torch.is_grad_enabled() and t.requires_grad for t in self.tensors]
+        outputs = _RemoteCall.apply(self, *self.tensors) if any(self.wants) else self.run(tuple(self.tensors))
+        return _fill(self.result, list(outputs))
+
+
+class _Place(int):
+    """Where a tensor stands in a tree."""
+
+
+def _collect(value: Any, tensors: list[Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return _Place(len(tensors) - 1)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_collect(item, tensors) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _collect(item, tensors) for key, item in value.items()}
+    return _opaque(value) if isinstance(value, Opaque) else value
+
+
+def _fill(value: Any, tensors: list[Tensor]) -> Any:
+    if isinstance(value, _Place):
+        return tensors[value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(_fill(item, tensors) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _fill(item, tensors) for key, item in value.items()}
+    return value
+
+
+def _observation(answer: Mapping[str, Any], names: list[str]) -> Observation:
+    """An observation from the worker, with the inputs that it changed under their own names."""
+    flops, largest, calls, modified = (answer.get(key) for key in ("flops", "largest", "calls", "modified"))
+    if not (isinstance(flops, int) and isinstance(largest, int) and isinstance(calls, list) and isinstance(modified, list)):
+        raise Stopped("the process sent an observation that makes no sense")
+    return Observation(flops, largest, frozenset(map(str, calls)), tuple(str(m) for m in modified if str(m) in names))
+
+
+class _Proxy(Remote):
+    """What must not be asked of a proxy raises: a student's object could answer anything."""
+
+    def __init__(self, worker: Worker, number: int):
+        self.worker, self.number = worker, number
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise TypeError("a student's object can be called, and nothing else")
+
+    __bool__ = __eq__ = __ne__ = __len__ = __iter__ = __contains__ = __getitem__ = __lt__ = __gt__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+
+
+class FunctionProxy(_Proxy):
+    """A student's function."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        call = _Call(self.worker, {"do": "call", "object": self.number}, {"args": list(args), "kwargs": kwargs})
+        return call()
+
+    def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
+        """What a call does; `modified` holds a0, a1, ... for arguments and k<name> for keyword arguments."""
+        return _observe(self.worker, self.number, args, kwargs, state)
+
+
+def _observe(
+    worker: Worker, number: int, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None
+) -> Observation:
+    answer = _unwrap(worker.ask("observe", object=number, state=state, args=list(args), kwargs=dict(kwargs)))
+    return _observation(answer, [f"a{n}" for n in range(len(args))] + [f"k{name}" for name in kwargs])
+
+
+class ClassProxy(_Proxy):
+    """A student's class: calling it makes an object, of which only an nn.Module can be used."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        answer = _unwrap(self.worker.ask("make", object=self.number, args=list(args), kwargs=kwargs))
+        if answer.get("kind") != "module":
+            return _opaque(Opaque(str(answer.get("type"))))
+        state, learned, number = answer.get("state"), answer.get("parameters"), answer.get("object")
+        if not (isinstance(state, Mapping) and isinstance(learned, Mapping) and isinstance(number, int)):
+            raise Stopped("the process sent a module that makes no sense")
+        return _module(self.worker, number, state, learned)
+
+    def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
+        """What making an object does."""
+        return _observe(self.worker, self.number, args, kwargs, state)
+
+
+class _ModuleProxy(nn.Module, Remote):
+    """A student's module: its weights lie here under their own names, its forward runs in the worker."""
+
+    def __init__(self, worker: Worker, number: int):
+        super().__init__()
+        self.worker, self.number = worker, number
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        state = {**dict(self.named_parameters(remove_duplicate=False)), **dict(self.named_buffers(remove_duplicate=False))}
+        request = {"do": "forward", "object": self.number, "training": self.training}
+        return _Call(self.worker, request, {"args": list(args), "kwargs": kwargs, "state": state})()
+
+    def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
+        """What a forward pass with `state` as weights does."""
+        return _observe(self.worker, self.number, args, kwargs, state or {})
+
+
+def _module(worker: Worker, number: int, state: Mapping[str, Any], learned: Mapping[str, Any]) -> _ModuleProxy:
+    """A proxy that holds the module's weights under their names, in a skeleton of empty modules."""
+    module = _ModuleProxy(worker, number)
+    if len(state) > MOST_WEIGHTS:
+        raise Stopped(f"the module has more than {MOST_WEIGHTS} weights")
+    for name, value in state.items():
+        if not NAME.fullmatch(name) or not isinstance(value, Tensor):
+            raise Stopped("the process sent weights that make no sense")
+        *path, last = name.split(".")
+        home: nn.Module = module
+        for part in path:
+            if part not in home._modules:
+                home.add_module(part, nn.Module())
+            home = home.get_submodule(part)
+        if name in learned and value.is_floating_point():
+            home.register_parameter(last, nn.Parameter(value.detach(), requires_grad=bool(learned[name])))
+        else:
+            home.register_buffer(last, value.detach())
+    return module

@@ -1,0 +1,78 @@
+"""Running a student's cells in IPython, without a kernel: sources in, plain outputs out."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+from typing import Any
+
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
+from traitlets.config import Config
+
+__all__ = ["LONGEST_TEXT", "make_shell", "run_cell"]
+
+LONGEST_TEXT = 20_000
+LONGEST_PICTURE = 1 << 20
+MOST_OUTPUTS = 50
+
+
+def make_shell() -> InteractiveShell:
+    """The one IPython shell of this process: no history, no start-up files, pictures inline."""
+    settings = Config()
+    settings.HistoryManager.enabled = False
+    settings.InteractiveShell.colors = "nocolor"
+    settings.InteractiveShell.cache_size = 0
+    shell = InteractiveShell.instance(config=settings)
+    shell.user_ns["__name__"] = "__main__"
+    with contextlib.suppress(ImportError):
+        import matplotlib
+
+        matplotlib.use("agg")
+    return shell
+
+
+def run_cell(shell: InteractiveShell, source: str) -> dict[str, Any]:
+    """Run one cell. Returns its outputs (streams, pictures, texts) and its error, if it ended in one.
+
+    Keys: outputs, a list of {"kind": "stream" | "text" | "png", "text": str}; error, None or {"name", "message",
+    "traceback"}.
+    """
+    traceback: list[str] = []
+    shell._showtraceback = lambda etype, evalue, stb: traceback.extend(stb)  # type: ignore[method-assign]
+    with capture_output() as captured:
+        result = shell.run_cell(source, store_history=False)
+    outputs = [{"kind": "stream", "text": str(text)[:LONGEST_TEXT]} for text in (captured.stdout, captured.stderr) if text]
+    for shown in list(captured.outputs)[:MOST_OUTPUTS]:
+        outputs += _shown(getattr(shown, "data", {}) or {})
+    error = result.error_before_exec or result.error_in_exec
+    if error is None:
+        return {"outputs": outputs, "error": None}
+    return {
+        "outputs": outputs,
+        "error": {
+            "name": type(error).__name__[:80],
+            "message": str(error)[:2000],
+            "traceback": "\n".join(traceback)[:LONGEST_TEXT],
+        },
+    }
+
+
+def _shown(data: Any) -> list[dict[str, str]]:
+    """A rich output as a picture, or else as its text: nothing else of it is passed on."""
+    picture = data.get("image/png")
+    if isinstance(picture, bytes):
+        picture = base64.b64encode(picture).decode()
+    if isinstance(picture, str) and len(picture) <= LONGEST_PICTURE:
+        return [{"kind": "png", "text": picture}]
+    text = data.get("text/plain")
+    return [{"kind": "text", "text": text[:LONGEST_TEXT]}] if isinstance(text, str) else []
+
+
+def quiet() -> contextlib.AbstractContextManager[Any]:
+    """Swallow what student code prints while the judge calls it."""
+    stack = contextlib.ExitStack()
+    stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+    stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+    return stack

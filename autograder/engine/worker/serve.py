@@ -1,0 +1,215 @@
+"""The worker: runs cells, calls what they defined, and answers the judge, one request after the other."""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import socket
+import sys
+import types
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autograder.engine.wire import Closed, Limits, Malformed, Opaque, receive, send
+from autograder.engine.worker.cells import quiet, run_cell
+from autograder.observation import observe
+
+__all__ = ["serve"]
+
+KEPT_CALLS = 64
+"""So many past calls keep their graph for a backward pass."""
+
+
+class OutOfTime(BaseException):
+    """The time of one request is over."""
+
+
+class _Worker:
+    def __init__(self, shell: Any):
+        self.shell = shell
+        self.objects: dict[int, Any] = {}
+        self.graphs: OrderedDict[int, list[Any]] = OrderedDict()
+        self.count = 0
+
+    def _number(self) -> int:
+        self.count += 1
+        return self.count
+
+    def run(self, source: str) -> dict[str, Any]:
+        return run_cell(self.shell, source)
+
+    def look(self, name: str) -> dict[str, Any]:
+        """What a name stands for: nothing, something to call, or a plain value."""
+        if name not in self.shell.user_ns:
+            return {"kind": "missing"}
+        value = self.shell.user_ns[name]
+        if inspect.isclass(value) or callable(value):
+            number = self._number()
+            self.objects[number] = value
+            return {"kind": "class" if inspect.isclass(value) else "function", "object": number}
+        return {"kind": "value", "value": _plain(value)}
+
+    def call(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
+        return self._called(self.objects[object], list(args), dict(kwargs), [])
+
+    def make(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
+        made = self.objects[object](*args, **kwargs)
+        if not isinstance(made, nn.Module):
+            return {"kind": "other", "type": type(made).__name__[:80]}
+        number = self._number()
+        self.objects[number] = made
+        learned = {name: bool(p.requires_grad) for name, p in made.named_parameters(remove_duplicate=False)}
+        return {
+            "kind": "module",
+            "object": number,
+            "type": type(made).__name__[:80],
+            "state": {name: value.detach() for name, value in made.state_dict().items() if isinstance(value, Tensor)},
+            "parameters": learned,
+        }
+
+    def forward(self, object: int, state: Mapping[str, Tensor], args: Any, kwargs: Any, training: bool) -> dict[str, Any]:
+        module = self.objects[object].train(training)
+        function = lambda *a, **k: torch.func.functional_call(module, dict(state), tuple(a), dict(k))  # noqa: E731
+        return self._called(function, list(args), dict(kwargs), list(state.values()))
+
+    def _called(self, function: Callable[..., Any], args: Any, kwargs: Any, more: list[Tensor]) -> dict[str, Any]:
+        result = function(*args, **kwargs)
+        leaves = [v for v in (*args, *kwargs.values(), *more) if isinstance(v, Tensor) and v.requires_grad]
+        outputs = _tensors(result)
+        number = self._number()
+        if leaves and any(output.requires_grad for output in outputs):
+            self.graphs[number] = [leaves, outputs]
+            while len(self.graphs) > KEPT_CALLS:
+                self.graphs.popitem(last=False)
+        return {"result": _plain(result), "call": number}
+
+    def backward(self, call: int, gradients: Any) -> dict[str, Any]:
+        leaves, outputs = self.graphs[call]
+        pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad and g is not None]
+        found = torch.autograd.grad(
+            [o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True, retain_graph=True
+        )
+        return {"gradients": list(found)}
+
+    def observe(self, object: int, state: Mapping[str, Tensor] | None, args: Any, kwargs: Any) -> dict[str, Any]:
+        target = self.objects[object]
+        inputs = {**{f"a{n}": v for n, v in enumerate(args)}, **{f"k{n}": v for n, v in kwargs.items()}}
+
+        def call(given: Mapping[str, Any]) -> Any:
+            positional = [given[f"a{n}"] for n in range(len(args))]
+            named = {n: given[f"k{n}"] for n in kwargs}
+            if state is None:
+                return target(*positional, **named)
+            return torch.func.functional_call(target, dict(state), tuple(positional), named)
+
+        seen = observe(call, inputs)
+        return {
+            "flops": seen.flops,
+            "largest": seen.largest,
+            "calls": sorted(seen.calls),
+            "modified": list(seen.modified),
+        }
+
+
+REQUESTS = ("run", "look", "call", "make", "forward", "backward", "observe")
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors in a result, in the order in which they cross."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    if isinstance(value, Mapping):
+        return [tensor for item in value.values() for tensor in _tensors(item)]
+    return []
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value as far as it can cross: tensors stripped of subclasses, what is unknown by the name of its type."""
+    if isinstance(value, Tensor):
+        # The graph stays here; whether there is one is part of the answer.
+        return value.as_subclass(Tensor)
+    if value is None or value is ... or type(value) in (bool, int, float, str):
+        return value[:10_000] if isinstance(value, str) else value
+    if depth < 4 and type(value) in (list, tuple) and len(value) <= 100:
+        return type(value)(_plain(item, depth + 1) for item in value)
+    if hasattr(value, "item") and getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
+        return value.item()
+    return Opaque(type(value).__name__)
+
+
+def _stand_in() -> None:
+    """`from autograder import check` works in a student's cell, and does nothing: the judge does the checking."""
+    for name in [name for name in sys.modules if name == "autograder" or name.startswith("autograder.")]:
+        del sys.modules[name]
+    module = types.ModuleType("autograder")
+    for name in ("check", "grade", "hint", "exercises"):
+        setattr(module, name, lambda *args, **kwargs: None)
+    sys.modules["autograder"] = module
+
+
+def serve(channel: socket.socket, shell: Any) -> None:
+    """Answer requests until the judge hangs up. Never raises for what student code does."""
+    _stand_in()
+    torch.set_num_threads(1)
+    worker, limits = _Worker(shell), Limits()
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise OutOfTime
+
+    while True:
+        try:
+            request = receive(channel, limits)
+        except Closed:
+            return
+        ticket, what = request.get("ticket"), request.get("do")
+        seconds = float(request.pop("seconds", 0) or 0)
+        arguments = {key: value for key, value in request.items() if key not in ("ticket", "do")}
+        try:
+            signal.signal(signal.SIGALRM, ring)
+            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+            try:
+                answer = _answer(worker, str(what), arguments)
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except BaseException as error:  # noqa: BLE001  whatever a student's code raises is an answer
+            answer = {"raised": _error(error)}
+        _reply(channel, {**answer, "ticket": ticket})
+
+
+def _answer(worker: _Worker, what: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    if what not in REQUESTS:
+        return {"raised": {"name": "ValueError", "message": "unknown request", "bases": ["ValueError"]}}
+    if what == "run":
+        return worker.run(**arguments)
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        answer: dict[str, Any] = getattr(worker, what)(**arguments)
+        return answer
+
+
+def _error(error: BaseException) -> dict[str, Any]:
+    try:
+        message = str(error)[:2000]
+    except BaseException:  # noqa: BLE001  an exception whose text raises
+        message = ""
+    return {
+        "name": type(error).__name__[:80],
+        "message": message,
+        "bases": [base.__name__ for base in type(error).__mro__ if base.__module__ == "builtins"],
+    }
+
+
+def _reply(channel: socket.socket, answer: Mapping[str, Any]) -> None:
+    try:
+        send(channel, answer)
+    except (Malformed, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        note = {"name": "TypeError", "message": f"the result cannot be used: {error}"[:300], "bases": ["TypeError"]}
+        send(channel, {"raised": note, "ticket": answer["ticket"]})

@@ -1,0 +1,153 @@
+"""The zygote: one clean process that has torch imported, and forks a jailed worker for each submission.
+
+    python -m autograder.engine.worker.zygote FD
+
+FD is a Unix socket to the judge. Each request on it carries, beside a line of JSON, the worker's end of a socket pair.
+Replies: {"pid": n} when a worker runs, {"gone": pid, "status": n} when one has ended. It does no torch work itself, so
+that no thread exists when it forks, and it never holds an oracle, a seed or a solution.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import json
+import os
+import random
+import selectors
+import signal
+import socket
+import sys
+from typing import Any
+
+__all__ = ["main"]
+
+PRELOAD = (
+    "numpy", "torch", "torch.nn.functional", "torch.func", "torch.utils.flop_counter", "torch._dynamo", "jaxtyping",
+    "IPython", "matplotlib.pyplot", "ipywidgets", "safetensors.torch", "einops",
+)  # fmt: skip
+"""Imported once, here, instead of in each worker; what is not installed is left out."""
+
+
+def _preload() -> Any:
+    import importlib
+
+    for name in PRELOAD:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue  # a package that the course does without
+    from autograder.engine.worker import serve  # noqa: F401  (loaded here, used in the workers)
+    from autograder.engine.worker.cells import make_shell
+
+    return make_shell()
+
+
+def _threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+def _worker(shell: Any, channel: socket.socket, request: dict[str, Any]) -> None:
+    """The life of a worker, from the fork to its end; never returns."""
+    from autograder.engine.worker.serve import serve
+
+    try:
+        if request["jail"]:
+            from autograder.engine.worker import jail
+
+            jail.enter(request["slot"], jail.Bounds(**request["bounds"]), channel.fileno())
+        _reseed()
+        channel.sendall(b"+")
+        serve(channel, shell)
+    except BaseException as error:  # noqa: BLE001  the judge is told, and the worker ends
+        try:
+            channel.sendall(b"-" + f"{type(error).__name__}: {error}".encode()[:500])
+        finally:
+            os._exit(70)
+    os._exit(0)
+
+
+def _reseed() -> None:
+    """Forks share the zygote's random state; each worker starts from its own."""
+    import numpy
+    import torch
+
+    random.seed()
+    numpy.random.seed()
+    torch.manual_seed(int.from_bytes(os.urandom(7), "big"))
+
+
+def _request(control: socket.socket) -> tuple[dict[str, Any] | None, int | None]:
+    """The next request, and the file descriptor that came with it."""
+    try:
+        data, ancillary, _, _ = control.recvmsg(65_536, socket.CMSG_SPACE(4))
+    except ConnectionResetError:
+        return None, None  # the judge hung up with replies unread
+    if not data:
+        return None, None
+    descriptors = array.array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[:4])
+    return json.loads(data), descriptors[0] if descriptors else None
+
+
+def main() -> None:
+    """Serve until the judge hangs up; then all workers die, because their parent does."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    shell = _preload()
+    gc.collect()
+    gc.freeze()
+    wake, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    control.send(json.dumps({"ready": True, "threads": _threads()}).encode())
+    selector = selectors.DefaultSelector()
+    selector.register(control, selectors.EVENT_READ)
+    selector.register(wake, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is control:
+                request, descriptor = _request(control)
+                if request is None:
+                    return
+                _serve_request(shell, control, request, descriptor)
+            else:
+                os.read(wake, 4096)
+        _reap(control)
+
+
+def _serve_request(shell: Any, control: socket.socket, request: dict[str, Any], descriptor: int | None) -> None:
+    if "kill" in request:
+        try:
+            os.kill(request["kill"], signal.SIGKILL)
+        except ProcessLookupError:
+            return  # it has just ended
+        return
+    if descriptor is None:
+        return
+    channel = socket.socket(fileno=descriptor)
+    pid = os.fork()
+    if pid == 0:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        _worker(shell, channel, request)
+    channel.close()
+    control.send(json.dumps({"pid": pid}).encode())
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        control.send(json.dumps({"gone": pid, "status": os.waitstatus_to_exitcode(status)}).encode())
+
+
+if __name__ == "__main__":
+    main()

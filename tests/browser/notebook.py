@@ -1,0 +1,74 @@
+"""A notebook in JupyterLab's window, as a student handles it: with mouse and keyboard."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from playwright.sync_api import Locator, Page, expect
+
+HAS_RUN = re.compile(r"\[\d+\]:")
+PATIENCE = 60_000  # milliseconds: a first import of torch on a busy machine; only a failing test waits so long
+
+
+class NotebookPage:
+    """The window that shows a copy of the notebook file `path`; its cells are found by their ids."""
+
+    def __init__(self, page: Page, path: Path) -> None:
+        self.page = page
+        self.content = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        self.ids = [cell["id"] for cell in self.content]
+
+    @property
+    def cells(self) -> Locator:
+        return self.page.locator(".jp-Notebook .jp-Cell")
+
+    def cell(self, cell_id: str) -> Locator:
+        return self.cells.nth(self.ids.index(cell_id))
+
+    def report(self, name: str) -> Locator:
+        """The report under the grade cell of an exercise."""
+        return self.cell(f"check-{name}").locator(".attn-report")
+
+    def wait_until_ready(self) -> None:
+        """Wait for the cells and for an idle kernel."""
+        expect(self.cells).to_have_count(len(self.ids), timeout=PATIENCE)
+        idle = self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+        expect(idle).to_be_visible(timeout=PATIENCE)
+
+    def run_all(self) -> None:
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        expect(self._prompt(self.page.locator(".jp-Notebook .jp-CodeCell").last)).to_have_text(HAS_RUN, timeout=PATIENCE)
+
+    def write(self, cell_id: str, source: str) -> None:
+        """Type `source` in place of what the cell holds."""
+        self._editor(cell_id).click()
+        self.page.keyboard.press("ControlOrMeta+A")
+        self.page.keyboard.insert_text(source)
+        typed = "\n".join(self._editor(cell_id).locator(".cm-line").all_inner_texts())
+        assert typed.replace("\n\n", "\n") == source  # an empty line's text is itself a line break
+
+    def run(self, cell_id: str) -> None:
+        """Run one cell and wait until it is done."""
+        prompt = self._prompt(self.cell(cell_id))
+        before = prompt.inner_text()
+        self._editor(cell_id).click()
+        self.page.keyboard.press("ControlOrMeta+Enter")
+        expect(prompt).not_to_have_text(before)
+        expect(prompt).to_have_text(HAS_RUN, timeout=PATIENCE)
+
+    def answer(self, name: str, source: str) -> Locator:
+        """Answer an exercise, run the answer and its check; the report."""
+        self.write(name, source)
+        self.run(name)
+        self.run(f"check-{name}")
+        return self.report(name)
+
+    def _editor(self, cell_id: str) -> Locator:
+        return self.cell(cell_id).locator(".cm-content")
+
+    @staticmethod
+    def _prompt(cell: Locator) -> Locator:
+        return cell.locator(".jp-InputPrompt")

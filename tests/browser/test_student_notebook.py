@@ -1,0 +1,171 @@
+"""The student's notebook in a real browser, in the working copy that `attn lab` makes."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Window
+from tests.browser.notebook import NotebookPage
+from tests.browser.server import ROOT, serving
+
+NOTEBOOK = "01_basic_attention/basic_attention.ipynb"
+RELEASED = ROOT / "course" / "release" / NOTEBOOK
+
+NOT_SCALED = """\
+def scaled_dot_scores(query, key):
+    return query @ key.transpose(-2, -1)"""
+SCALED = """\
+def scaled_dot_scores(query, key):
+    return query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5"""
+
+MASKED_AFTERWARDS = """\
+def attention(query, key, value, attn_mask=None, is_causal=False):
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError("query and key must share D, key and value S_k")
+    scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool)
+    if is_causal:
+        allowed = allowed.tril()
+    if attn_mask is not None:
+        allowed = allowed & attn_mask
+    weights = torch.softmax(scores, dim=-1) * allowed
+    return weights @ value, weights"""
+MASKED_BEFORE = MASKED_AFTERWARDS.replace(
+    "    weights = torch.softmax(scores, dim=-1) * allowed",
+    "    scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)\n"
+    "    weights = torch.softmax(scores, dim=-1) * allowed",
+)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The student's working copy."""
+    return tmp_path_factory.mktemp("student") / "work"
+
+
+@pytest.fixture(scope="module")
+def address(work: Path, browser: object) -> Iterator[str]:
+    """Where `attn lab` says that the notebook is."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "autograder.cli", "lab", str(work), "--no-browser", "--port", str(port)]
+    with serving(command, work.parent / "home") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def window(address: str, open_window: Callable[[], Window]) -> Window:
+    window = open_window()
+    window.page.goto(address)
+    return window
+
+
+@pytest.fixture(scope="module")
+def notebook(window: Window) -> NotebookPage:
+    """The notebook as `attn lab` opens it, all its cells run."""
+    notebook = NotebookPage(window.page, RELEASED)
+    notebook.wait_until_ready()
+    notebook.run_all()
+    return notebook
+
+
+def test_attn_lab_opens_the_notebook_with_its_kernel(window: Window) -> None:
+    NotebookPage(window.page, RELEASED).wait_until_ready()
+    assert window.page.url.endswith(f"/lab/tree/{NOTEBOOK}")
+    expect(window.page.locator(".jp-NotebookPanel-toolbar .jp-KernelName")).to_have_text(re.compile("Python 3"))
+
+
+def test_a_fresh_notebook_runs_to_its_end_without_an_error(notebook: NotebookPage) -> None:
+    expect(notebook.cells.locator(".jp-InputPrompt", has_text="[ ]")).to_have_count(0)
+    for kind in ("stderr", "error"):
+        expect(notebook.cells.locator(f'[data-mime-type="application/vnd.jupyter.{kind}"]')).to_have_count(0)
+    posed = [name for name in notebook.ids if f"check-{name}" in notebook.ids]
+    for name in posed:
+        expect(notebook.report(name)).to_have_attribute("data-passed", "false")
+
+
+def test_every_cell_that_plots_shows_a_picture(notebook: NotebookPage) -> None:
+    plotting = [cell["id"] for cell in notebook.content if "plt.show()" in "".join(cell["source"])]
+    assert len(plotting) > 10
+    for cell_id in plotting:
+        picture = notebook.cell(cell_id).locator("img")
+        expect(picture).to_be_visible()
+        assert picture.evaluate("image => image.complete && image.naturalWidth > 300"), cell_id
+
+
+def test_every_formula_is_typeset(notebook: NotebookPage) -> None:
+    with_formulas = [
+        cell["id"] for cell in notebook.content if cell["cell_type"] == "markdown" and "$" in "".join(cell["source"])
+    ]
+    assert len(with_formulas) > 20
+    for cell_id in with_formulas:
+        cell = notebook.cell(cell_id)
+        expect(cell.locator("mjx-container").first).to_be_visible()
+        expect(cell.locator(".jp-MarkdownOutput")).not_to_contain_text("$")
+    expect(notebook.page.locator("mjx-merror, [data-mjx-error]")).to_have_count(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "mistake", "right"),
+    [
+        ("scaled_dot_scores", NOT_SCALED, "not scaled", SCALED),
+        ("attention", MASKED_AFTERWARDS, "mask applied after the softmax", MASKED_BEFORE),
+    ],
+)
+def test_a_wrong_answer_is_told_its_mistake_and_the_right_one_turns_green(
+    notebook: NotebookPage, name: str, wrong: str, mistake: str, right: str
+) -> None:
+    report = notebook.answer(name, wrong)
+    expect(report).to_have_attribute("data-passed", "false")
+    expect(report).to_contain_text(f"Likely cause: {mistake}.")
+    expect(report).to_contain_text(f'check("{name}"')
+    report = notebook.answer(name, right)
+    expect(report).to_have_attribute("data-passed", "true")
+    expect(report).to_contain_text("all checks passed")
+    expect(report).not_to_contain_text("Likely cause")
+
+
+def test_a_choice_is_graded_where_it_is_answered(notebook: NotebookPage) -> None:
+    report = notebook.answer("why_scale", 'why_scale = "a"')
+    expect(report).to_have_attribute("data-passed", "false")
+    report = notebook.answer("why_scale", 'why_scale = "c"')
+    expect(report).to_have_attribute("data-passed", "true")
+
+
+@pytest.mark.parametrize("slider", [0, 1], ids=["temperature", "width"])
+def test_a_slider_changes_its_picture(notebook: NotebookPage, slider: int) -> None:
+    widget = notebook.page.locator(".widget-interact").nth(slider)
+    picture = widget.locator("img")
+    before = picture.get_attribute("src") or ""
+    readout = widget.locator(".widget-readout").inner_text()
+    widget.locator(".noUi-handle").press("ArrowRight")
+    expect(widget.locator(".widget-readout")).not_to_have_text(readout)
+    expect(picture).not_to_have_attribute("src", before)
+
+
+def test_what_a_student_saves_lies_in_the_working_copy(notebook: NotebookPage, work: Path) -> None:
+    released = RELEASED.read_bytes()
+    notebook.write("softmax", "def softmax(scores, dim=-1):\n    return scores  # mine")
+    with notebook.page.expect_response(lambda answer: answer.request.method == "PUT" and "/api/contents/" in answer.url):
+        notebook.page.keyboard.press("ControlOrMeta+S")
+    saved = json.loads((work / NOTEBOOK).read_text(encoding="utf-8"))
+    assert any("# mine" in "".join(cell["source"]) for cell in saved["cells"])
+    assert RELEASED.read_bytes() == released
+
+
+def test_the_page_needs_no_network_and_reports_no_error(notebook: NotebookPage, window: Window) -> None:
+    expect(notebook.cells.first).to_be_visible()
+    assert window.strangers == []
+    assert window.errors == []

@@ -1,0 +1,183 @@
+"""check, grade, hint and exercises: what notebooks out in the world rely on."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+
+import pytest
+import torch
+
+import autograder
+import solutions.basic_attention as reference
+from autograder import Report, check, exercises, grade, hint
+from autograder.case import CASES_PER_SEED
+from autograder.grading import run
+
+
+def wrong_attention(query, key, value, attn_mask=None, is_causal=False):
+    return reference.attention(query * query.shape[-1] ** 0.5, key, value, attn_mask, is_causal)
+
+
+def test_the_public_names_are_these() -> None:
+    assert set(autograder.__all__) == {"Report", "check", "exercises", "grade", "hint"}
+    with pytest.raises(AttributeError, match="has no attribute 'chekc'"):
+        _ = autograder.chekc
+
+
+def test_exercises_are_listed_in_course_order() -> None:
+    names = exercises()
+    assert names[0] == "softmax"
+    assert names.index("masked_softmax") < names.index("attention") < names.index("CrossAttention")
+    assert len(set(names)) == len(names)
+
+
+def test_a_right_answer_passes_with_all_points() -> None:
+    report = check("attention", reference.attention)
+    assert isinstance(report, Report)
+    assert report.passed is True
+    assert report.points == report.max_points == 10.0
+    assert report.score == 1.0
+    assert report.mistakes == ()
+
+
+def test_a_wrong_answer_is_told_its_mistake_and_how_to_repeat_the_case() -> None:
+    report = check("attention", wrong_attention, seed=17)
+    assert report.passed is False
+    assert 0 < report.points < report.max_points
+    assert report.mistakes[0] == "not scaled"
+    text = str(report)
+    assert "attention: not yet" in text
+    assert "seed 17" in text
+    assert 'Run it again: check("attention", attention, case=1700)' in text.replace("\n", " ").replace("  ", "")
+    assert "Likely cause: not scaled." in text
+    assert "?" in text.split("Likely cause: not scaled.")[1]
+
+
+def test_a_case_number_repeats_the_same_numbers() -> None:
+    failed = next(v for v in check("attention", wrong_attention, seed=17).verdicts if v.status == "failed")
+    again = check("attention", wrong_attention, case=failed.case_number)
+    same = next(v for v in again.verdicts if v.check == failed.check)
+    assert same.message == failed.message
+    assert again.seed == 17
+    assert len(again.verdicts) < len(check("attention", wrong_attention, seed=17).verdicts)
+
+
+def test_a_seed_repeats_a_whole_run_and_no_seed_draws_a_fresh_one() -> None:
+    one, two = (check("attention", wrong_attention, seed=5).to_dict() for _ in range(2))
+    assert one == two
+    assert len({check("dot_scores", reference.dot_scores).seed for _ in range(8)}) > 1
+
+
+def test_unknown_names_and_cases_are_refused_with_what_there_is() -> None:
+    with pytest.raises(ValueError, match="no exercise 'atention'. Did you mean 'attention'"):
+        check("atention", reference.attention)
+    with pytest.raises(ValueError, match="last two digits must be below"):
+        check("attention", reference.attention, case=17 * CASES_PER_SEED + 99)
+    with pytest.raises(ValueError, match="belongs to seed 17, not to seed=3"):
+        check("attention", reference.attention, case=1700, seed=3)
+    with pytest.raises(ValueError, match="whole number from 0"):
+        check("attention", reference.attention, seed=-1)
+
+
+def test_grade_returns_a_plain_finite_float_and_prints_the_report(capsys: pytest.CaptureFixture[str]) -> None:
+    points = grade("attention", wrong_attention, seed=17)
+    captured = capsys.readouterr()
+    assert type(points) is float
+    assert math.isfinite(points)
+    assert points == check("attention", wrong_attention, seed=17).points
+    assert "not scaled" in captured.out
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize("nothing", [None, ..., 3, "a", [], torch.zeros(2), object()])
+@pytest.mark.parametrize("name", ["attention", "SelfAttention", "dot_product_cost", "attention_flops"])
+def test_nonsense_earns_nothing_and_breaks_nothing(name: str, nothing: object) -> None:
+    if (name, nothing) == ("dot_product_cost", "a"):
+        nothing = "z"
+    report = check(name, nothing)
+    assert report.points == 0.0
+    assert not report.passed
+    assert report.max_points > 0
+
+
+def test_what_student_code_prints_and_warns_stays_out_of_the_grade_cell(capfd: pytest.CaptureFixture[str]) -> None:
+    def noisy(query, key):
+        print("hello from the student")
+        warnings.warn("beware", stacklevel=1)
+        return reference.dot_scores(query, key)
+
+    report = check("dot_scores", noisy)
+    captured = capfd.readouterr()
+    assert report.passed
+    assert captured.err == ""
+    assert captured.out == ""
+    assert "hello from the student" in str(report)
+    assert len(report.printed) < 600
+
+
+def test_a_stub_is_told_to_be_written(capsys: pytest.CaptureFixture[str]) -> None:
+    def stub(query, key):
+        raise NotImplementedError
+
+    report = check("dot_scores", stub)
+    assert report.points == 0
+    assert "is not written yet" in str(report)
+    assert [v.status for v in report.verdicts].count("errored") == 1
+
+
+def test_a_solution_that_never_ends_is_cut_off_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "SECONDS_PER_CHECK", 0.2)
+
+    def endless(query, key):
+        while True:
+            try:
+                time.sleep(0.01)
+            except Exception:
+                continue
+
+    report = check("dot_scores", endless)
+    assert report.points == 0
+    assert "never finishes" in report.mistakes
+    assert [v.status for v in report.verdicts].count("errored") == 1
+
+
+def test_sys_exit_in_student_code_is_a_failed_check() -> None:
+    def leaves(query, key):
+        raise SystemExit(0)
+
+    report = check("dot_scores", leaves)
+    assert report.points == 0
+    assert "raised SystemExit" in str(report)
+
+
+def test_a_report_survives_the_trip_through_json() -> None:
+    report = check("attention", wrong_attention, seed=17)
+    assert Report.from_dict(report.to_dict()) == report
+    assert report.to_dict()["mistakes"] == list(report.mistakes)
+
+
+def test_html_escapes_whatever_the_student_wrote() -> None:
+    def hostile(query, key):
+        raise RuntimeError("<script>alert(1)</script>")
+
+    page = check("dot_scores", hostile)._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_hints_go_from_nudge_to_near_answer_and_begin_again() -> None:
+    shown = [hint("attention") for _ in range(4)]
+    assert [text.split(":")[0] for text in shown[:3]] == [f"attention, hint {n} of 3" for n in (1, 2, 3)]
+    assert shown[3] == shown[0]
+    assert len(set(shown[:3])) == 3
+    with pytest.raises(ValueError, match="no exercise"):
+        hint("nothing")
+
+
+@pytest.mark.parametrize("name", exercises())
+def test_every_exercise_has_three_different_hints(name: str) -> None:
+    hints = autograder.exercises.find(name).hints
+    assert len(set(hints)) == 3
+    assert all(len(text) > 20 for text in hints)

@@ -1,0 +1,59 @@
+"""Questions with a letter or a number for an answer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from autograder import check
+from autograder.exercises import Choice, Number, in_assignment
+
+LESSON = (Path(__file__).parents[2] / "course/lessons/basic_attention.md").read_text(encoding="utf-8")
+QUESTIONS = [one for one in in_assignment("basic_attention") if isinstance(one, (Choice, Number))]
+CHOICES = [one for one in QUESTIONS if isinstance(one, Choice)]
+NUMBERS = [one for one in QUESTIONS if isinstance(one, Number)]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda one: one.name)
+def test_each_wrong_letter_gets_its_own_explanation(choice: Choice) -> None:
+    said = set()
+    for letter in choice.explanations:
+        report = check(choice.name, letter)
+        assert report.passed == (letter == choice.answer)
+        said.add(report.findings[0].question if report.findings else report.verdicts[0].message)
+    assert len(said) == len(choice.explanations) >= 4
+    assert check(choice.name, f" ({choice.answer.upper()}) ").passed
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda one: one.name)
+def test_the_lesson_offers_just_the_letters_that_are_explained(choice: Choice) -> None:
+    before = LESSON.split(f"import {choice.name}\n")[0]
+    options = re.findall(r"^- \*\*([a-z])\*\*", before[before.rindex("- **a**") :], re.MULTILINE)
+    assert options == sorted(choice.explanations)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)
+@pytest.mark.parametrize("kind", [float, np.float64, torch.tensor])
+def test_a_right_number_of_any_kind_passes_and_each_slip_is_named(number: Number, kind: type) -> None:
+    assert check(number.name, kind(number.answer)).passed
+    assert not check(number.name, kind(number.answer * (1 + 3 * number.tolerance + 1e-6))).passed
+    for slip in number.slips:
+        report = check(number.name, kind(slip.value))
+        assert not report.passed
+        assert report.mistakes == (slip.name,)
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)
+@pytest.mark.parametrize("answer", [True, "64", float("nan"), float("inf"), [64], torch.zeros(3), 1 + 2j])
+def test_what_is_no_number_is_no_answer(number: Number, answer: object) -> None:
+    report = check(number.name, answer)
+    assert not report.passed
+    assert "expected a finite number" in str(report)
+
+
+def test_the_right_letters_are_spread() -> None:
+    assert len({choice.answer for choice in CHOICES}) >= 3

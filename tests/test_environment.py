@@ -1,0 +1,44 @@
+"""environment.yml asks for what pyproject.toml asks for."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    tomllib = pytest.importorskip("tomli")
+
+ROOT = Path(__file__).parent.parent
+
+
+def requirements(lines: list[str]) -> dict[str, str]:
+    """Name and version range of each requirement."""
+    pairs = (re.match(r"([A-Za-z0-9_-]+)\s*(.*)", line.strip()) for line in lines)
+    return {pair[1].lower().replace("_", "-"): pair[2].replace(" ", "") for pair in pairs if pair}
+
+
+def test_conda_and_pip_install_the_same_ranges() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = requirements(project["dependencies"])
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [line for line in environment["dependencies"] if isinstance(line, str)]
+    given = requirements(conda)
+    assert given.pop("python") == project["requires-python"]
+    del given["pip"]
+    given["torch"] = given.pop("pytorch")
+    assert given == wanted
+    assert environment["name"] == project["name"]
+
+
+def test_every_dependency_says_why() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    block = text.split("dependencies = [", 1)[1].split("\n]", 1)[0]
+    lines = [line for line in block.splitlines() if line.strip().startswith('"')]
+    assert len(lines) >= 8
+    assert all("#" in line for line in lines), [line for line in lines if "#" not in line]
