@@ -17,7 +17,7 @@ Probe = Callable[[Trial], None]
 class Check:
     """One executable claim about a student's function.
 
-    points: marks. cases: labels of the recipes that it is tried on. needs: name of a check that must pass first;
+    points: marks. cases: labels of the recipes that it is tried on. needs: names of checks that must pass first;
     a property such as "keeps the dtype" is worth nothing while the result itself is wrong.
     """
 
@@ -26,4 +26,9 @@ class Check:
     points: float
     cases: tuple[str, ...]
     probe: Probe
-    needs: str | None = None
+    needs: str | tuple[str, ...] | None = None
+
+    @property
+    def prerequisites(self) -> tuple[str, ...]:
+        """The names in `needs`, none, one or several."""
+        return (self.needs,) if isinstance(self.needs, str) else self.needs or ()

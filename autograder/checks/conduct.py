@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
+from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
 
@@ -21,9 +22,9 @@ FUSED = frozenset({"scaled_dot_product_attention", "multi_head_attention_forward
 def _observe(trial: Trial) -> Any:
     try:
         return trial.subject.observe(trial.case, trial.inputs)
-    except Failure:
+    except (Failure, OutOfTime, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # a student's sys.exit is a student's mistake, too
         raise Failure(f"raised {type(error).__name__}: {str(error)[:300]}", errored=True) from error
 
 
@@ -46,14 +47,29 @@ def dtype_kept(outputs: tuple[str, ...]) -> Probe:
     """Results have the inputs' dtype and, in it, the precision that its rounding allows."""
 
     def probe(trial: Trial) -> None:
-        results = trial()
+        try:
+            results = trial()
+        except Failure as failure:
+            if "without overflow" not in failure.message:
+                raise
+            raise Failure(
+                f"{failure.message}. Is the mask value too large for {_short(trial.dtype)}? "
+                "torch.finfo(scores.dtype).min never is.",
+                mistake="mask value does not fit the dtype",
+                errored=True,
+            ) from failure
         for name in outputs:
             if results[name].dtype != trial.dtype:
                 raise Failure(
                     f"{name} is {_short(results[name].dtype)} for {_short(trial.dtype)} inputs; it must keep their dtype.",
                     mistake="does not keep the dtype",
                 )
-            trial.require(name, results[name], "is not as precise as its dtype")
+            trial.require(
+                name,
+                results[name],
+                "is less precise than its dtype (is a part computed in another dtype, or a small number added?)",
+                mistake="less precise than its dtype",
+            )
 
     return probe
 
@@ -63,17 +79,29 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def repeatable(outputs: tuple[str, ...]) -> Probe:
-    """Strides do not matter, and a second call gives the same result."""
+    """Strides do not matter; other inputs of the same shape get a result of their own, and the first ones theirs again."""
 
     def probe(trial: Trial) -> None:
         before = trial()
-        strided = {n: _strided(v) for n, v in trial.inputs.items() if isinstance(v, Tensor)}
-        after = trial.named(trial.run(trial.changed(**strided)))
-        again = trial()
+        tensors = {n: v for n, v in trial.inputs.items() if isinstance(v, Tensor)}
+        try:
+            after = trial.named(trial.run(trial.changed(**{n: _strided(v) for n, v in tensors.items()})))
+        except Failure as failure:
+            raise Failure(
+                f"with non-contiguous inputs it {failure.message}",
+                mistake="depends on the memory layout of its inputs",
+                errored=failure.errored,
+            ) from failure
+        others = {n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1) for n, v in tensors.items()}
+        other, again = trial(**others), trial()
         for name in outputs:
             trial.require(
                 name, after[name], "non-contiguous inputs give another result", expected=before[name],
                 mistake="depends on the memory layout of its inputs",
+            )
+            trial.require(
+                name, other[name], "after a first call, other inputs of the same shape give a wrong result",
+                mistake="keeps state between calls", **others,
             )
             trial.require(
                 name, again[name], "a second call on the same inputs gives another result", expected=before[name],

@@ -3,20 +3,84 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
+from autograder.checks.structure import attempt
 from autograder.checks.trial import Trial
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["dead_rows", "hidden_keys_do_nothing"]
+__all__ = ["dead_rows", "hidden_keys_do_nothing", "mask_selects"]
 
 LOW = 1e7
 """Allowed scores are pushed down to minus this. Mask values of -1e4 or float16's lowest lose against it; -1e9, which
 is common and beats every score that float32 inputs of sane size can make, does not."""
+
+
+def mask_selects(queries: str, keys: tuple[str, ...], output: str = "output") -> Probe:
+    """The output with a mask, also with is_causal, is the formula's.
+
+    queries, keys: inputs that hold them. If the output differs from the formula without a mask, too, it is enough that
+    each query gets what it gets when the keys that it may not see are taken away: whoever has mistaken the scores may
+    still have masked them rightly.
+    """
+
+    def probe(trial: Trial) -> None:
+        result = _with_mask(trial)[output]
+        if trial.compare(output, result).close:
+            return
+        plain = _without_masks(trial)
+        _require_selected(trial, result, queries, keys, output)
+        if trial.compare(output, trial(**plain)[output], **plain).close:
+            trial.require(output, result, "with its mask it differs from the formula")
+
+    return probe
+
+
+def _without_masks(trial: Trial) -> dict[str, Any]:
+    return {"attn_mask": None} | ({"is_causal": False} if "is_causal" in trial.inputs else {})
+
+
+def _with_mask(trial: Trial) -> dict[str, Tensor]:
+    """The results. Raises: Failure that tells whether the mask's shape is what the code cannot take."""
+    results = attempt(trial)
+    if not isinstance(results, Failure):
+        return results
+    shape = next(iter(trial.expect().values())).value.shape[:-1]
+    full = allowed_keys((*shape, trial.inputs["attn_mask"].shape[-1]), trial.inputs["attn_mask"], False)
+    if not isinstance(attempt(trial, attn_mask=full), Failure):
+        raise Failure(
+            f"an attn_mask of shape {tuple(trial.inputs['attn_mask'].shape)} must broadcast to {tuple(full.shape)}: "
+            f"{results.message}",
+            mistake="mask is not broadcast", errored=results.errored,
+        )
+    raise results
+
+
+def _require_selected(trial: Trial, result: Tensor, queries: str, keys: tuple[str, ...], output: str) -> None:
+    """Raises: Failure unless every query of one batch element sees just the keys that it may see."""
+    lead = trial.inputs[queries].shape[:-2]
+    place = tuple(trial.draw.integer(0, size - 1) for size in lead)
+    shape = (*trial.inputs[queries].shape[:-1], trial.inputs[keys[0]].shape[-2])
+    allowed = allowed_keys(shape, trial.inputs["attn_mask"], bool(trial.inputs.get("is_causal", False)))[place]
+    for i, row in enumerate(allowed):
+        # Dead rows have a check of their own. A query that is a key, too, can stay only where it may see itself.
+        if not bool(row.any()) or (queries in keys and not bool(row[i])):
+            continue
+        seen = {name: trial.inputs[name][place][row] for name in keys}
+        own = int(row[:i].sum()) if queries in keys else 0
+        alone = {queries: trial.inputs[queries][place][i : i + 1], **seen, **_without_masks(trial)}
+        expected = trial(**alone)[output]
+        actual = expected.clone()
+        actual[own] = result[place][i]
+        trial.require(
+            output, actual, f"with its mask, query {i} gets another output than with the forbidden keys taken away",
+            expected=expected, **alone,
+        )
 
 
 def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> Probe:
@@ -104,7 +168,6 @@ def dead_rows(through: tuple[str, ...], output: str = "output", weights: str = "
 
 
 def _require_zero(trial: Trial, results: dict[str, Tensor], dead: Tensor, output: str, weights: str) -> None:
-    expected = trial.expect()[output].value
     for name in (weights, output):
         rows = results[name].detach().masked_fill(~dead, 0.0)
         if not bool(torch.isfinite(rows).all()):
@@ -120,8 +183,8 @@ def _require_zero(trial: Trial, results: dict[str, Tensor], dead: Tensor, output
                 mistake="a row that allows no key is not zero",
             )
     trial.require(
-        output, torch.where(dead, results[output].detach().to(torch.float64), expected),
-        "a row that allows no key has another output than zero weights make", expected=expected,
+        output, torch.where(dead, results[output].detach().to(torch.float64), trial.expect()[output].value),
+        "a row that allows no key has another output than zero weights make",
         mistake="a row that allows no key is not zero",
     )
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
-from autograder.checks.dependence import require_dependence
 from autograder.checks.failure import Failure
+from autograder.checks.structure import responds
 from autograder.checks.trial import Trial
 from autograder.oracle.tolerance import unit_roundoff
 
@@ -23,11 +23,14 @@ def _axis(trial: Trial) -> int:
     return int(trial.inputs.get("dim", -1))
 
 
-def require_sums(trial: Trial, weights: Tensor, axis: int, alive: Tensor | None = None) -> None:
+def require_sums(
+    trial: Trial, weights: Tensor, axis: int, alive: Tensor | None = None, growth: float | None = None
+) -> None:
     """Raises: Failure unless the weights lie in [0, 1] and sum to 1 along `axis` in every row that is alive.
 
     The sum of n weights, each rounded to the dtype, may be off by 4 (n + T) u: one rounding a weight, and T, the
-    growth of the exponential, where the normaliser is subtracted inside it (exp(s - logsumexp)).
+    growth of the exponential (that of the trial's own scores, if not given), where the normaliser is subtracted
+    inside it (exp(s - logsumexp)).
     """
     exact = weights.detach().to("cpu", torch.float64)
     if not bool(torch.isfinite(exact).all()):
@@ -38,7 +41,8 @@ def require_sums(trial: Trial, weights: Tensor, axis: int, alive: Tensor | None 
             mistake="weights outside [0, 1]",
         )
     sums = exact.sum(axis)
-    growth = max(quantity.growth for quantity in trial.expect().values())
+    if growth is None:
+        growth = max(quantity.growth for quantity in trial.expect().values())
     allowed = 4 * (exact.shape[axis] + growth) * unit_roundoff(trial.dtype)
     gap = (sums - 1).abs() if alive is None else torch.where(alive, (sums - 1).abs(), 0.0)
     if float(gap.max()) > allowed:
@@ -60,6 +64,12 @@ def probabilities(name: str = "weights") -> Probe:
         for start, size in ((0, cut), (cut, length - cut)):
             part = {"scores": trial.inputs["scores"].narrow(axis, start, size)}
             share = weights.narrow(axis, start, size).double()
+            if bool((share.sum(axis) == 0).any()):
+                raise Failure(
+                    f"scores {start} to {start + size - 1} of {length} get no weight at all, though they are not low. "
+                    "Does every score take part?",
+                    mistake="goes wrong in long rows",
+                )
             trial.require(
                 name,
                 trial(**part)[name],
@@ -75,29 +85,36 @@ def probabilities(name: str = "weights") -> Probe:
 def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: str = "weights") -> Probe:
     """Adding a constant to all scores of a row changes nothing, another constant for each row, however large.
 
-    The scores are multiples of 1/64 below 16 and the constants whole, so that no score is rounded in the sum. Then the
-    scores of each row lie up to 1000 apart: the largest must be what is subtracted, not the mean or the smallest.
+    The scores are multiples of 1/64 below 16 and the constants whole, so that no score is rounded in the sum. A right
+    solution may still round log-sum-exp, which is as large as the constant, and exp makes that a relative error: hence
+    8 u times the largest score. Then the scores of each row lie up to 1000 apart: it is the largest that must be
+    subtracted, not the mean or the smallest.
     """
 
     def probe(trial: Trial) -> None:
-        require_dependence(trial, name)
+        responds({inputs: (name,)})(trial)
         axis = _axis(trial)
         coarse = (trial.inputs[inputs] * 64).round() / 64
         shape = list(coarse.shape)
         shape[axis] = 1
-        shift = (trial.draw.normal(*shape, dtype=torch.float64) * offset).round().to(coarse.dtype)
-        before, after = trial(**{inputs: coarse})[name], trial(**{inputs: coarse + shift})[name]
-        trial.require(
-            name,
-            after,
-            "adding a constant to all scores of a row changed its weights",
-            expected=before,
-            mistake="overflows or underflows for large scores",
-            **{inputs: coarse},
-        )
-        require_sums(trial, after, axis)
+        shifted = coarse + (trial.draw.normal(*shape, dtype=torch.float64) * offset).round().to(coarse.dtype)
         spread = coarse * (offset / (coarse.amax(axis, keepdim=True) - coarse.amin(axis, keepdim=True)))
-        if not bool(torch.isfinite(trial(**{inputs: spread})[name]).all()):
+        before, after, apart = (trial(**{inputs: s})[name].detach().double() for s in (coarse, shifted, spread))
+        if not bool(torch.isfinite(after).all()) or bool((after.sum(axis) == 0).any()):
+            raise Failure(
+                f"scores of about {offset:g} give nan, inf or zero. Is the row's maximum subtracted before exp?",
+                mistake="overflows or underflows for large scores",
+            )
+        slack = 8 * unit_roundoff(trial.dtype) * float(shifted.abs().max())
+        change = (after - before).abs() / before.abs().amax(axis, keepdim=True)
+        if not float(change.max()) <= slack:
+            raise Failure(
+                f"adding a constant to all scores of a row changed its weights by up to {float(change.max()):.3g} times "
+                f"the largest of them (rounding allows {slack:.1g}). Do only differences between scores matter?",
+                mistake="a constant added to the scores changes the weights",
+            )
+        require_sums(trial, after, axis, growth=float(shifted.abs().max()))
+        if not bool(torch.isfinite(apart).all()):
             raise Failure(
                 f"scores of one row that lie {offset:g} apart give nan or inf. "
                 "Is it the largest score of the row that is subtracted before exp?",
@@ -113,8 +130,10 @@ def hidden_scores_do_nothing(scores: str = "scores", mask: str = "attn_mask", na
     def probe(trial: Trial) -> None:
         given = trial.inputs[scores]
         allowed = trial.inputs[mask].broadcast_to(given.shape)
-        before = require_dependence(trial, name)
+        responds({scores: (name,)})(trial)
+        before = trial()[name]
         _require_hidden(before, allowed)
+        require_sums(trial, before, -1, allowed.any(-1))
         trial.require(
             name,
             trial(**{scores: torch.where(allowed, given, given + 1e30)})[name],
@@ -122,7 +141,8 @@ def hidden_scores_do_nothing(scores: str = "scores", mask: str = "attn_mask", na
             expected=before,
             mistake="forbidden scores leak into the others",
         )
-        # Deeply negative allowed scores: a mask value that is merely low would win over them.
+        # Deeply negative allowed scores: a mask value that is merely low would win over them. Scores of this size are
+        # whole numbers in float32, so log-sum-exp may be off by 1/2 and the sum of the weights by a factor of 1.65.
         low = trial(**{scores: torch.where(allowed, given - LOW, given)})[name].detach().double()
         left = low.masked_fill(~allowed, 0.0).sum(-1)[allowed.any(-1)]
         if not bool(torch.isfinite(low).all()) or float(left.min()) < 0.5:
@@ -154,7 +174,8 @@ def dead_rows_are_zero(
     def probe(trial: Trial) -> None:
         leaves = {name: trial.inputs[name].clone().requires_grad_() for name in through}
         # Clones: a solution that writes into its inputs has a check of its own.
-        results = trial.named(trial.run(trial.changed(**{name: leaf.clone() for name, leaf in leaves.items()})))
+        given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.changed(**leaves).items()}
+        results = trial.named(trial.run(given))
         shape = results[outputs[-1]].shape
         dead = ~trial.inputs[mask].broadcast_to(shape).any(-1)
         for name in outputs:

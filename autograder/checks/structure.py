@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
@@ -25,14 +26,16 @@ def attempt(trial: Trial, **changes: Any) -> Results | Failure:
 
 
 def responds(effects: Mapping[str, tuple[str, ...]], mixing: str | None = None) -> Probe:
-    """Each named input changes the results that it should, in whichever number of leading axes the code takes.
+    """Each named input changes the results that it should, and nothing else does.
 
+    Tried in whichever number of leading axes the code takes.
     effects: input -> results that must change with it. mixing: an input of which one position must change the first
     result at other positions. Any serious attempt does this; a constant, an average or a copy does not.
     """
 
     def probe(trial: Trial) -> None:
         start, before = _first_that_runs(trial)
+        _require_the_same(before, trial(**start))
         for name, results in effects.items():
             other = trial.draw.normal(*start[name].shape, dtype=start[name].dtype)
             after = trial(**{**start, name: other})
@@ -46,6 +49,20 @@ def responds(effects: Mapping[str, tuple[str, ...]], mixing: str | None = None) 
             _require_change(*others, f"replacing {mixing} at one position", f"{result} at any other", mixing)
 
     return probe
+
+
+def _require_the_same(before: Results, again: Results) -> None:
+    for name in before:
+        if not bool(torch.isfinite(before[name]).all()):
+            raise Failure(
+                f"{name} holds nan or inf for ordinary inputs. Is there a division by zero, or a row of nothing but -inf?",
+                mistake="nan or inf for ordinary inputs",
+            )
+        if not torch.allclose(before[name], again[name], rtol=1e-3, atol=1e-3):  # far above any rounding
+            raise Failure(
+                f"two calls on the same inputs give different {name}. Is something random in it, such as dropout?",
+                mistake="another result at every call",
+            )
 
 
 def _require_change(before: Tensor, after: Tensor, change: str, result: str, name: str) -> None:
@@ -114,12 +131,10 @@ def agrees_with_slices(inputs: Mapping[str, int], outputs: tuple[str, ...]) -> P
         place = tuple(trial.draw.integer(0, size - 1) for size in lead)
         single = {name: value[place] for name, value in batched.items()}
         deeper = {name: value.unsqueeze(0) for name, value in batched.items()}
-        runs = {
-            len(lead): attempt(trial),
-            0: attempt(trial, **single),
-            len(lead) + 1: attempt(trial, **deeper),
-        }
-        whole, alone, nested = _all_of(runs)
+        fewer = [{name: value[place[:cut]] for name, value in batched.items()} for cut in range(len(lead) + 1)]
+        runs = {len(lead) - cut: attempt(trial, **changes) for cut, changes in enumerate(fewer)}
+        results = _all_of(runs | {len(lead) + 1: attempt(trial, **deeper)})
+        whole, alone, nested = (results[axes] for axes in (len(lead), 0, len(lead) + 1))
         for name in outputs:
             trial.require(
                 name, alone[name], f"element {list(place)} of the batch, given alone, gives another result",
@@ -133,12 +148,12 @@ def agrees_with_slices(inputs: Mapping[str, int], outputs: tuple[str, ...]) -> P
     return probe
 
 
-def _all_of(runs: Mapping[int, Results | Failure]) -> list[Results]:
+def _all_of(runs: Mapping[int, Results | Failure]) -> Mapping[int, Results]:
     """The results by number of leading axes. Raises: Failure, about that number if some of them work."""
     good = {axes: run for axes, run in runs.items() if not isinstance(run, Failure)}
     bad = {axes: run for axes, run in runs.items() if isinstance(run, Failure)}
     if not bad:
-        return list(good.values())
+        return good
     axes, failure = next(iter(bad.items()))
     if not good:
         raise failure

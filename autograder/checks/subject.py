@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from autograder.case import Case, Draw
+from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
 from autograder.observation import Observation, observe
 
@@ -144,13 +145,28 @@ class ModuleSubject:
         return torch.func.functional_call(module, dict(state), tuple(args), kwargs)
 
     def trainable(self, case: Case) -> dict[str, Tensor]:
-        """Fresh float leaves for all the parameters that the module itself registers, by its own names."""
+        """Fresh float leaves for all the parameters that the module would train, by its own names."""
         module, _ = self._built(case)
         draw = Draw(case.number + 3)
         dtype = next((v.dtype for v in case.inputs.values() if isinstance(v, Tensor)), torch.float32)
         return {
-            name: draw.normal(*held.shape, dtype=dtype).requires_grad_() for name, held in module.named_parameters()
+            name: draw.normal(*held.shape, dtype=dtype).requires_grad_()
+            for name, held in module.named_parameters()
+            if held.requires_grad
         }
+
+    def untrained(self, case: Case) -> tuple[str, ...]:
+        """Canonical names of the weights that the module would not train: buffers, and parameters that are frozen."""
+        module, places = self._built(case)
+        held = dict(module.named_parameters(remove_duplicate=False))
+        return tuple(n for n, (raw, _) in places.items() if raw not in held or not held[raw].requires_grad)
+
+    def surplus(self, case: Case) -> tuple[str, ...]:
+        """The module's own names of the parameters that it would train, but the formula does not have."""
+        module, places = self._built(case)
+        held = dict(module.named_parameters(remove_duplicate=False))
+        known = {id(held[raw]) for raw, _ in places.values() if raw in held}
+        return tuple(n for n, p in module.named_parameters() if p.requires_grad and id(p) not in known)
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
         """What the module's forward does on `inputs`."""
@@ -163,7 +179,7 @@ class ModuleSubject:
 
     def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:
         if case.number not in self.modules:
-            module = self.module_class(*case.init.values())
+            module = self._made(case)
             if not hasattr(module, "state_dict") or not callable(module):
                 raise Failure(
                     f"the class must be an nn.Module; calling it made a {type(module).__name__}. "
@@ -172,6 +188,19 @@ class ModuleSubject:
                 )
             self.modules[case.number] = (module, self._places(dict(module.state_dict()), case))
         return self.modules[case.number]
+
+    def _made(self, case: Case) -> Any:
+        try:
+            return self.module_class(*case.init.values())
+        except (Failure, OutOfTime, KeyboardInterrupt):
+            raise
+        except NotImplementedError as error:
+            raise Failure("is not written yet: it raises NotImplementedError.", errored=True) from error
+        except BaseException as error:  # a student's sys.exit is a student's mistake, too
+            widths = ", ".join(f"{name}={value}" for name, value in case.init.items())
+            raise Failure(
+                f"making the module with {widths} raised {type(error).__name__}: {str(error)[:300]}", errored=True
+            ) from error
 
     def _places(self, state: dict[str, Tensor], case: Case) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
         """Where each canonical weight lies in the module's state: its raw name, and how to turn it round."""

@@ -2,27 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
 from autograder.checks.check import Probe
+from autograder.checks.failure import Failure
 from autograder.checks.softmax import require_sums
 from autograder.checks.trial import Trial
-from autograder.oracle.attention import allowed_keys
 
 __all__ = ["weights_agree"]
 
+Average = Callable[[Tensor, Mapping[str, Any]], Tensor]
+"""Weights and inputs -> output."""
 
-def weights_agree(name: str = "weights", output: str = "output") -> Probe:
-    """The weights lie in [0, 1], sum to 1 in every row that may see a key, and equal the formula's."""
+
+def weights_agree(name: str = "weights", output: str = "output", made: Average | None = None) -> Probe:
+    """The weights are those of the formula: in [0, 1], summing to 1 in every row, positive. For cases without a mask.
+
+    made: how the output comes from the weights and the inputs. With it, weights that do not equal the formula's will
+    do if the output does not either, and is made of them: whoever has mistaken the scores has still handed out the
+    right thing.
+    """
 
     def probe(trial: Trial) -> None:
         results = trial()
         weights = results[name]
-        mask, is_causal = trial.inputs.get("attn_mask"), bool(trial.inputs.get("is_causal", False))
-        require_sums(trial, weights, -1, allowed_keys(weights.shape, mask, is_causal).any(-1))
-        # Where the output is right, its weights were right, too, and others have been handed out.
-        apart = trial.compare(output, results[output]).close
-        trial.require(
-            name, weights, "differ from the formula",
-            mistake="returned weights are not those that made the output" if apart else None,
-        )
+        right = {n: trial.compare(n, results[n]).close for n in (name, output)}
+        if right[name]:
+            require_sums(trial, weights, -1)
+            return
+        if right[output]:
+            trial.require(
+                name, weights, "differ from the formula, although the output does not",
+                mistake="returned weights are not those that made the output",
+            )
+        require_sums(trial, weights, -1)
+        # Where the formula's weight is no tiny one, not even scores on a wrong scale make it underflow to zero.
+        missed = (weights == 0) & (trial.expect()[name].value > 1e-3)
+        if bool(missed.any()):
+            row, column = (int(place) for place in missed.nonzero()[0][-2:])
+            raise Failure(
+                f"query {row} gives key {column} a weight of exactly 0; softmax gives every key some.",
+                mistake="keys that may be seen get no weight",
+            )
+        if made is None:
+            trial.require(name, weights, "differ from the formula")
+        else:
+            trial.require(
+                output, results[output], "the output is not what the returned weights make of the values",
+                expected=made(weights, trial.inputs), mistake="returned weights are not those that made the output",
+            )
 
     return probe

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 __all__ = ["main"]
 
 USER_ERROR = 2
+INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,18 +19,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(args=arguments, prog_name="attn", standalone_mode=False)
     except (KeyboardInterrupt, EOFError):
-        sys.stderr.write("attn: interrupted\n")
-        code = 130
+        code = INTERRUPTED
     except OSError as error:
         sys.stderr.write(f"attn: {error.filename or 'a file'}: {error.strerror or error}\n")
         code = USER_ERROR
     except Exception as error:
-        if hasattr(error, "format_message"):  # the command itself was misspelt
-            message = f"{error.format_message()} Try: attn --help"
+        if type(error).__name__ == "Abort":  # typer's word for an interrupt
+            code = INTERRUPTED
+        elif hasattr(error, "format_message"):  # the command itself was misspelt
+            sys.stderr.write(f"attn: {error.format_message()} Try: attn --help\n")
+            code = USER_ERROR
         elif getattr(error, "for_the_user", False):
-            message = str(error)
+            sys.stderr.write(f"attn: {error}\n")
+            code = USER_ERROR
         else:
             raise
-        sys.stderr.write(f"attn: {message}\n")
-        code = USER_ERROR
+    if code == INTERRUPTED:
+        sys.stderr.write("attn: interrupted\n")
     sys.exit(code if isinstance(code, int) else 0)

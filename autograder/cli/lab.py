@@ -1,6 +1,7 @@
 """`attn lab`: JupyterLab on a working copy, never on the committed release."""
 
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from autograder.cli.errors import UserError, require_torch
 
 
 def run_lab(folder: Path, no_browser: bool, port: int, copy_only: bool, root: Path | None) -> int:
-    """Copy what is missing in `folder`, then start JupyterLab there; its exit code."""
+    """Copy what is missing in `folder`, then become JupyterLab there."""
     require_torch()
     from autograder.weave import find_course
 
@@ -30,7 +31,14 @@ def run_lab(folder: Path, no_browser: bool, port: int, copy_only: bool, root: Pa
         f"--port={port}",
     ]
     command.append(f"--LabApp.default_url=/lab/tree/{notebooks[0].as_posix()}")
-    return subprocess.call([*command, "--no-browser"] if no_browser else command)
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container one is root, and JupyterLab would refuse to start
+    if no_browser:
+        command.append("--no-browser")
+    if sys.platform == "win32":
+        return subprocess.call(command)
+    sys.stdout.flush()
+    os.execv(sys.executable, command)  # this process becomes JupyterLab: a signal to it stops JupyterLab
 
 
 def working_copy(release: Path, folder: Path) -> list[Path]:

@@ -37,7 +37,11 @@ def score(graded: "Graded") -> str:
 
 def mistakes(graded: "Graded") -> str:
     """The likeliest mistake of each exercise; grades.csv and the feedback have them all."""
-    return "\n".join(f"{row.exercise}: {row.mistakes[0]}" for row in graded.rows if row.mistakes)
+    found: dict[str, list[str]] = {}
+    for row in graded.rows:
+        if row.mistakes:
+            found.setdefault(row.mistakes[0], []).append(row.exercise)
+    return "\n".join(f"{mistake}: {_names(exercises)}" for mistake, exercises in found.items())
 
 
 def status(graded: "Graded") -> str:

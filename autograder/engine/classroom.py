@@ -1,90 +1,172 @@
-"""Grade a class: run every submission, write one gradebook, pages and rows."""
+"""Grade a class: judges run the submissions, and this process alone writes gradebook, pages and rows."""
 
-import os
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nbgrader.coursedir import CourseDirectory
+import nbformat
+from nbformat import NotebookNode
+from nbgrader.api import MissingEntry
 from traitlets.config import Config
 
-from autograder.engine.converters import save
-from autograder.engine.kernel import stop_all
-from autograder.engine.outcome import Outcome, run_submission
+from autograder.engine.judge import is_grade_cell
+from autograder.engine.ledger import Ledger
+from autograder.engine.nursery import Limit
+from autograder.engine.outcome import Outcome, prepare
+from autograder.engine.pages import page
+from autograder.engine.pool import Result, Task, default_workers, run_all
 from autograder.engine.results import Row, rows_of, write_csv
+from autograder.engine.rubric import with_rubrics
+from autograder.engine.settle import settle
+from autograder.engine.store import Store, Stored, digest, write_whole
 from autograder.engine.submissions import Submission, find_submissions
 
+__all__ = ["Graded", "Plan", "grade_class"]
+
 DATABASE = "gradebook.db"
+UNSAFE = "Graded without a sandbox: this submission could read and write whatever its grader can."
+
+Runner = Callable[[list[Task]], Iterator[Result]]
 
 
 @dataclass(frozen=True)
 class Graded:
-    """One submission's rows, and its feedback page if nbgrader wrote one."""
+    """One submission's rows, its feedback page, and what befell it as a whole ("" if nothing)."""
 
     submission: Submission
     rows: tuple[Row, ...]
     page: Path | None
     problem: str = ""
+    fresh: bool = True
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a class is to be graded. workers None: one for each core. jail False: without isolation, and said so."""
+
+    limit: Limit = Limit()
+    workers: int | None = None
+    jail: bool = True
+
+    def run(self, tasks: list[Task]) -> Iterator[Result]:
+        """Results of the tasks, in whatever order, from judges on this machine."""
+        return run_all(tasks, self.workers or default_workers(), self.jail)
 
 
 def grade_class(
     root: Path,
     notebooks: Mapping[str, str],
     config: Config,
-    timeout: int = 30,
-    kernels: int | None = None,
+    plan: Plan | None = None,
     on_graded: Callable[[Graded, int, int], None] | None = None,
+    run: Runner | None = None,
 ) -> list[Graded]:
     """Grade `root`/submitted and write gradebook.db, autograded/, feedback/ and grades.csv beside it.
 
-    `root` must already hold source/ and release/, registered in its gradebook; `notebooks` maps assignments
-    to notebook names. Several kernels run at once, and this thread alone writes the gradebook. `on_graded`
-    hears of each submission as it is done: its result, how many are done, and how many there are.
+    `root` must already hold source/ and release/, registered in its gradebook; `notebooks` maps assignments to
+    notebook names. What has been graded before and has not changed is not graded again. `on_graded` hears of each
+    submission as it is done: its result, how many are done, and how many there are. `run` takes the place of
+    `plan.run`, to grade somewhere else.
     """
+    plan = plan or Plan()
     submissions = find_submissions(root, notebooks)
-    config.Execute.timeout = timeout
     course_id = str(config.CourseDirectory.course_id)
-    config.pop("CourseDirectory", None)  # here the folder is `root`
-    directory = CourseDirectory(root=str(root), db_url=f"sqlite:///{root / DATABASE}", course_id=course_id)
+    url = str(config.CourseDirectory.get("db_url", "") or f"sqlite:///{root / DATABASE}")
+    ledger = Ledger(url, course_id, config)
+    desk = _Desk(root, Store(root), ledger, plan)
     done: list[Graded] = []
-    for outcome in _run_all(submissions, root, timeout, kernels or default_kernels()):
-        refused = save(outcome, directory, config)
-        done.append(_graded(outcome, refused, directory, root))
-        if on_graded:
-            on_graded(done[-1], len(done), len(submissions))
+    try:
+        for graded in desk.grade(submissions, run or plan.run):
+            done.append(graded)
+            if on_graded:
+                on_graded(graded, len(done), len(submissions))
+    finally:
+        ledger.close()
     order = {submission: index for index, submission in enumerate(submissions)}
     done.sort(key=lambda graded: order[graded.submission])
     write_csv((row for graded in done for row in graded.rows), root / "grades.csv")
     return done
 
 
-def default_kernels() -> int:
-    """One kernel per core, at most eight: each holds its own copy of PyTorch."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores))
+class _Desk:
+    """Where results are entered, one after the other."""
 
+    def __init__(self, root: Path, store: Store, ledger: Ledger, plan: Plan):
+        self.root, self.store, self.ledger, self.plan = root, store, ledger, plan
+        self.teachers: dict[str, tuple[str, NotebookNode]] = {}
 
-def _run_all(submissions: list[Submission], root: Path, timeout: int, kernels: int) -> Iterator[Outcome]:
-    """Outcomes as they come. An interrupt drops what has not begun and kills what has."""
-    pool = ThreadPoolExecutor(kernels, thread_name_prefix="attn-kernel")
-    try:
-        waiting: list[Future[Outcome]] = [
-            pool.submit(run_submission, one, root / "release" / one.assignment / one.path.name, timeout)
-            for one in submissions
-        ]
-        for future in as_completed(waiting):
-            yield future.result()
-    except BaseException:
-        pool.shutdown(wait=False, cancel_futures=True)
-        stop_all()
-        raise
-    finally:
-        pool.shutdown(wait=True)
+    def grade(self, submissions: list[Submission], run: Runner) -> Iterator[Graded]:
+        """Enter what is known, then what the judges find."""
+        tasks: list[Task] = []
+        waiting: dict[int, tuple[Outcome, str]] = {}
+        for number, submission in enumerate(submissions):
+            released, teacher = self._teacher(submission)
+            outcome = prepare(submission, teacher)
+            text = nbformat.writes(outcome.notebook)
+            key = digest(released, text, repr(self.plan.limit), str(self.plan.jail))
+            stored = self.store.find(submission.student, submission.assignment, key)
+            if stored is not None:
+                known = replace(outcome, notebook=nbformat.reads(stored.notebook, 4), problem=stored.problem, seed=stored.seed)
+                yield self._enter(known, key, fresh=False)
+            elif not outcome.ran:
+                yield self._finish(outcome, key)
+            else:
+                seed = self.store.seed_for(submission.student, submission.assignment, key)
+                tasks.append(Task(number, text, self.plan.limit, seed, "" if self.plan.jail else UNSAFE))
+                waiting[number] = outcome, key
+        for result in run(tasks):
+            outcome, key = waiting.pop(result.key)
+            notebook = nbformat.reads(result.notebook, 4)
+            yield self._finish(
+                replace(outcome, notebook=notebook, problem=result.problem, seed=result.seed, failure=result.failure), key
+            )
 
+    def _teacher(self, submission: Submission) -> tuple[str, NotebookNode]:
+        """The released notebook, as text and parsed, read once for each assignment."""
+        if submission.assignment not in self.teachers:
+            text = (self.root / "release" / submission.assignment / submission.path.name).read_text(encoding="utf-8")
+            self.teachers[submission.assignment] = text, nbformat.reads(text, 4)
+        return self.teachers[submission.assignment]
 
-def _graded(outcome: Outcome, refused: str, directory: CourseDirectory, root: Path) -> Graded:
-    submission = outcome.submission
-    rows = tuple(rows_of(outcome, directory.db_url, directory.course_id, refused))
-    page = root / "feedback" / submission.student / submission.assignment / f"{submission.path.stem}.html"
-    return Graded(submission, rows, page if page.is_file() else None, outcome.problem or refused)
+    def _finish(self, outcome: Outcome, key: str) -> Graded:
+        """File a fresh result, and enter it. What broke in the grader is told, and neither filed nor entered."""
+        if outcome.failure:
+            rows = tuple(rows_of(outcome, None))
+            return Graded(outcome.submission, rows, None, f"not graded: {outcome.failure}")
+        for cell in outcome.notebook.cells:
+            if is_grade_cell(cell):
+                settle(cell)
+        submission = outcome.submission
+        text = nbformat.writes(outcome.notebook)
+        self.store.keep(submission.student, submission.assignment, Stored(key, text, outcome.seed, outcome.problem, outcome.ran))
+        return self._enter(outcome, key, fresh=True)
+
+    def _enter(self, outcome: Outcome, key: str, fresh: bool) -> Graded:
+        """Enter a result where the gradebook does not hold it yet; write its copy and its page."""
+        one = outcome.submission
+        if self.store.entered(one.student, one.assignment) != key or not self._in_gradebook(one):
+            self.ledger.enter(one.student, one.assignment, one.path.stem, outcome.notebook, one.path.parent)
+            self._write_copy(outcome)
+            self.store.enter(one.student, one.assignment, key)
+        entry = self.ledger.read(one.student, one.assignment, one.path.stem)
+        notices = [outcome.problem] if outcome.problem else []
+        text = page(one.assignment, one.student, outcome.notebook, entry, outcome.seed, notices)
+        path = self.root / "feedback" / one.student / one.assignment / f"{one.path.stem}.html"
+        write_whole(path, text)
+        return Graded(one, tuple(rows_of(outcome, entry)), path, outcome.problem, fresh)
+
+    def _in_gradebook(self, one: Submission) -> bool:
+        try:
+            self.ledger.read(one.student, one.assignment, one.path.stem)
+        except MissingEntry:
+            return False
+        return True
+
+    def _write_copy(self, outcome: Outcome) -> None:
+        """The autograded copy that the formgrader shows, with the rubrics for the person who grades."""
+        one = outcome.submission
+        source = self.root / "source" / one.assignment / one.path.name
+        shown = with_rubrics(outcome.notebook, nbformat.read(source, 4)) if source.is_file() else outcome.notebook
+        write_whole(self.root / "autograded" / one.student / one.assignment / one.path.name, nbformat.writes(shown))

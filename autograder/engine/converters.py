@@ -5,6 +5,7 @@ they are given, one submission at a time; everything else (gradebook, late penal
 nbgrader's.
 """
 
+import warnings
 from typing import Any
 
 from nbgrader.converters import Autograde, GenerateFeedback, NbGraderException
@@ -61,7 +62,8 @@ class PageFor(GenerateFeedback):  # type: ignore[misc]
 def save(outcome: Outcome, directory: CourseDirectory, config: Config) -> str:
     """Write the outcome to the gradebook, to autograded/ and to feedback/; "" or why nbgrader would not."""
     directory.assignment_id = outcome.submission.assignment
-    with collected() as log:
+    with collected() as log, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nbgrader's database layer warns about its own habits
         try:
             GradeOutcome(outcome, coursedir=directory, config=config, log=log.logger).start()
             PageFor(outcome.submission, coursedir=directory, config=config, log=log.logger).start()

@@ -6,13 +6,13 @@ import ast
 import builtins
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
-from autograder.engine.cellnames import Lending
+from autograder.engine.demonstrations import SKIP
 from autograder.engine.nursery import Limit, Nursery, Stopped, Worker
 from autograder.engine.proxies import resolve
 from autograder.grading import MIME_TYPE, showing
@@ -31,29 +31,21 @@ class Judgement:
     problem: str = ""
 
 
-def judge(
-    notebook: NotebookNode, nursery: Nursery, limit: Limit, seed: int | None = None, lent: frozenset[str] = frozenset()
-) -> Judgement:
+def judge(notebook: NotebookNode, nursery: Nursery, limit: Limit, seed: int | None = None, note: str = "") -> Judgement:
     """Run `notebook` and write outputs into its cells.
 
-    notebook: as `rebuild` made it; its grade cells are the teacher's. seed: of a run to be replayed; None draws one.
-    lent: sources of the teacher's own cells, which run only where a student's cell uses a name that they define.
+    notebook: as `rebuild` made it, its grade cells the teacher's; cells tagged as idle demonstrations are passed over.
+    seed: of a run to be replayed; None draws one. note: a line that every report ends with.
     Raises: NurseryError if this machine cannot run a worker; nothing is written then.
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
     worker = nursery.worker(limit)
     problem = ""
-    lending = Lending(notebook, lent)
     try:
-        for index, cell in enumerate(notebook.cells):
-            if cell.cell_type != "code":
+        for cell in notebook.cells:
+            if cell.cell_type != "code" or SKIP in cell.metadata.get("tags", ()):
                 continue
-            if is_grade_cell(cell):
-                cell.outputs = _grade(cell, worker, seed)
-            elif cell.source not in lent:
-                for source in lending.needed_by(index):
-                    _run_quietly(worker, source)
-                cell.outputs = _student(cell, worker)
+            cell.outputs = _grade(cell, worker, seed, note) if is_grade_cell(cell) else _student(cell, worker)
             if worker.gone and not problem:
                 problem = f"{worker.gone}, in the cell that begins with: {_first_line(cell)}"
     finally:
@@ -69,13 +61,6 @@ def is_grade_cell(cell: NotebookNode) -> bool:
 
 def _first_line(cell: NotebookNode) -> str:
     return next((line.strip() for line in cell.source.split("\n") if line.strip()), "")[:60]
-
-
-def _run_quietly(worker: Worker, source: str) -> None:
-    try:
-        worker.ask("run", source=source, seconds=worker.limit.cell)
-    except Stopped:
-        return  # the student's cell that follows reports it
 
 
 def _student(cell: NotebookNode, worker: Worker) -> list[NotebookNode]:
@@ -116,12 +101,13 @@ def _error(name: str, message: str, traceback: str = "") -> NotebookNode:
     return new_output("error", ename=name, evalue=message, traceback=[traceback or f"{name}: {message}"])
 
 
-def _grade(cell: NotebookNode, worker: Worker, seed: int) -> list[NotebookNode]:
+def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> list[NotebookNode]:
     """Run a grade cell here, with the student's names as proxies: its report, and its last value as the points."""
     reports: list[Report] = []
+    notes = (note,) if note else ()
     names = _Names(worker)
     try:
-        with showing(reports.append, seed):
+        with showing(lambda report: reports.append(replace(report, notes=notes)), seed):
             value = _evaluate(cell.source, names)
     except Stopped as stopped:
         return [_error(STOPPED, str(stopped))]

@@ -1,5 +1,6 @@
 """Run a notebook in a kernel of its own, whatever the code in it does."""
 
+import logging
 import os
 import shutil
 import sys
@@ -45,6 +46,7 @@ def run(notebook: NotebookNode, timeout: int, data: Path) -> str | None:
             raise_on_iopub_timeout=True,
             shutdown_kernel="immediate",
             resources={"metadata": {"path": folder}},
+            log=logging.Logger("attn.kernel", logging.CRITICAL),
         )
         client.owns_km = True
         _running.add(client)

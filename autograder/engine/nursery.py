@@ -18,6 +18,7 @@ from autograder.engine.worker.jail import Bounds
 __all__ = ["Limit", "Nursery", "NurseryError", "Stopped", "Worker"]
 
 START_SECONDS = 120.0
+KILLED = "killed (out of memory or of processor time, or by somebody else)"
 
 
 class NurseryError(Exception):
@@ -44,11 +45,21 @@ class Limit:
 
 
 class Nursery:
-    """Starts a zygote, and asks it for workers. Use as a context manager; not to be shared between threads."""
+    """A zygote to ask for workers. Use as a context manager; one judge has one, and shares it with nobody.
 
-    def __init__(self, jail: bool = True, slot: int = 0):
+    `Nursery()` starts a zygote. `twin()` has it fork another one, for a judge in another process: the socket that
+    comes back makes that judge's `Nursery(control=...)`.
+    """
+
+    def __init__(self, jail: bool = True, slot: int = 0, control: socket.socket | None = None):
         self.jail, self.slot = jail, slot
-        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.ended: dict[int, int] = {}
+        self.ready = False
+        if control is not None:
+            self.control = control
+            return
+        self.control, theirs = _control_pair()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "autograder.engine.worker.zygote", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
@@ -57,8 +68,17 @@ class Nursery:
             cwd="/",
         )
         theirs.close()
-        self.ended: dict[int, int] = {}
-        self.ready = False
+
+    def twin(self) -> socket.socket:
+        """The control socket of another zygote, forked from this one as soon as it is ready."""
+        ours, theirs = _control_pair()
+        try:
+            socket.send_fds(self.control, [json.dumps({"twin": True}).encode()], [theirs.fileno()])
+        except OSError as error:
+            raise NurseryError("the zygote is gone") from error
+        finally:
+            theirs.close()
+        return ours
 
     def wait_until_ready(self) -> None:
         """Wait for the zygote's imports. Raises: NurseryError if it does not come up, or has threads."""
@@ -99,7 +119,7 @@ class Nursery:
         try:
             self.control.send(json.dumps({"kill": pid}).encode())
         except OSError:
-            self.process.poll()  # the zygote is gone, and its workers with it
+            self.ready = False  # the zygote is gone, and its workers with it
 
     def status(self, pid: int, seconds: float) -> int | None:
         """The exit status of a worker, waiting at most `seconds`; None if it still runs or nothing is known."""
@@ -127,6 +147,8 @@ class Nursery:
     def close(self) -> None:
         """End the zygote, and with it every worker."""
         self.control.close()
+        if self.process is None:
+            return
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -177,11 +199,11 @@ class Worker:
     def _how_it_ended(self) -> str:
         status = self.nursery.status(self.pid, 2.0)
         if status is None:
-            return "the process ended"
+            raise NurseryError("the zygote is gone, and its workers with it")
         number = -status if status < 0 else status - 128
         if status == 0 or 0 < status < 128:
             return f"the process ended itself with exit status {status}"
-        name = {9: "killed (out of memory, or out of processor time)", 11: "a segmentation fault",
+        name = {9: KILLED, 11: "a segmentation fault",
                 24: "out of processor time", 25: "a file that is too large", 6: "aborted", 7: "a bus error"}  # fmt: skip
         return f"the process ended: {name.get(number, f'signal {number}')}"
 
@@ -194,6 +216,10 @@ class Worker:
         """End the worker."""
         self.channel.close()
         self.nursery.kill(self.pid)
+
+
+def _control_pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 def _environment() -> dict[str, str]:

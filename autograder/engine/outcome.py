@@ -1,38 +1,41 @@
-"""What became of one submission: its notebook after the run, and why it did not run where it did not."""
+"""One submission on its way: read, rebuilt, run; and why it did not run where it did not."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from nbgrader.utils import is_grade, is_solution
 
-from autograder.engine.kernel import run
 from autograder.engine.rebuild import rebuild
 from autograder.engine.settle import refusal
 from autograder.engine.submissions import Submission, UnreadableError
 
+__all__ = ["Outcome", "prepare"]
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """`notebook` is ready to be saved; `problem` says why it did not run, or not to its end."""
+    """`notebook` holds outputs once it has run; `problem` says why it did not run, or not to its end.
+
+    seed is the one that its checks drew from; failure, what broke in the grader: then nothing is entered for it.
+    """
 
     submission: Submission
     notebook: NotebookNode
     problem: str = ""
     ran: bool = True
+    seed: int = 0
+    failure: str = ""
 
 
-def run_submission(submission: Submission, released: Path, timeout: int) -> Outcome:
-    """Read, rebuild and run one submission. Whatever is in it, an outcome comes back."""
-    teacher = nbformat.read(released, as_version=4)
+def prepare(submission: Submission, teacher: NotebookNode) -> Outcome:
+    """Read and rebuild one submission; one that cannot be read is final already, with the reason in its grade cells."""
     try:
-        notebook = rebuild(teacher, submission.read())
+        return Outcome(submission, rebuild(teacher, submission.read()))
     except UnreadableError as error:
         return Outcome(submission, _unread(teacher, str(error)), str(error), ran=False)
-    problem = run(notebook, timeout, released.parent)
-    return Outcome(submission, notebook, problem or "")
 
 
 def _unread(teacher: NotebookNode, reason: str) -> NotebookNode:

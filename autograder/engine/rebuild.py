@@ -14,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 
+from autograder.engine.demonstrations import skip_idle
 from autograder.engine.places import released_notebook
 
 
@@ -27,6 +28,7 @@ def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookN
     cell.
     - A deleted free-text answer comes back as released: unanswered, and visible to the person who grades.
     - The student's own cells stay behind the released cell that stood before them.
+    - Demonstrations that no answer rests on are tagged not to be run.
     """
     known = [_grade_id(cell) for cell in released.cells if _grade_id(cell)]
     answers, added = _sort(submitted.cells if submitted else [], set(known))
@@ -44,6 +46,7 @@ def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookN
             rebuilt.cells.append(kept)
         rebuilt.cells += [_plain(cell) for cell in added[grade_id]]
     _number(rebuilt)
+    skip_idle(rebuilt.cells, [cell.source for cell in released.cells if not _grade_id(cell)])
     nbformat.validate(rebuilt)
     return rebuilt
 

@@ -1,20 +1,21 @@
 """The rows of grades.csv: what each exercise of each submission earned, and why not more."""
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.utils import is_grade, is_solution
 
-from autograder.engine.kernel import TIMED_OUT
+from autograder.engine.ledger import Entry
 from autograder.engine.outcome import Outcome
 from autograder.grading import MIME_TYPE
 
 COLUMNS = ("student", "assignment", "exercise", "score", "points", "mistakes", "reason")
+TIMED_OUT = "CellTimeoutError"
 NEEDS_A_PERSON = "needs a person"
 NO_ANSWER = "no answer"
 LONGEST = 300
@@ -47,31 +48,30 @@ class Row:
         )
 
 
-def rows_of(outcome: Outcome, db_url: str, course_id: str, refused: str = "") -> list[Row]:
-    """One row per exercise, in the notebook's order. `refused`: why nbgrader did not save it, if so."""
-    grades = {} if refused else _grades(outcome, db_url, course_id)
+def rows_of(outcome: Outcome, entry: Entry | None) -> list[Row]:
+    """One row per exercise, in the notebook's order. `entry` is None where nothing could be entered."""
     cells = {cell.metadata.nbgrader.grade_id: cell for cell in outcome.notebook.cells if _grade_id(cell)}
     rows = []
     for grade_id, cell in cells.items():
         if not is_grade(cell):
             continue
         exercise = grade_id.removeprefix("check-")
-        score, by_hand, waits = grades.get(grade_id, (0.0, False, False))
+        mark = entry.marks.get(grade_id) if entry else None
         mistakes: tuple[str, ...] = ()
-        if refused:
-            reason = f"nbgrader could not save it: {refused}"
+        if mark is None:
+            reason = f"not graded: {outcome.failure}"
         elif not is_solution(cell):
             mistakes, reason = explain(cell, cells.get(exercise), exercise)
-        elif waits:
+        elif mark.waits:
             reason = NEEDS_A_PERSON
         else:
-            reason = "" if by_hand else NO_ANSWER if outcome.ran else outcome.problem
+            reason = "" if mark.by_hand else NO_ANSWER if outcome.ran else outcome.problem
         rows.append(
             Row(
                 outcome.submission.student,
                 outcome.submission.assignment,
                 exercise,
-                None if waits else score,
+                None if mark is None or mark.waits else mark.score,
                 float(cell.metadata.nbgrader.points),
                 mistakes,
                 reason,
@@ -128,7 +128,8 @@ def _error_reason(errors: list[NotebookNode], solution: NotebookNode | None, exe
     own = next((output for output in solution.outputs if output.output_type == "error"), None)
     if own is None:
         return f"{text}: the solution cell does not define it"
-    return f"the solution cell failed: {own.ename}: {own.evalue}"
+    said = re.sub(r"\(\S+\.py, line (\d+)\)", r"(line \1 of the cell)", str(own.evalue))
+    return f"the solution cell failed: {own.ename}: {said}"
 
 
 def _first_complaint(report: dict[str, Any]) -> str:
@@ -137,26 +138,6 @@ def _first_complaint(report: dict[str, Any]) -> str:
         if verdict.get("status") in ("failed", "errored") and verdict.get("message"):
             return str(verdict["message"]).strip().split("\n")[0]
     return ""
-
-
-def _grades(outcome: Outcome, db_url: str, course_id: str) -> dict[str, tuple[float, bool, bool]]:
-    """By grade id: the score, whether a person gave it, and whether a person still has to."""
-    submission = outcome.submission
-    with Gradebook(db_url, course_id) as gradebook:
-        try:
-            notebook = gradebook.find_submission_notebook(
-                submission.path.stem, submission.assignment, submission.student
-            )
-        except MissingEntry:
-            return {}
-        return {
-            grade.name: (
-                float(grade.score),
-                grade.manual_score is not None,
-                grade.manual_score is None and grade.auto_score is None,
-            )
-            for grade in notebook.grades
-        }
 
 
 def _grade_id(cell: NotebookNode) -> bool:

@@ -1,5 +1,6 @@
 """Show the person who grades an answer in words what to grade it by."""
 
+import copy
 from typing import Any
 
 import nbformat
@@ -25,19 +26,20 @@ class ShowRubric(NbGraderPreprocessor):  # type: ignore[misc]
         if path is None:
             self.log.warning("No source notebook was found: the rubrics are not shown")
             return nb, resources
-        rubrics = {
-            cell.metadata.nbgrader.grade_id: cell.source
-            for cell in nbformat.read(path, as_version=4).cells
-            if _is_free_text(cell)
-        }
-        cells = []
-        for cell in nb.cells:
-            cells.append(cell)
-            grade_id = cell.metadata.nbgrader.grade_id if _is_free_text(cell) else ""
-            if grade_id in rubrics:
-                cells.append(new_markdown_cell(f"{TITLE}\n\n{rubrics[grade_id]}", id=f"rubric-{grade_id}"))
-        nb.cells = cells
-        return nb, resources
+        return with_rubrics(nb, nbformat.read(path, as_version=4)), resources
+
+
+def with_rubrics(notebook: NotebookNode, source: NotebookNode) -> NotebookNode:
+    """A copy of `notebook` with the rubrics of the teacher's `source` behind the free-text answers."""
+    rubrics = {cell.metadata.nbgrader.grade_id: cell.source for cell in source.cells if _is_free_text(cell)}
+    shown = copy.copy(notebook)
+    shown.cells = []
+    for cell in notebook.cells:
+        shown.cells.append(cell)
+        grade_id = cell.metadata.nbgrader.grade_id if _is_free_text(cell) else ""
+        if grade_id in rubrics:
+            shown.cells.append(new_markdown_cell(f"{TITLE}\n\n{rubrics[grade_id]}", id=f"rubric-{grade_id}"))
+    return shown
 
 
 def _is_free_text(cell: NotebookNode) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from autograder.case import Recipe
 from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, Subject, Target
@@ -58,6 +58,10 @@ class Exercise:
         """A student's object as the checks see it. Raises: TypeError if it cannot be called."""
         if not callable(obj):
             raise TypeError(f"{self.name} must be a {self.kind}; it is a {type(obj).__name__}.")
+        if self.parameters is None and isinstance(obj, type):
+            raise TypeError(f"{self.name} must be a function; it is a class.")
+        if self.parameters is not None and isinstance(obj, nn.Module):
+            raise TypeError(f"{self.name} must be the class itself; it is an object made from {type(obj).__name__}.")
         if self.parameters is None:
             return FunctionSubject(obj, self.positional)
         return ModuleSubject(obj, self.positional, self.parameters)

@@ -20,6 +20,11 @@ on these cases, far below what any mistake does."""
 MOST = 2
 """At most so many mistakes are named: the student should fix the likeliest first."""
 
+LEAST = 3
+"""A mistake must explain at least one in so many of the wrong cases that it touches."""
+
+HALF = (torch.float16, torch.bfloat16)
+
 Outcome = Mapping[str, Tensor] | str
 """Results by name, or the text of the exception."""
 
@@ -57,38 +62,68 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape or not torch.equal(torch.isfinite(one), torch.isfinite(other)):
         return False
     kept = torch.isfinite(one)
+    if not bool(kept.any()):
+        return False  # nothing but nan and inf: any two mistakes would look alike
     scale = float(torch.where(kept, other, 0.0).abs().max()) if other.numel() else 0.0
     return not bool((torch.where(kept, one - other, 0.0).abs() > SAME * max(scale, 1e-12)).any())
 
 
-def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[Finding, ...]:
-    """The mistakes that reproduce the student's results, the one that explains most cases first.
+def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, ...], frozenset[int]]:
+    """The mistakes that reproduce the student's results, the one that explains most cases first; those cases' numbers.
 
     A mistake counts for a case where the student's result is wrong and equals the mistake's; it is out if on any case
-    the student is right where the mistake would not be.
+    the student is right where the mistake would not be, or if it explains fewer than one in LEAST of the wrong cases
+    that it touches at all: a chance hit.
     """
-    wrong: list[tuple[Trial, Outcome]] = []
-    right: list[tuple[Trial, Outcome]] = []
-    for trial in trials:
-        outcome = _student(trial)
-        if outcome is None:
-            continue
-        truth = {name: quantity.value for name, quantity in _truth(trial).items()}
-        (right if truth and _same(outcome, truth) else wrong).append((trial, outcome))
+    wrong, right = _sorted(trials)
     explains: dict[int, set[int]] = {}
     for place in range(len(exercise.mistakes)):
-        if all(_same(_mutant(exercise, place, trial), outcome) for trial, outcome in right):
-            cases = {n for n, (trial, got) in enumerate(wrong) if _same(_mutant(exercise, place, trial), got)}
-            if cases:
-                explains[place] = cases
-    return tuple(
-        Finding(exercise.mistakes[place].name, exercise.mistakes[place].question) for place in _cover(explains)
-    )
+        if any(not _same(_mutant(exercise, place, trial), outcome) for trial, outcome, _ in right):
+            continue
+        made = [_mutant(exercise, place, trial) for trial, _, _ in wrong]
+        touched = sum(_tells(result, *outcomes) for result, (_, *outcomes) in zip(made, wrong, strict=True))
+        cases = {n for n, (result, (_, got, _)) in enumerate(zip(made, wrong, strict=True)) if _same(result, got)}
+        if len(cases) * LEAST >= max(touched, 1):
+            explains[place] = cases
+    chosen = _cover(explains)
+    findings = [Finding(exercise.mistakes[place].name, exercise.mistakes[place].question) for place in chosen]
+    return tuple(findings), frozenset(wrong[n][0].case.number for place in chosen for n in explains[place])
 
 
-def _truth(trial: Trial) -> Mapping[str, object]:
+def _tells(result: Outcome, got: Outcome, truth: Outcome) -> bool:
+    """Whether a case can speak for or against a mistake: two exceptions with other words can do neither."""
+    return not _same(result, truth) and (_same(result, got) or not (isinstance(result, str) and isinstance(got, str)))
+
+
+Tried = tuple[Trial, Outcome, Outcome]
+"""A trial, the student's outcome, and the true one."""
+
+
+def _sorted(trials: list[Trial]) -> tuple[list[Tried], list[Tried]]:
+    """The trials on which the student is wrong and right. Left out are those where rounding alone exceeds SAME."""
+    wrong: list[Tried] = []
+    right: list[Tried] = []
+    for trial in trials:
+        outcome = None if trial.dtype in HALF else _student(trial)
+        if outcome is None:
+            continue
+        truth = _truth(trial)
+        if truth and _same(outcome, truth):
+            right.append((trial, outcome, truth))
+        elif truth and not _right(trial, outcome, truth):
+            wrong.append((trial, outcome, truth))
+    return wrong, right
+
+
+def _right(trial: Trial, outcome: Outcome, truth: Mapping[str, Tensor]) -> bool:
+    if isinstance(outcome, str):
+        return False
+    return all(value.shape == truth[n].shape and trial.compare(n, value).close for n, value in outcome.items())
+
+
+def _truth(trial: Trial) -> Mapping[str, Tensor]:
     try:
-        return trial.expect()
+        return {name: quantity.value for name, quantity in trial.expect().items()}
     except (ValueError, RuntimeError):
         return {}  # a case whose inputs do not fit has no result
 

@@ -95,8 +95,8 @@ class _Run:
                 continue
             if self.hopeless:
                 verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, self.hopeless)
-            elif one.needs and not passed.get(one.needs, True):
-                reason = f'is looked at once "{one.needs}" passes.'
+            elif missing := [name for name in one.prerequisites if not passed.get(name, True)]:
+                reason = f'is looked at once "{missing[0]}" passes.'
                 verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, reason)
             else:
                 verdict = self._verdict(one, labels)
@@ -138,17 +138,23 @@ class _Run:
         )
 
     def findings(self, verdicts: tuple[Verdict, ...]) -> tuple[Finding, ...]:
-        """The recognised mistakes: those of the formula first, then those that a check knows by itself."""
+        """The recognised mistakes: those of the formula first, then those that a check knows by itself.
+
+        A check that failed on a case which a mistake of the formula explains has nothing to add.
+        """
         bad = [verdict for verdict in verdicts if verdict.status in ("failed", "errored")]
         if not bad or self.hopeless:
             return _own_findings(bad)
         labels = [label for label in self.places if self.case in (None, self.number(label))]
         try:
             with deadline(self.seconds):
-                named = recognise(self.exercise, [self.trial(label) for label in labels if label in self.trials])
+                trials = [self.trial(label) for label in labels if label in self.trials]
+                named, explained = recognise(self.exercise, trials)
         except OutOfTime:
-            named = ()
-        return named + _own_findings(bad)
+            named, explained = (), frozenset()
+        names = {finding.name for finding in named}
+        rest = [verdict for verdict in bad if verdict.case_number not in explained]
+        return named + tuple(finding for finding in _own_findings(rest) if finding.name not in names)
 
 
 def _own_findings(bad: list[Verdict]) -> tuple[Finding, ...]:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from autograder.oracle.quantity import Quantity, Rounder, exact
+from autograder.oracle.quantity import Quantity, Rounder, exact, farther
 from autograder.oracle.scores import scaled_dot
 
 __all__ = ["allowed_keys", "attention", "cross_attention", "linear", "masked_softmax", "self_attention", "softmax"]
@@ -18,13 +18,16 @@ UNDERFLOW = 746.0
 
 def softmax(scores: Tensor, dim: int = -1, round: Rounder = exact) -> Quantity:
     """scores (...) -> exp(scores) / sum of exp(scores) along dim."""
-    shifted = round(scores - scores.amax(dim, keepdim=True))
-    numerator = round(torch.exp(shifted))
+    numerator = round(torch.exp(round(scores - scores.amax(dim, keepdim=True))))
     weights = round(numerator / round(numerator.sum(dim, keepdim=True)))
+    # exp(scores - logsumexp) rounds elsewhere; the larger of the two errors is what a right solution may make.
+    normaliser = scores.logsumexp(dim, keepdim=True)
+    magnitude = torch.exp(scores - normaliser)
+    direct = round(torch.exp(round(scores - round(normaliser))))
     # exp turns the rounding of its argument into a relative error, where the result is not zero anyway.
     depth = scores.amax(dim, keepdim=True) - scores
     growth = float(torch.where(depth < UNDERFLOW, depth, 0.0).detach().max())
-    return Quantity(weights, torch.exp(scores - scores.logsumexp(dim, keepdim=True)), growth)
+    return Quantity(farther(magnitude, weights, direct), magnitude, growth)
 
 
 def masked_softmax(scores: Tensor, attn_mask: Tensor, round: Rounder = exact) -> Quantity:

@@ -97,7 +97,7 @@ def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype
         rounding = SUM_STEPS * u_sum * (1.0 + result.growth) * amplification
         reference = max((float(one[measure][0].max()) for one in references), default=0.0)
         allowance = (FACTORS[measure] * floor.new_tensor(reference)).maximum(floor) + rounding
-        ratio = torch.where(error > 0, error / allowance, 0.0)
+        ratio = torch.where(error == 0, 0.0, error / allowance)  # nan, on either side, is never close
         if float(ratio.max()) > worst or torch.isnan(ratio).any():
             place = int(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).argmax())
             worst = float(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).max())

@@ -31,7 +31,7 @@ class AnswersError(Exception):
 
 @dataclass(frozen=True)
 class Answers:
-    """What running it defined, the cells that failed on the way, and the exercises that its grade cells ask for."""
+    """What running it defined, the cells that failed, and the exercises that its grade cells ask for."""
 
     names: Mapping[str, Any]
     problems: tuple[str, ...] = ()

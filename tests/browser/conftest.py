@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
+
+from tests.browser import pictures
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -68,7 +68,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def open_window(browser: Browser) -> Callable[[], Window]:
+    """Open a new window, with cookies and storage of its own."""
+
     def open_window() -> Window:
-        return Window(browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light"))
+        size = {"width": 1200, "height": 900}
+        return Window(browser.new_page(viewport=size, device_scale_factor=pictures.SCALE, color_scheme="light"))
 
     return open_window

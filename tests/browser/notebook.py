@@ -8,8 +8,10 @@ from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
+from tests.browser.pictures import FOLDER, take
+
 HAS_RUN = re.compile(r"\[\d+\]:")
-PATIENCE = 60_000  # milliseconds: a first import of torch on a busy machine; only a failing test waits so long
+PATIENCE = 90_000  # milliseconds: a busy machine imports torch slowly; only a failing test waits so long
 
 
 class NotebookPage:
@@ -27,15 +29,17 @@ class NotebookPage:
     def cell(self, cell_id: str) -> Locator:
         return self.cells.nth(self.ids.index(cell_id))
 
+    def cell_with(self, content: Locator) -> Locator:
+        return self.cells.filter(has=content)
+
     def report(self, name: str) -> Locator:
         """The report under the grade cell of an exercise."""
         return self.cell(f"check-{name}").locator(".attn-report")
 
     def wait_until_ready(self) -> None:
-        """Wait for the cells and for an idle kernel."""
+        """Wait for the cells, and for a kernel that has started: before that, running a cell asks for a kernel."""
         expect(self.cells).to_have_count(len(self.ids), timeout=PATIENCE)
-        idle = self.page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
-        expect(idle).to_be_visible(timeout=PATIENCE)
+        expect(self.page.locator("#jp-main-statusbar")).to_contain_text("Python 3 (ipykernel) | Idle", timeout=PATIENCE)
 
     def run_all(self) -> None:
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -65,6 +69,12 @@ class NotebookPage:
         self.run(name)
         self.run(f"check-{name}")
         return self.report(name)
+
+    def picture(self, name: str, *shown: Locator) -> None:
+        """A picture of the notebook, from the first to the last of what is shown, where pictures are wanted."""
+        if FOLDER and self.page.locator("#jp-left-stack").is_visible():
+            self.page.keyboard.press("ControlOrMeta+B")  # the file browser leaves too little room
+        take(name, shown[0], shown[-1], self.page.locator("#jp-main-dock-panel"))
 
     def _editor(self, cell_id: str) -> Locator:
         return self.cell(cell_id).locator(".cm-content")

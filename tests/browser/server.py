@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -26,12 +27,19 @@ SETTINGS = {
 }
 
 
+def free_port() -> int:
+    """A port that nobody listens on. If it is taken in the meantime, Jupyter tries others and prints which."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
-def serving(command: list[str], home: Path) -> Iterator[str]:
-    """Run a command that starts a Jupyter server with all its state in `home`; the address that it prints."""
+def serving(command: list[str], folder: Path, home: Path) -> Iterator[str]:
+    """Start a Jupyter server in `folder`, with all its state in `home`; the address that it prints."""
     process = subprocess.Popen(
         command,
-        cwd=home.parent,
+        cwd=folder,
         env=_environment(home),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,19 +16,21 @@ from playwright.sync_api import expect
 
 from tests.browser.conftest import Window
 from tests.browser.notebook import NotebookPage
-from tests.browser.server import ROOT, serving
+from tests.browser.server import ROOT, free_port, serving
 
 NOTEBOOK = "01_basic_attention/basic_attention.ipynb"
 RELEASED = ROOT / "course" / "release" / NOTEBOOK
+PAINTED = "image => image.complete && image.naturalWidth > 300"
 
-NOT_SCALED = """\
-def scaled_dot_scores(query, key):
-    return query @ key.transpose(-2, -1)"""
-SCALED = """\
-def scaled_dot_scores(query, key):
-    return query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5"""
+LEAKING_SOFTMAX = """\
+def masked_softmax(scores, attn_mask):
+    return torch.softmax(scores, dim=-1) * attn_mask"""
+RIGHT_SOFTMAX = """\
+def masked_softmax(scores, attn_mask):
+    lowest = torch.finfo(scores.dtype).min
+    return torch.softmax(scores.masked_fill(~attn_mask, lowest), dim=-1) * attn_mask"""
 
-MASKED_AFTERWARDS = """\
+LEAKING_ATTENTION = """\
 def attention(query, key, value, attn_mask=None, is_causal=False):
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ValueError("query and key must share D, key and value S_k")
@@ -41,7 +42,7 @@ def attention(query, key, value, attn_mask=None, is_causal=False):
         allowed = allowed & attn_mask
     weights = torch.softmax(scores, dim=-1) * allowed
     return weights @ value, weights"""
-MASKED_BEFORE = MASKED_AFTERWARDS.replace(
+RIGHT_ATTENTION = LEAKING_ATTENTION.replace(
     "    weights = torch.softmax(scores, dim=-1) * allowed",
     "    scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)\n"
     "    weights = torch.softmax(scores, dim=-1) * allowed",
@@ -57,11 +58,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(work: Path, browser: object) -> Iterator[str]:
     """Where `attn lab` says that the notebook is."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "autograder.cli", "lab", str(work), "--no-browser", "--port", str(port)]
-    with serving(command, work.parent / "home") as address:
+    command = [sys.executable, "-m", "autograder.cli", "lab", str(work), "--no-browser", "--port", str(free_port())]
+    with serving(command, work.parent, work.parent / "home") as address:
         yield address
 
 
@@ -91,9 +89,10 @@ def test_a_fresh_notebook_runs_to_its_end_without_an_error(notebook: NotebookPag
     expect(notebook.cells.locator(".jp-InputPrompt", has_text="[ ]")).to_have_count(0)
     for kind in ("stderr", "error"):
         expect(notebook.cells.locator(f'[data-mime-type="application/vnd.jupyter.{kind}"]')).to_have_count(0)
-    posed = [name for name in notebook.ids if f"check-{name}" in notebook.ids]
-    for name in posed:
-        expect(notebook.report(name)).to_have_attribute("data-passed", "false")
+    checks = [cell_id for cell_id in notebook.ids if cell_id.startswith("check-")]
+    assert len(checks) > 10
+    for cell_id in checks:
+        expect(notebook.cell(cell_id).locator(".attn-report")).to_be_visible()
 
 
 def test_every_cell_that_plots_shows_a_picture(notebook: NotebookPage) -> None:
@@ -102,7 +101,7 @@ def test_every_cell_that_plots_shows_a_picture(notebook: NotebookPage) -> None:
     for cell_id in plotting:
         picture = notebook.cell(cell_id).locator("img")
         expect(picture).to_be_visible()
-        assert picture.evaluate("image => image.complete && image.naturalWidth > 300"), cell_id
+        assert picture.evaluate(PAINTED), cell_id
 
 
 def test_every_formula_is_typeset(notebook: NotebookPage) -> None:
@@ -120,9 +119,10 @@ def test_every_formula_is_typeset(notebook: NotebookPage) -> None:
 @pytest.mark.parametrize(
     ("name", "wrong", "mistake", "right"),
     [
-        ("scaled_dot_scores", NOT_SCALED, "not scaled", SCALED),
-        ("attention", MASKED_AFTERWARDS, "mask applied after the softmax", MASKED_BEFORE),
+        ("masked_softmax", LEAKING_SOFTMAX, "mask applied after the softmax", RIGHT_SOFTMAX),
+        ("attention", LEAKING_ATTENTION, "mask applied after the softmax", RIGHT_ATTENTION),
     ],
+    ids=["masked_softmax", "attention"],
 )
 def test_a_wrong_answer_is_told_its_mistake_and_the_right_one_turns_green(
     notebook: NotebookPage, name: str, wrong: str, mistake: str, right: str
@@ -131,10 +131,14 @@ def test_a_wrong_answer_is_told_its_mistake_and_the_right_one_turns_green(
     expect(report).to_have_attribute("data-passed", "false")
     expect(report).to_contain_text(f"Likely cause: {mistake}.")
     expect(report).to_contain_text(f'check("{name}"')
+    if name == "masked_softmax":
+        notebook.picture("student-mistake", notebook.cell(name), notebook.cell(f"check-{name}"))
     report = notebook.answer(name, right)
     expect(report).to_have_attribute("data-passed", "true")
     expect(report).to_contain_text("all checks passed")
     expect(report).not_to_contain_text("Likely cause")
+    if name == "masked_softmax":
+        notebook.picture("student-passed", notebook.cell(name), notebook.cell(f"check-{name}"))
 
 
 def test_a_choice_is_graded_where_it_is_answered(notebook: NotebookPage) -> None:
@@ -144,15 +148,18 @@ def test_a_choice_is_graded_where_it_is_answered(notebook: NotebookPage) -> None
     expect(report).to_have_attribute("data-passed", "true")
 
 
-@pytest.mark.parametrize("slider", [0, 1], ids=["temperature", "width"])
-def test_a_slider_changes_its_picture(notebook: NotebookPage, slider: int) -> None:
-    widget = notebook.page.locator(".widget-interact").nth(slider)
-    picture = widget.locator("img")
-    before = picture.get_attribute("src") or ""
-    readout = widget.locator(".widget-readout").inner_text()
-    widget.locator(".noUi-handle").press("ArrowRight")
-    expect(widget.locator(".widget-readout")).not_to_have_text(readout)
+@pytest.mark.parametrize("argument", ["temperature", "D"])
+def test_a_slider_changes_its_picture(notebook: NotebookPage, argument: str) -> None:
+    widget = notebook.page.locator(".widget-interact", has=notebook.page.get_by_text(argument, exact=True))
+    picture, readout = widget.locator("img"), widget.locator(".widget-readout")
+    before, number = picture.get_attribute("src") or "", float(readout.inner_text())
+    widget.locator(".noUi-handle").press("PageDown")
+    expect(picture).to_be_visible()
     expect(picture).not_to_have_attribute("src", before)
+    assert float(readout.inner_text()) < number
+    assert picture.evaluate(PAINTED)
+    if argument == "temperature":
+        notebook.picture("slider", notebook.cell_with(widget))
 
 
 def test_what_a_student_saves_lies_in_the_working_copy(notebook: NotebookPage, work: Path) -> None:

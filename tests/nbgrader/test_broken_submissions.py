@@ -1,4 +1,4 @@
-"""A class in which most submissions are broken: each fails alone, with its reason, and the others are graded."""
+"""A class in which most submissions are broken: each fails alone, with its reason; the others are graded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ class Class:
     def row(self, student: str, exercise: str) -> dict[str, str]:
         with (self.place / "grades.csv").open(newline="", encoding="utf-8") as file:
             found = [
-                row for row in csv.DictReader(file) if (row["student"], row["exercise"]) == (student, exercise)
+                row
+                for row in csv.DictReader(file)
+                if (row["student"], row["exercise"]) == (student, exercise)
             ]
         assert len(found) == 1
         return found[0]
@@ -60,7 +62,9 @@ def test_every_student_is_in_the_csv_with_every_exercise(graded: Class) -> None:
     "student",
     ["right", "no_grade_cell", "duplicated", "old_schema", "moved", "own_cell", "no_metadata"],
 )
-def test_a_right_answer_earns_full_marks_however_the_notebook_was_mangled(graded: Class, student: str) -> None:
+def test_a_right_answer_earns_full_marks_however_the_notebook_was_mangled(
+    graded: Class, student: str
+) -> None:
     assert graded.row(student, "dot_scores")["score"] == f"{FULL:g}"
     assert graded.row(student, "why_scale")["score"] == "1"
     assert graded.row(student, "dot_scores")["reason"] == ""
@@ -70,14 +74,22 @@ REASONS = [
     ("untouched", "dot_scores", "is not written yet"),
     ("untouched", "why_scale", "no answer yet"),
     ("untouched", "in_words", "no answer"),
-    ("syntax", "dot_scores", "the solution cell failed: SyntaxError"),
+    ("syntax", "dot_scores", "the solution cell failed: SyntaxError: expected ':' (line 1 of the cell)"),
     ("raising", "dot_scores", "the solution cell failed: ValueError: my own trouble"),
     ("loop", "dot_scores", "the solution cell failed: "),
-    ("stubborn", "dot_scores", f"the kernel could not be interrupted after {TIMEOUT} s in the cell that begins with"),
+    (
+        "stubborn",
+        "dot_scores",
+        f"the kernel could not be interrupted after {TIMEOUT} s in the cell that begins with",
+    ),
     ("stubborn", "why_scale", "the kernel could not be interrupted"),
     ("killer", "dot_scores", "the kernel died in the cell that begins with: import os"),
     ("killer", "why_scale", "the kernel died"),
-    ("no_solution", "dot_scores", "is not defined: the solution cell was deleted, and no other cell defines it"),
+    (
+        "no_solution",
+        "dot_scores",
+        "is not defined: the solution cell was deleted, and no other cell defines it",
+    ),
     ("neither", "dot_scores", "the solution cell was deleted"),
     ("neither", "in_words", "no answer"),
     ("empty", "dot_scores", "basic_attention.ipynb is empty"),

@@ -44,7 +44,9 @@ def test_a_kernel_that_dies_leaves_its_reason_in_the_grade_cells_behind(tmp_path
 def test_the_run_sees_copies_of_the_data_files_and_leaves_no_trace(tmp_path: Path) -> None:
     (tmp_path / "words.csv").write_text("a,b")
     (tmp_path / "basic.ipynb").write_text("{}")
-    source = "import os\nprint(sorted(os.listdir()), open('words.csv').read())\nopen('words.csv', 'w').write('x')"
+    source = (
+        "import os\nprint(sorted(os.listdir()), open('words.csv').read())\nopen('words.csv', 'w').write('x')"
+    )
     notebook, _ = ran(source, folder=tmp_path, timeout=20)
     assert "words.csv" in notebook.cells[1].outputs[0].text
     assert "basic.ipynb" not in notebook.cells[1].outputs[0].text

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
-from tests.nbgrader.small_class import ASSIGNMENT, NAME, RIGHT, ROOT, answered, cell_of
+from tests.nbgrader.small_class import ASSIGNMENT, NAME, ROOT, answered, cell_of
 
 ENVIRONMENT = {
     **{name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "NBGRADER"))},
@@ -34,7 +34,9 @@ def nbgrader(course: Path, *arguments: str) -> str:
 def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone's course/, taken from release to feedback by nbgrader's commands alone."""
     place = tmp_path_factory.mktemp("clone")
-    ignore = shutil.ignore_patterns("source", "submitted", "autograded", "feedback", "exchange", "gradebook.db*")
+    ignore = shutil.ignore_patterns(
+        "source", "submitted", "autograded", "feedback", "exchange", "gradebook.db*"
+    )
     shutil.copytree(ROOT / "course", place / "course", ignore=ignore)
     shutil.copytree(ROOT / "solutions", place / "solutions", ignore=shutil.ignore_patterns("__pycache__"))
     course = place / "course"
@@ -71,13 +73,14 @@ def test_release_goes_to_an_exchange_inside_the_course(course: Path) -> None:
 def test_autograde_scores_right_answers_and_leaves_the_words_to_a_person(course: Path) -> None:
     with Gradebook(f"sqlite:///{course}/gradebook.db", "attention") as gradebook:
         notebook = gradebook.find_submission_notebook("basic_attention", ASSIGNMENT, "ada")
-        grades = {grade.name: grade for grade in notebook.grades}
-    for name in RIGHT:
-        if name != "in_words":
-            assert grades[f"check-{name}"].auto_score == grades[f"check-{name}"].max_score
-    assert grades["check-attention"].auto_score == 0.0
-    assert grades["what_is_attention"].auto_score is None
-    assert grades["what_is_attention"].needs_manual_grade
+        grades = {
+            grade.name: (grade.auto_score, grade.max_score, grade.needs_manual_grade)
+            for grade in notebook.grades
+        }
+    assert grades["check-dot_scores"] == (3.0, 3.0, False)
+    assert grades["check-why_scale"] == (1.0, 1.0, False)
+    assert grades["check-attention"][0] == 0.0
+    assert grades["what_is_attention"] == (None, 4.0, True)
 
 
 def test_the_graded_copy_shows_the_rubric_to_the_person_who_grades(course: Path) -> None:
@@ -97,6 +100,15 @@ def test_nothing_was_written_that_git_would_see(course: Path) -> None:
     """The .gitignore of course/ covers all that nbgrader makes."""
     subprocess.run(["git", "init", "-q"], cwd=course, check=True)
     shown = subprocess.run(
-        ["git", "ls-files", "--others", "--exclude-standard"], cwd=course, check=True, capture_output=True, text=True
+        ["git", "ls-files", "--others", "--exclude-standard"],
+        cwd=course,
+        check=True,
+        capture_output=True,
+        text=True,
     ).stdout.split()
-    assert {name.split("/")[0] for name in shown} <= {".gitignore", "lessons", "nbgrader_config.py", "release"}
+    assert {name.split("/")[0] for name in shown} <= {
+        ".gitignore",
+        "lessons",
+        "nbgrader_config.py",
+        "release",
+    }

@@ -1,6 +1,6 @@
 """What nbgrader makes of a grade cell's output, pinned; and that our grade cells fall into none of its traps.
 
-The left column of TRAPS is run in a real kernel by nbgrader's own Execute, and scored by its own determine_grade.
+The left column of TRAPS is run in a real kernel by nbgrader's Execute, and scored by its determine_grade.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ POINTS = 3.0
 ABOVE = "raises ValueError and stops the batch"
 
 TRAPS = {
-    # source of a grade cell:                                   (what nbgrader scores, what is left after Settle)
+    # source of a grade cell: (what nbgrader scores, what is left after Settle)
     "2.5": (2.5, 2.5),
     "0.0": (0.0, 0.0),
     "3": (3.0, 3.0),
-    "2.0000000000000004e-3": (0.002, 0.002),
+    "2e-05": (2e-05, 2e-05),
     "raise ValueError('wrong')": (0.0, 0.0),
     "x = 0": (POINTS, 0.0),  # no output at all
     "None": (POINTS, 0.0),
@@ -44,7 +44,6 @@ TRAPS = {
     "display(0.0)": (POINTS, 0.0),
     "import sys; print('a warning', file=sys.stderr); 2.5": (0.0, 2.5),
     "import warnings; warnings.warn('beware'); 2.5": (0.0, 2.5),
-    "import os; os.write(2, b'from C'); 2.5": (0.0, 2.5),
 }
 
 
@@ -110,6 +109,8 @@ def graded() -> dict[str, NotebookNode]:
         cells += [new_code_cell(f"def dot_scores(query, key):\n    {body}"), grade_cell("dot_scores", POINTS)]
     cells += [new_code_cell("dot_scores = ..."), grade_cell("dot_scores", POINTS)]
     cells += [new_code_cell("del dot_scores"), grade_cell("dot_scores", POINTS)]
+    for index, cell in enumerate(cells):
+        cell.id = f"cell-{index}"
     notebook, _ = Execute(timeout=120).preprocess(new_notebook(cells=cells), {"metadata": {}})
     return dict(zip([*STUDENTS, "unanswered", "deleted"], notebook.cells[2::2], strict=True))
 

@@ -93,8 +93,12 @@ def test_generating_into_a_gradebook_registers_the_assignment(course: Course, tm
     with Gradebook(f"sqlite:///{place}/gradebook.db") as gradebook:
         cells = gradebook.find_notebook("tiny", "01_tiny").grade_cells
         assert {cell.name: cell.max_score for cell in cells} == {
-            "check-halves": 4.0, "check-letter": 1.0, "check-count": 1.0, "check-Twice": 2.5, "why_halves": 3.0,
-        }  # fmt: skip
+            "check-halves": 4.0,
+            "check-letter": 1.0,
+            "check-count": 1.0,
+            "check-Twice": 2.5,
+            "why_halves": 3.0,
+        }
 
 
 def test_a_course_without_nbgrader_settings_is_refused(course: Course) -> None:

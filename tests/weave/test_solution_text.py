@@ -62,7 +62,9 @@ def test_the_woven_text_still_runs(tmp_path: Path) -> None:
 
 
 def test_decorators_stay_and_a_body_without_docstring_is_hidden_with_its_comments(tmp_path: Path) -> None:
-    text = woven(tmp_path, "f", "import torch\n\n\n@torch.no_grad()\ndef f(\n    x,\n):\n    # hint\n    return x\n")
+    text = woven(
+        tmp_path, "f", "import torch\n\n\n@torch.no_grad()\ndef f(\n    x,\n):\n    # hint\n    return x\n"
+    )
     assert visible(text) == "@torch.no_grad()\ndef f(\n    x,\n):"
 
 

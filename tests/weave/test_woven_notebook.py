@@ -1,4 +1,4 @@
-"""The teacher's notebook: cells in the right order, with all that nbgrader asks for, always the same bytes."""
+"""The teacher's notebook: cells in the right order, all that nbgrader asks for, always the same bytes."""
 
 from __future__ import annotations
 
@@ -95,18 +95,48 @@ def test_weaving_twice_gives_the_same_bytes_without_outputs(tmp_path: Path) -> N
 
 
 BROKEN = [
-    ("from solutions.tiny import halves", "x = 1\nfrom solutions.tiny import halves", 20, "beside other code"),
+    (
+        "from solutions.tiny import halves",
+        "x = 1\nfrom solutions.tiny import halves",
+        20,
+        "beside other code",
+    ),
     ("from solutions.tiny import halves", "import solutions.tiny", 19, "beside other code"),
-    ("from solutions.tiny import halves", "from solutions.other import halves", 19, "imports from solutions.other"),
-    ("from solutions.tiny import halves", "from solutions.tiny import halves, letter", 19, "exactly one name"),
+    (
+        "from solutions.tiny import halves",
+        "from solutions.other import halves",
+        19,
+        "imports from solutions.other",
+    ),
+    (
+        "from solutions.tiny import halves",
+        "from solutions.tiny import halves, letter",
+        19,
+        "exactly one name",
+    ),
     ("from solutions.tiny import halves", "from solutions.tiny import halves as h", 19, "exactly one name"),
-    ("from solutions.tiny import halves", "from solutions.tiny import thirds", 19, "tiny.py defines no thirds"),
-    ("from solutions.tiny import letter", "from solutions.tiny import halves", 25, "was posed before, at line 19"),
+    (
+        "from solutions.tiny import halves",
+        "from solutions.tiny import thirds",
+        19,
+        "tiny.py defines no thirds",
+    ),
+    (
+        "from solutions.tiny import letter",
+        "from solutions.tiny import halves",
+        25,
+        "was posed before, at line 19",
+    ),
     ('print("a demonstration")', "print(", 15, "this cell is not Python"),
     ('"points": 3', '"points": 4', 38, "is worth 4 points, but its rubric adds up to 3"),
     ("- 2 points: says", "- says", 43, "names no points"),
     ("**Rubric**", "Rubric", 38, "has no rubric"),
-    ('{"answer": "why_halves", "points": 3}', '{"answer": "why_halves"}', 38, "needs its name and its points"),
+    (
+        '{"answer": "why_halves", "points": 3}',
+        '{"answer": "why_halves"}',
+        38,
+        "needs its name and its points",
+    ),
     ('"answer": "why_halves"', '"answer": "why halves"', 38, "must be a Python name"),
 ]
 
@@ -125,19 +155,25 @@ def test_a_lesson_that_does_not_fit_is_refused_with_file_and_line(
 def test_a_name_that_is_no_exercise_is_refused(tmp_path: Path) -> None:
     course = write_course(tmp_path)
     fewer = {name: points for name, points in POINTS.items() if name != "letter"}
-    with pytest.raises(WeaveError, match=r"tiny\.md:25: letter is no exercise of tiny; its exercises are halves,"):
+    with pytest.raises(
+        WeaveError, match=r"tiny\.md:25: letter is no exercise of tiny; its exercises are halves,"
+    ):
         weave(course.lesson("tiny"), course.solution("tiny"), fewer)
 
 
 def test_an_exercise_that_is_never_posed_is_refused(tmp_path: Path) -> None:
     course = write_course(tmp_path)
-    with pytest.raises(WeaveError, match=r"tiny\.md: the exercise thirds is never posed; add a cell `from sol"):
+    with pytest.raises(
+        WeaveError, match=r"tiny\.md: the exercise thirds is never posed; add a cell `from sol"
+    ):
         weave(course.lesson("tiny"), course.solution("tiny"), {**POINTS, "thirds": 1.0})
 
 
 def test_a_solution_that_uses_a_later_one_is_refused(tmp_path: Path) -> None:
     lesson = LESSON.replace("import halves", "import X").replace("import Twice", "import halves")
-    with pytest.raises(WeaveError, match="the solution Twice uses halves, which the lesson does not pose above it"):
+    with pytest.raises(
+        WeaveError, match="the solution Twice uses halves, which the lesson does not pose above it"
+    ):
         woven(tmp_path, lesson.replace("import X", "import Twice"))
 
 

@@ -3,8 +3,9 @@
     python -m autograder.engine.worker.zygote FD
 
 FD is a Unix socket to the judge. Each request on it carries, beside a line of JSON, the worker's end of a socket pair.
-Replies: {"pid": n} when a worker runs, {"gone": pid, "status": n} when one has ended. It does no torch work itself, so
-that no thread exists when it forks, and it never holds an oracle, a seed or a solution.
+Replies: {"pid": n} when a worker runs, {"gone": pid, "status": n} when one has ended. The request {"twin": true} brings
+another such control socket, and forks a zygote that serves it: several judges share one start-up. A zygote does no
+torch work itself, so that no thread exists when it forks, and it never holds an oracle, a seed or a solution.
 """
 
 from __future__ import annotations
@@ -98,11 +99,15 @@ def main() -> None:
     shell = _preload()
     gc.collect()
     gc.freeze()
+    control.send(json.dumps({"ready": True, "threads": _threads()}).encode())
+    _loop(shell, control)
+
+
+def _loop(shell: Any, control: socket.socket) -> None:
     wake, waker = os.pipe()
     os.set_blocking(waker, False)
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    control.send(json.dumps({"ready": True, "threads": _threads()}).encode())
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     selector.register(wake, selectors.EVENT_READ)
@@ -133,9 +138,22 @@ def _serve_request(shell: Any, control: socket.socket, request: dict[str, Any], 
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         control.close()
+        if request.get("twin"):
+            _twin(shell, channel)
         _worker(shell, channel, request)
     channel.close()
+    if request.get("twin"):
+        return
     control.send(json.dumps({"pid": pid}).encode())
+
+
+def _twin(shell: Any, control: socket.socket) -> None:
+    """Be a zygote for another judge; never returns. Its own judge's end lets it go, not its brother's."""
+    try:
+        control.send(json.dumps({"ready": True, "threads": _threads()}).encode())
+        _loop(shell, control)
+    finally:
+        os._exit(0)
 
 
 def _reap(control: socket.socket) -> None:
@@ -146,7 +164,10 @@ def _reap(control: socket.socket) -> None:
             return
         if not pid:
             return
-        control.send(json.dumps({"gone": pid, "status": os.waitstatus_to_exitcode(status)}).encode())
+        try:
+            control.send(json.dumps({"gone": pid, "status": os.waitstatus_to_exitcode(status)}).encode())
+        except OSError:
+            return  # the judge hung up; the loop sees it next
 
 
 if __name__ == "__main__":

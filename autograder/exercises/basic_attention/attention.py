@@ -15,7 +15,7 @@ from autograder.checks.averaging import average_of_values, few_keys, sharp, ties
 from autograder.checks.causality import causal
 from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.gradients import differentiable
-from autograder.checks.masking import dead_rows, hidden_keys_do_nothing
+from autograder.checks.masking import dead_rows, hidden_keys_do_nothing, mask_selects
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.variants import ATTENTION_SLIPS, attend
@@ -27,6 +27,7 @@ __all__ = ["ATTENTION"]
 OUTPUTS = ("output", "weights")
 COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
+RESULTS = (FORMULA, "weights")
 
 
 def _inputs(
@@ -136,6 +137,7 @@ def _largest(inputs: Mapping[str, Any]) -> int:
 
 
 KEYS = {"key": -2, "value": -2}
+MASKED = ("query", ("key", "value"))
 BATCHED = {"query": 2, "key": 2, "value": 2, "attn_mask": 2}
 
 ATTENTION = Exercise(
@@ -144,12 +146,13 @@ ATTENTION = Exercise(
     target=Target("attention", OUTPUTS, formula),
     positional=("query", "key", "value"),
     recipes=(
-        _recipe("unequal sizes"),
+        _recipe("unequal sizes", low=3),
         _recipe("many keys", lengths="many", axes=1),
         Recipe("worked example", _worked_example),
         _recipe("large scores", size=6.0),
         _recipe("all sizes equal", lengths="square", axes=1),
         _recipe("float64", axes=1, dtype=torch.float64),
+        _recipe("one leading axis", axes=1),
         _recipe("a mask for each head", mask="full"),
         _recipe("one mask for all", mask="shared", axes=1),
         _recipe("a padding mask", mask="padding"),
@@ -161,8 +164,8 @@ ATTENTION = Exercise(
         _recipe("three leading axes", axes=3),
         _recipe("long sequences", axes=1, lengths="long"),
         _recipe("small, float64", axes=0, dtype=torch.float64, high=5),
-        _recipe("float64, masked", dtype=torch.float64, mask="full"),
-        _recipe("bfloat16, masked", dtype=torch.bfloat16, mask="full"),
+        _recipe("bfloat16", dtype=torch.bfloat16),
+        _recipe("float16", dtype=torch.float16),
         _recipe("float16, masked", dtype=torch.float16, mask="full"),
         Recipe("query and key of unequal width", _unequal_widths),
         Recipe("a key of width 1", _width_of_one),
@@ -176,9 +179,10 @@ ATTENTION = Exercise(
               ("unequal sizes", "many keys", "worked example", "large scores", "all sizes equal", "float64"),
               agrees("output"), COUNTS),
         Check("weights", "the second result is the weights that made the output, rows summing to 1", 1.0,
-              ("unequal sizes", "large scores", "long sequences"), weights_agree(), COUNTS),
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(made=lambda weights, inputs: weights @ inputs["value"]),
+              COUNTS),
         Check("mask", "attn_mask says which keys each query may see", 1.0,
-              ("a mask for each head", "one mask for all", "a padding mask"), agrees("output"), COUNTS),
+              ("a mask for each head", "one mask for all", "a padding mask"), mask_selects(*MASKED), COUNTS),
         Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 0.5,
               ("a mask for each head",), hidden_keys_do_nothing(), COUNTS),
         Check("dead rows", "a query that may see no key gets zero, with finite gradients", 0.75,
@@ -187,15 +191,15 @@ ATTENTION = Exercise(
               ("causal, fewer queries than keys", "causal, more queries than keys"),
               causal(KEYS, {"query": -2}, OUTPUTS), COUNTS),
         Check("both masks", "with attn_mask and is_causal, a key must be allowed by both", 0.25,
-              ("causal and masked", "causal and masked, one query left without a key"), agrees(*OUTPUTS), COUNTS),
+              ("causal and masked", "causal and masked, one query left without a key"), mask_selects(*MASKED), COUNTS),
         Check("leading axes", "any number of leading axes; batch elements and heads stand alone", 0.5,
               ("three leading axes", "a mask for each head"), agrees_with_slices(BATCHED, OUTPUTS), COUNTS),
         Check("order of the keys", "keys and values may come in any order", 0.25, ("long sequences",),
               permutation(KEYS, {"output": None, "weights": -1}, "keys"), COUNTS),
         Check("order of the queries", "each query stands alone", 0.25, ("long sequences",),
               permutation({"query": -2}, {"output": -2, "weights": -2}, "queries"), COUNTS),
-        Check("ties", "equal keys share their weight", 0.25, ("float64",), ties_share(), COUNTS),
-        Check("average", "the output is linear in the values and stays among them", 0.25, ("float64",),
+        Check("ties", "equal keys share their weight", 0.25, ("one leading axis",), ties_share(), COUNTS),
+        Check("average", "the output is linear in the values and stays among them", 0.25, ("one leading axis",),
               average_of_values(), COUNTS),
         Check("few keys", "one key gets all the weight, two keys share it by a sigmoid", 0.25, ("unequal sizes",),
               few_keys(), COUNTS),
@@ -203,15 +207,16 @@ ATTENTION = Exercise(
         Check("sizes that do not fit", "are refused with a ValueError", 0.25,
               ("query and key of unequal width", "a key of width 1", "key and value of unequal length"),
               raises_value_error(), COUNTS),
-        Check("gradient", "backward() gives the derivative", 0.25, ("small, float64",), differentiable(OUTPUTS), FORMULA),
-        Check("dtype", "the inputs' dtype is kept, and its precision", 0.25,
-              ("float64, masked", "bfloat16, masked", "float16, masked"), dtype_kept(OUTPUTS), FORMULA),
-        Check("inputs untouched", "no input is written to", 0.25, ("a mask for each head",), inputs_untouched(), FORMULA),
-        Check("layout", "strides and earlier calls do not matter", 0.25, ("a mask for each head",),
-              repeatable(OUTPUTS), FORMULA),
-        Check("own work", "attention is written out", 0.25, ("unequal sizes",), obeys(FUSED, "attention"), FORMULA),
+        Check("gradient", "backward() gives the derivative", 0.25, ("small, float64",),
+              differentiable(OUTPUTS), RESULTS),
+        Check("dtype", "the inputs' dtype is kept, and its precision", 0.25, ("float64", "bfloat16", "float16", "float16, masked"),
+              dtype_kept(OUTPUTS), (*RESULTS, "mask")),
+        Check("inputs untouched", "no input is written to", 0.25, ("a mask for each head",), inputs_untouched(), RESULTS),
+        Check("layout", "strides and earlier calls do not matter", 0.25, ("unequal sizes",),
+              repeatable(OUTPUTS), RESULTS),
+        Check("own work", "attention is written out", 0.25, ("unequal sizes",), obeys(FUSED, "attention"), RESULTS),
         Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",),
-              affordable(_flops, _largest), FORMULA),
+              affordable(_flops, _largest), RESULTS),
     ),
     mistakes=tuple(Mistake(name, question, partial(attend, **knobs)) for name, question, knobs in ATTENTION_SLIPS),
     hints=(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import layer_norm
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Parameter, Target
@@ -16,7 +17,7 @@ from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.causality import causal
 from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable, every_parameter_learns
-from autograder.checks.masking import dead_rows
+from autograder.checks.masking import dead_rows, mask_selects
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.variants import (
@@ -36,6 +37,7 @@ __all__ = ["CROSS_ATTENTION", "SELF_ATTENTION"]
 OUTPUTS = ("output", "weights")
 COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
+RESULTS = (FORMULA, "weights")
 Weights = Mapping[str, Tensor]
 
 
@@ -103,10 +105,21 @@ def _cross_inputs(
     return inputs | _mask(draw, mask, lead, S_q, S_k)
 
 
-def _linear(x: Tensor, weights: Weights, name: str, bias: bool = True) -> Tensor:
+def _linear(x: Tensor, weights: Weights, name: str, bias: bool = True, turned: bool = False) -> Tensor:
     offset = weights.get(f"{name}_bias") if bias else None
-    result = x @ weights[name].mT
+    result = x @ (weights[name] if turned else weights[name].mT)
     return result if offset is None else result + offset
+
+
+def _normed(x: Tensor) -> Tensor:
+    return layer_norm(x, x.shape[-1:])
+
+
+def _made(weights: Tensor, inputs: Weights) -> Tensor:
+    """The output that the module's layers make with these attention weights."""
+    exact = {name: value.to(torch.float64) for name, value in inputs.items() if name not in ("attn_mask", "is_causal")}
+    values = _linear(exact.get("context", exact["x"]), exact, "v_proj")
+    return _linear(weights.to(torch.float64) @ values, exact, "out_proj")
 
 
 Block = Callable[..., Mapping[str, Tensor]]
@@ -121,16 +134,22 @@ def _block(
     names: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj"),
     projected: tuple[bool, bool, bool] = (True, True, True),
     bias: bool = True,
+    turned: bool = False,
+    again: bool = False,
+    prepare: Callable[[Tensor], Tensor] = lambda x: x,
     sources: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = lambda x, context: (x, context, context),
     finish: Callable[[Tensor, Tensor, Weights], Tensor] = lambda output, x, w: _linear(output, w, "out_proj"),
     knobs: Mapping[str, Any] | None = None,
     **weights: Tensor,
 ) -> Mapping[str, Tensor]:
     """A self- or cross-attention module with knobs; `knobs` are those of `attend`."""
+    given = sources(x, x if context is None else context)
     inputs = [
-        _linear(source, weights, name, bias) if used else source
-        for source, name, used in zip(sources(x, x if context is None else context), names, projected, strict=True)
+        _linear(prepare(source), weights, name, bias, turned) if used else prepare(source)
+        for source, name, used in zip(given, names, projected, strict=True)
     ]
+    if again:
+        inputs[0] = _linear(inputs[0], weights, names[0])
     result = attend(*inputs, attn_mask, is_causal, **(knobs or {}))
     return {"output": finish(result["output"], x, weights), "weights": result["weights"]}
 
@@ -139,6 +158,7 @@ def _slips(*groups: tuple[Slip, ...]) -> tuple[Mistake, ...]:
     return tuple(Mistake(n, q, partial(_block, knobs=k)) for group in groups for n, q, k in group)
 
 
+NORM = "Normalising belongs to the block around this module. Is it done here?"
 PROJECTED = "The projection exists. Is it applied before the scores are computed?"
 MODULE_SLIPS = (
     Mistake("out_proj never applied", "Is out_proj applied to the weighted values?",
@@ -156,6 +176,18 @@ MODULE_SLIPS = (
             partial(_block, names=("q_proj", "v_proj", "k_proj"))),
     Mistake("input added to the output", "The residual connection belongs to the block around this module. Is x added here?",
             partial(_block, finish=lambda output, x, w: _linear(output, w, "out_proj") + x)),
+    Mistake("out_proj applied transposed", "nn.Linear holds its weight as (out, in). Is the layer called?",
+            partial(_block, finish=lambda output, x, w: output @ w["out_proj"] + w.get("out_proj_bias", 0.0))),
+    Mistake("projections applied transposed", "nn.Linear holds its weight as (out, in). Are the layers called?",
+            partial(_block, turned=True)),
+    Mistake("projections applied transposed", "nn.Linear holds its weight as (out, in). Are the layers called?",
+            partial(_block, turned=True, bias=False)),
+    Mistake("queries projected twice", "Is q_proj applied to what q_proj has made?", partial(_block, again=True)),
+    Mistake("layer norm of the inputs", NORM, partial(_block, prepare=_normed)),
+    Mistake("layer norm of the output", NORM,
+            partial(_block, finish=lambda output, x, w: _normed(_linear(output, w, "out_proj")))),
+    Mistake("relu of the output", "Is there a nonlinearity where the formula has none?",
+            partial(_block, finish=lambda output, x, w: _linear(output, w, "out_proj").relu())),
     Mistake("tanh of the output", "Is there a nonlinearity where the formula has none?",
             partial(_block, finish=lambda output, x, w: _linear(output, w, "out_proj").tanh())),
 )
@@ -203,17 +235,19 @@ def _recipes(inputs: Callable[..., dict[str, Any]], *more: Recipe) -> tuple[Reci
 
 
 def _conduct() -> tuple[Check, ...]:
-    """What both modules must respect once their result is right."""
+    """What both modules must respect once their results are right."""
     return (
-        Check("huge scores", "no overflow for large inputs", 0.25, ("huge scores",), survives_large_inputs(), FORMULA),
-        Check("parameters", "every parameter is used and learns", 0.25, ("unequal sizes",), every_parameter_learns(), FORMULA),
+        Check("huge scores", "no overflow for large inputs", 0.25, ("huge scores",), survives_large_inputs(), RESULTS),
+        Check("parameters", "every parameter is used and learns", 0.25, ("unequal sizes",),
+              every_parameter_learns(), RESULTS),
         Check("gradient", "backward() gives the derivative, for inputs and weights", 0.25, ("small, float64",),
-              differentiable(OUTPUTS), FORMULA),
+              differentiable(OUTPUTS), RESULTS),
         Check("dtype", "the dtype of inputs and weights is kept, and its precision", 0.25,
-              ("float64", "bfloat16", "float16"), dtype_kept(OUTPUTS), FORMULA),
-        Check("inputs untouched", "no input is written to", 0.25, ("a mask for each element",), inputs_untouched(), FORMULA),
-        Check("layout", "strides and earlier calls do not matter", 0.25, ("a mask for each element",),
-              repeatable(OUTPUTS), FORMULA),
+              ("float64", "bfloat16", "float16"), dtype_kept(OUTPUTS), RESULTS),
+        Check("inputs untouched", "no input is written to", 0.25, ("a mask for each element",),
+              inputs_untouched(), RESULTS),
+        Check("layout", "strides and earlier calls do not matter", 0.25, ("unequal sizes",),
+              repeatable(OUTPUTS), RESULTS),
     )
 
 
@@ -234,14 +268,14 @@ SELF_ATTENTION = Exercise(
         Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))", 1.0,
               ("unequal sizes", "all sizes equal", "large scores"), agrees("output"), COUNTS),
         Check("weights", "the second result is the weights, rows summing to 1", 0.25,
-              ("unequal sizes", "large scores", "long sequences"), weights_agree(), COUNTS),
-        Check("mask", "attn_mask says which positions may be seen", 0.5, MASKED, agrees("output"), COUNTS),
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(made=_made), COUNTS),
+        Check("mask", "attn_mask says which positions may be seen", 0.5, MASKED, mask_selects("x", ("x",)), COUNTS),
         Check("dead rows", "a position that may see none comes out as out_proj's bias", 0.25,
               ("rows that allow no key",), dead_rows(through=("x",)), COUNTS),
         Check("causal", "the future cannot change the past", 0.5, ("causal",),
               causal({"x": -2}, {"x": -2}, OUTPUTS), COUNTS),
         Check("both masks", "with attn_mask and is_causal, a position must be allowed by both", 0.25,
-              ("causal and masked",), agrees(*OUTPUTS), COUNTS),
+              ("causal and masked",), mask_selects("x", ("x",)), COUNTS),
         Check("order of the positions", "in another order the results are the same, in that order", 0.25,
               ("long sequences",), permutation({"x": -2}, {"output": -2}, "positions"), COUNTS),
         Check("leading axes", "any number of leading axes; batch elements stand alone", 0.25, ("two leading axes",),
@@ -280,13 +314,14 @@ CROSS_ATTENTION = Exercise(
     ),
     recipes=_recipes(_cross_inputs),
     checks=(
-        Check(COUNTS, "the results change when x or context do", 0.25, ("unequal sizes",),
+        Check(COUNTS, "the results change when x or context do", 0.25, ("all sizes equal",),
               responds({"x": OUTPUTS, "context": OUTPUTS})),
         Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.25,
-              ("unequal sizes", "all sizes equal", "large scores"), agrees("output"), COUNTS),
+              ("all sizes equal", "unequal sizes", "large scores"), agrees("output"), COUNTS),
         Check("weights", "the second result is the weights, rows summing to 1", 0.5,
-              ("unequal sizes", "large scores", "long sequences"), weights_agree(), COUNTS),
-        Check("mask", "attn_mask says which positions of the context may be seen", 0.5, MASKED, agrees("output"), COUNTS),
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(made=_made), COUNTS),
+        Check("mask", "attn_mask says which positions of the context may be seen", 0.5, MASKED,
+              mask_selects("x", ("context",)), COUNTS),
         Check("dead rows", "a position that may see none comes out as out_proj's bias", 0.5,
               ("rows that allow no key",), dead_rows(through=("x", "context")), COUNTS),
         Check("order of the context", "the context may come in any order", 0.25, ("long sequences",),

@@ -7,15 +7,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Parameter, Probe, Target, Trial
 from autograder.checks.agreement import agrees
 from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
-from autograder.checks.dependence import require_dependence
 from autograder.checks.gradients import differentiable, every_parameter_learns
-from autograder.checks.structure import agrees_with_slices
+from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle import Quantity
 from autograder.oracle import scores as formulas
@@ -32,17 +31,15 @@ def _named(formula: Callable[..., Quantity]) -> Callable[..., Mapping[str, Quant
 
 
 def _pair(
-    *, axes: int = 2, dtype: torch.dtype = torch.float32, square: bool = False, size: float = 1.0, high: int = 9, one: str = ""
+    *, axes: int = 2, dtype: torch.dtype = torch.float32, square: bool = False, size: float = 1.0, high: int = 9
 ) -> Any:
-    """query (..., S_q, D) and key (..., S_k, D), `axes` leading axes; `one` names a size that is 1."""
+    """query (..., S_q, D) and key (..., S_k, D), `axes` leading axes."""
 
     def draw(draw: Draw) -> dict[str, Any]:
         *lead, S_q, S_k, D = draw.sizes(axes + 3, high=high)
         if square:
             S_q = S_k = D
-        sizes = {"S_q": S_q, "S_k": S_k, "D": D} | ({one: 1} if one else {})
-        query = draw.normal(*lead, sizes["S_q"], sizes["D"], dtype=dtype)
-        key = draw.normal(*lead, sizes["S_k"], sizes["D"], dtype=dtype)
+        query, key = draw.normal(*lead, S_q, D, dtype=dtype), draw.normal(*lead, S_k, D, dtype=dtype)
         return {"query": query * size, "key": key}
 
     return draw
@@ -56,31 +53,28 @@ COMMON_RECIPES = (
     Recipe("float64", _pair(dtype=torch.float64)),
     Recipe("bfloat16", _pair(dtype=torch.bfloat16)),
     Recipe("float16", _pair(dtype=torch.float16)),
-    Recipe("one query", _pair(one="S_q")),
-    Recipe("one key", _pair(one="S_k")),
-    Recipe("vectors of width 1", _pair(one="D")),
 )
 
 
-def _stand_alone(batched: Mapping[str, int]) -> Probe:
-    """Each element of the batch stands alone, under any number of leading axes, and what it gives is no constant."""
-    slices = agrees_with_slices(batched, OUTPUTS)
+def _stand_alone() -> Probe:
+    """Each element of the batch stands alone, under any number of leading axes; query and key both matter."""
+    slices, matter = agrees_with_slices({"query": 2, "key": 2}, OUTPUTS), responds({"query": OUTPUTS, "key": OUTPUTS})
 
     def probe(trial: Trial) -> None:
-        require_dependence(trial, *OUTPUTS)
+        matter(trial)
+        for name in ("query", "key"):
+            trial(**{name: trial.inputs[name][..., :1, :]})  # one query, or one key: the axis stays
         slices(trial)
 
     return probe
 
 
-def _checks(
-    agreement: Check, ones: tuple[str, ...] = ("one query", "one key", "vectors of width 1")
-) -> tuple[Check, ...]:
+def _checks(agreement: Check) -> tuple[Check, ...]:
     """The agreement check, and what every kind of score must respect besides."""
     return (
         agreement,
-        Check("leading axes", "any number of leading axes, axes of one too; each element stands alone", 0.5,
-              ("three leading axes", *ones), _stand_alone({"query": 2, "key": 2})),
+        Check("leading axes", "any number of leading axes, each element stands alone", 0.5,
+              ("three leading axes",), _stand_alone()),
         Check("gradient", "backward() gives the derivative", 0.5, ("small, float64",), differentiable(OUTPUTS), FORMULA),
         Check("dtype", "the inputs' dtype is kept, and its precision", 0.5, ("float64", "bfloat16", "float16"),
               dtype_kept(OUTPUTS), FORMULA),
@@ -95,6 +89,10 @@ def _result(formula: Callable[..., Tensor]) -> Callable[..., Mapping[str, Tensor
 
 def _dots(query: Tensor, key: Tensor, **_: Any) -> Tensor:
     return query @ key.mT
+
+
+def _scaled(query: Tensor, key: Tensor) -> Tensor:
+    return _dots(query, key) / math.sqrt(query.shape[-1])
 
 
 def _cosine(query: Tensor, key: Tensor, eps: float = 1e-8) -> Tensor:
@@ -127,10 +125,20 @@ ROLES = Mistake(
     "query and key exchanged", "Rows belong to queries, columns to keys. Which comes first in the product?",
     _result(lambda query, key, **_: key @ query.mT))
 DISTANCE = Mistake("negative distance", "Is it the product that is asked for, not the distance?", _result(_distance))
-ABSOLUTE = Mistake(
-    "absolute values", "Does a key that points away from the query score as high as one that points along it?",
-    _result(lambda query, key, **_: _dots(query, key).abs()))
-SHAPE_SLIPS = (NOT_TRANSPOSED, ALL_REVERSED, ELEMENTWISE, ELEMENTWISE_TRANSPOSED, ROLES)
+DISTANCE_SQUARED = Mistake(
+    "negative distance", "Is it the product that is asked for, not the distance?",
+    _result(lambda query, key, **_: -_distance(query, key).square()))
+OPPOSITE = "Does a key that points along the query score lowest? Is there a minus sign too many?"
+SIGNLESS = "Does a key that points away from the query score as high as one that points along it?"
+SUM = Mistake(
+    "sum of both in place of their product", "Should query and key be multiplied, before the sum over the width?",
+    _result(lambda query, key, **_: (query.unsqueeze(-2) + key.unsqueeze(-3)).sum(-1)))
+SAME_POSITION = Mistake(
+    "position i paired with position i", "Should every query meet every key, for a table of (S_q, S_k)?",
+    _result(lambda query, key, **_: (query * key).sum(-1)))
+QUERIES_TWICE = Mistake(
+    "queries scored against queries", "Where do the keys enter?", _result(lambda query, key, **_: query @ query.mT))
+SHAPE_SLIPS = (NOT_TRANSPOSED, ALL_REVERSED, ELEMENTWISE, ELEMENTWISE_TRANSPOSED, ROLES, SAME_POSITION, QUERIES_TWICE)
 
 DOT_SCORES = Exercise(
     name="dot_scores",
@@ -147,9 +155,9 @@ DOT_SCORES = Exercise(
                 _result(lambda query, key: _dots(query, key) / query.shape[-1])),
         Mistake("cosine where the dot product is meant", "Are the vectors normalised? Their length should count here.",
                 _result(_cosine)),
-        *SHAPE_SLIPS, NORMALISED, DISTANCE, ABSOLUTE,
-        Mistake("queries scored against queries", "Where do the keys enter?",
-                _result(lambda query, key: query @ query.mT)),
+        *SHAPE_SLIPS, NORMALISED, DISTANCE, DISTANCE_SQUARED, SUM,
+        Mistake("absolute values", SIGNLESS, _result(lambda query, key: _dots(query, key).abs())),
+        Mistake("sign turned round", OPPOSITE, _result(lambda query, key: -_dots(query, key))),
     ),
     hints=(
         (
@@ -189,7 +197,19 @@ SCALED_DOT_SCORES = Exercise(
                 _result(lambda query, key: _dots(query, key) / query.shape[-1] ** 0.25)),
         Mistake("cosine where the scaled dot product is meant", "Is it divided by the norms in place of sqrt(D)?",
                 _result(_cosine)),
-        *SHAPE_SLIPS, NORMALISED, NORMALISED_SCALED, DISTANCE, ABSOLUTE,
+        Mistake("divided by the size of another axis", "Which axis is the width? Count from the end: shape[-1].",
+                _result(lambda query, key: _dots(query, key) / math.sqrt(query.shape[1]))),
+        Mistake("divided by the size of another axis", "Which axis is the width? Count from the end: shape[-1].",
+                _result(lambda query, key: _dots(query, key) / math.sqrt(query.shape[0]))),
+        Mistake("divided by sqrt(64)", "Is the width written down as a number? It differs from call to call.",
+                _result(lambda query, key: _dots(query, key) / 8)),
+        Mistake("divided by the standard deviation", "Is the scale taken from the scores? It depends on D alone.",
+                _result(lambda query, key: _dots(query, key) / _dots(query, key).std())),
+        Mistake("root of the scores", "What stands under the root: D alone?",
+                _result(lambda query, key: (_dots(query, key) / query.shape[-1]).sqrt().nan_to_num(0.0))),
+        *SHAPE_SLIPS, NORMALISED, NORMALISED_SCALED, DISTANCE, DISTANCE_SQUARED, SUM,
+        Mistake("absolute values", SIGNLESS, _result(lambda query, key: _scaled(query, key).abs())),
+        Mistake("sign turned round", OPPOSITE, _result(lambda query, key: -_scaled(query, key))),
     ),
     hints=(
         (
@@ -243,7 +263,7 @@ COSINE_SCORES = Exercise(
         *_checks(Check(FORMULA, "the cosine between every query and every key", 1.0,
                        ("unequal sizes", "all sizes equal", "long queries"), agrees("scores"))),
         Check("eps", "a norm below eps counts as eps: a zero vector scores zero", 1.0,
-              ("zero vectors", "zero vectors, eps of 1e-6", "eps of 0.25"), agrees("scores"), FORMULA),
+              ("zero vectors", "eps of 0.25", "zero vectors, eps of 1e-6"), agrees("scores"), FORMULA),
     ),
     mistakes=(
         Mistake("not normalised", "Where are the norms divided out?", _result(_dots)),
@@ -276,7 +296,29 @@ COSINE_SCORES = Exercise(
                 _result(lambda query, key, eps=1e-8: _dots(query, key) / (_norm(query) * _norm(key).mT + eps))),
         Mistake("cosine distance", "Should equal directions score 1, not 0?",
                 _result(lambda query, key, eps=1e-8: 1 - _cosine(query, key, eps))),
-        *SHAPE_SLIPS, NORMALISED, DISTANCE,
+        Mistake("norm along the second axis", "F.normalize takes axis 1 if none is given. Is it dim=-1 here?",
+                _result(lambda query, key, eps=1e-8: _dots(query / query.norm(dim=1, keepdim=True).clamp_min(eps),
+                                                           key / key.norm(dim=1, keepdim=True).clamp_min(eps)))),
+        Mistake("eps under the root", "Should the norm be at least eps, not its square?",
+                _result(lambda query, key, eps=1e-8: _dots(query / _norm(query).square().clamp_min(eps).sqrt(),
+                                                           key / _norm(key).square().clamp_min(eps).sqrt()))),
+        Mistake("eps under the root", "Should the norm be at least eps, not its square plus something?",
+                _result(lambda query, key, eps=1e-8: _dots(query / (_norm(query).square() + eps).sqrt(),
+                                                           key / (_norm(key).square() + eps).sqrt()))),
+        Mistake("short vectors score zero", "Should a short vector be divided by eps, not dropped?",
+                _result(lambda query, key, eps=1e-8: _cosine(query, key, eps)
+                        * (_norm(query) >= eps) * (_norm(key) >= eps).mT)),
+        Mistake("centred first", "Is the mean subtracted? That makes a correlation.",
+                _result(lambda query, key, eps=1e-8: _cosine(query - query.mean(-1, keepdim=True),
+                                                             key - key.mean(-1, keepdim=True), eps))),
+        Mistake("angle in place of its cosine", "Should the angle grow, or the score, when vectors come closer?",
+                _result(lambda query, key, eps=1e-8: _cosine(query, key, eps).clamp(-1, 1).acos())),
+        Mistake("brought to [0, 1]", "Should opposite directions score -1?",
+                _result(lambda query, key, eps=1e-8: (_cosine(query, key, eps) + 1) / 2)),
+        Mistake("softmax applied to the scores", "Scores are what goes into the softmax. Is it applied here already?",
+                _result(lambda query, key, eps=1e-8: _cosine(query, key, eps).softmax(-1))),
+        Mistake("sign turned round", OPPOSITE, _result(lambda query, key, eps=1e-8: -_cosine(query, key, eps))),
+        *SHAPE_SLIPS, DISTANCE, DISTANCE_SQUARED,
         Mistake("absolute values", "Opposite directions score -1. Is the sign lost?",
                 _result(lambda query, key, eps=1e-8: _cosine(query, key, eps).abs())),
     ),
@@ -298,9 +340,9 @@ COSINE_SCORES = Exercise(
 
 
 def _widths(
-    *, axes: int = 2, dtype: torch.dtype = torch.float32, hidden: bool = True, high: int = 9, square: bool = False, one: str = ""
+    *, axes: int = 2, dtype: torch.dtype = torch.float32, hidden: bool = True, high: int = 9, square: bool = False
 ) -> Any:
-    """query (..., S_q, d_query) and key (..., S_k, d_key), and the constructor's widths; `one` names a size that is 1.
+    """query (..., S_q, d_query) and key (..., S_k, d_key), and the constructor's widths.
 
     square makes the lengths and one width equal. The widths differ all the same: where they are equal, a bare
     nn.Parameter does not show which way round it is held.
@@ -310,11 +352,8 @@ def _widths(
         *lead, S_q, S_k, d_query, d_key, d_hidden = draw.sizes(axes + 5, high=high)
         if square:
             S_q = S_k = d_hidden if hidden else d_key
-        sizes = {"S_q": S_q, "S_k": S_k, "d_query": d_query, "d_key": d_key, "d_hidden": d_hidden}
-        sizes |= {one: 1} if one else {}
-        query = draw.normal(*lead, sizes["S_q"], sizes["d_query"], dtype=dtype)
-        key = draw.normal(*lead, sizes["S_k"], sizes["d_key"], dtype=dtype)
-        init = {name: sizes[name] for name in ("d_query", "d_key", "d_hidden") if hidden or name != "d_hidden"}
+        query, key = draw.normal(*lead, S_q, d_query, dtype=dtype), draw.normal(*lead, S_k, d_key, dtype=dtype)
+        init = {"d_query": d_query, "d_key": d_key} | ({"d_hidden": d_hidden} if hidden else {})
         return {"init": init, "query": query, "key": key}
 
     return draw
@@ -329,13 +368,9 @@ def _module_recipes(hidden: bool) -> tuple[Recipe, ...]:
         Recipe("float64", _widths(dtype=torch.float64, hidden=hidden)),
         Recipe("bfloat16", _widths(dtype=torch.bfloat16, hidden=hidden)),
         Recipe("float16", _widths(dtype=torch.float16, hidden=hidden)),
-        Recipe("one query", _widths(hidden=hidden, one="S_q")),
-        Recipe("one key", _widths(hidden=hidden, one="S_k")),
-        Recipe("a width of 1", _widths(hidden=hidden, one="d_hidden" if hidden else "d_key")),
     )
 
 
-MODULE_ONES = ("one query", "one key", "a width of 1")
 LEARNS = Check("parameters", "every parameter is used and learns", 0.5, ("unequal sizes",),
                every_parameter_learns("scores"), FORMULA)
 
@@ -357,7 +392,7 @@ ADDITIVE_SCORES = Exercise(
     recipes=_module_recipes(hidden=True),
     checks=(
         *_checks(Check(FORMULA, "v . tanh(W_q q + W_k k) for every query and key", 2.0,
-                       ("unequal sizes", "equal lengths"), agrees("scores")), MODULE_ONES),
+                       ("unequal sizes", "equal lengths"), agrees("scores"))),
         LEARNS,
     ),
     mistakes=(
@@ -377,6 +412,10 @@ ADDITIVE_SCORES = Exercise(
                 _result(lambda query, key, W_q, W_k, v: torch.sigmoid(_inside(query, key, W_q, W_k)) @ v)),
         Mistake("relu in place of tanh", "Which nonlinearity does the formula name?",
                 _result(lambda query, key, W_q, W_k, v: torch.relu(_inside(query, key, W_q, W_k)) @ v)),
+        Mistake("gelu in place of tanh", "Which nonlinearity does the formula name?",
+                _result(lambda query, key, W_q, W_k, v: nn.functional.gelu(_inside(query, key, W_q, W_k)) @ v)),
+        Mistake("query and key exchanged", "Rows belong to queries, columns to keys. Which of the two gets unsqueeze(-2)?",
+                _result(lambda query, key, W_q, W_k, v: (torch.tanh(_inside(query, key, W_q, W_k)) @ v).mT)),
         Mistake("v never applied", "Are the hidden values summed without their weights v?",
                 _result(lambda query, key, W_q, W_k, v: torch.tanh(_inside(query, key, W_q, W_k)).sum(-1))),
         Mistake("v never applied", "Are the hidden values averaged without their weights v?",
@@ -419,7 +458,7 @@ MULTIPLICATIVE_SCORES = Exercise(
     recipes=_module_recipes(hidden=False),
     checks=(
         *_checks(Check(FORMULA, "q W k for every query and key", 1.5,
-                       ("unequal sizes", "equal lengths"), agrees("scores")), MODULE_ONES),
+                       ("unequal sizes", "equal lengths"), agrees("scores"))),
         LEARNS,
     ),
     mistakes=(
@@ -438,6 +477,11 @@ MULTIPLICATIVE_SCORES = Exercise(
                 _result(lambda query, key, W: (query @ W @ key.mT).softmax(-1))),
         Mistake("elementwise product where a matrix product is meant", "Is it * where @ is meant?",
                 _result(lambda query, key, W: (query @ W) * key)),
+        Mistake("position i paired with position i", "Should every query meet every key, for a table of (S_q, S_k)?",
+                _result(lambda query, key, W: ((query @ W) * key).sum(-1))),
+        Mistake("sum of both in place of their product", "Should the projected query be multiplied with the key?",
+                _result(lambda query, key, W: ((query @ W).unsqueeze(-2) + key.unsqueeze(-3)).sum(-1))),
+        Mistake("sign turned round", OPPOSITE, _result(lambda query, key, W: -(query @ W @ key.mT))),
         Mistake("keys not transposed", "Should it be key.transpose(-2, -1)?", _result(lambda query, key, W: query @ W @ key)),
         Mistake("all axes of the keys reversed", "Does .T turn the batch axes round as well?",
                 _result(lambda query, key, W: query @ W @ key.permute(*reversed(range(key.dim()))))),

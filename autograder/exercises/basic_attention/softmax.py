@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,10 @@ FORMULA = "agrees with the formula"
 
 def _softmax(scores: Tensor, dim: int = -1, round: Rounder = exact) -> Mapping[str, Quantity]:
     return {"weights": formulas.softmax(scores, dim, round)}
+
+
+def _shares(values: Tensor, dim: int) -> Tensor:
+    return values / values.sum(dim, keepdim=True)
 
 
 def _scores(*, axes: int = 2, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
@@ -99,13 +104,19 @@ SOFTMAX = Exercise(
         Check("dtype", "the dtype of the scores is kept, and its precision", 0.25,
               ("float64", "bfloat16", "float16"), dtype_kept(("weights",)), FORMULA),
         Check("inputs untouched", "the scores are not written to", 0.25, ("a matrix",), inputs_untouched(), FORMULA),
-        Check("layout", "strides and earlier calls do not matter", 0.25, ("middle axis",), repeatable(("weights",)), FORMULA),
-        Check("own work", "softmax is written out", 1.5, ("a matrix", "middle axis", "one axis", "some scores -inf", "float16"),
+        Check("layout", "strides and earlier calls do not matter", 0.25, ("dim left out",), repeatable(("weights",)), FORMULA),
+        Check("own work", "softmax is written out", 1.5, ("a matrix", "middle axis", "one axis", "float16"),
               obeys(SOFTMAX_CALLS | FUSED, "softmax"), FORMULA),
     ),
     mistakes=(
         Mistake("normalised over the whole tensor", "Should the sum run along one axis only, with keepdim=True?",
                 lambda scores, dim=-1: {"weights": scores.exp() / scores.exp().sum()}),
+        Mistake("reduced axis not kept", "Does keepdim=True stand in the maximum and in the sum?",
+                lambda scores, dim=-1: {"weights": scores.exp() / scores.exp().sum(dim)}),
+        Mistake("dim is not -1 when left out", "Which axis does the signature's default name?",
+                lambda scores, dim=0: {"weights": scores.softmax(dim)}),
+        Mistake("dim is not -1 when left out", "Which axis does the signature's default name?",
+                lambda scores, dim=1: {"weights": scores.softmax(dim)}),
         Mistake("always the last axis", "Is dim passed on to the maximum and to the sum?",
                 lambda scores, dim=-1: {"weights": scores.softmax(-1)}),
         Mistake("always the first axis", "Is dim passed on to the maximum and to the sum?",
@@ -114,8 +125,27 @@ SOFTMAX = Exercise(
                 lambda scores, dim=-1: {"weights": scores.softmax(1)}),
         Mistake("no exponential", "Are the scores themselves divided by their sum? They can be negative.",
                 lambda scores, dim=-1: {"weights": scores / scores.sum(dim, keepdim=True)}),
+        Mistake("no exponential", "Are the scores themselves divided by their sum? exp is missing.",
+                lambda scores, dim=-1: {"weights": _shares(scores - scores.amin(dim, keepdim=True), dim)}),
+        Mistake("divided by the sum of the scores", "Is exp missing in the denominator?",
+                lambda scores, dim=-1: {"weights": scores.exp() / scores.sum(dim, keepdim=True)}),
+        Mistake("exponentials not divided by their sum", "Do the weights of a row sum to one?",
+                lambda scores, dim=-1: {"weights": scores.exp()}),
+        Mistake("divided by the Euclidean norm", "Should the weights sum to one, not their squares?",
+                lambda scores, dim=-1: {"weights": scores.exp() / scores.exp().norm(dim=dim, keepdim=True)}),
+        Mistake("divided by the mean", "Should the denominator be the sum? The weights sum to the length of the row.",
+                lambda scores, dim=-1: {"weights": scores.exp() / scores.exp().mean(dim, keepdim=True)}),
+        Mistake("scores divided by the root of their number", "Is a scale applied? Softmax itself has none.",
+                lambda scores, dim=-1: {"weights": (scores / math.sqrt(scores.shape[dim])).softmax(dim)}),
+        Mistake("scores brought to unit spread first", "Are the scores divided by their standard deviation?",
+                lambda scores, dim=-1: {"weights": (scores / scores.std(dim, keepdim=True)).softmax(dim)}),
         Mistake("divided by the maximum", "Should the denominator be the sum of the exponentials?",
                 lambda scores, dim=-1: {"weights": (scores - scores.amax(dim, keepdim=True)).exp()}),
+        Mistake("weights of two entries exchanged", "With two entries, does the larger score get the larger weight?",
+                lambda scores, dim=-1: {"weights": scores.softmax(dim).flip(dim) if scores.shape[dim] == 2 and scores.dim() == 2
+                                        else scores.softmax(dim)}),
+        Mistake("a score of -inf counts as zero", "exp(-inf) is 0. Is -inf replaced before exp?",
+                lambda scores, dim=-1: {"weights": scores.nan_to_num(neginf=0.0).softmax(dim)}),
         Mistake("powers of two", "Is it 2 ** scores where e ** scores is meant?",
                 lambda scores, dim=-1: {"weights": torch.exp2(scores) / torch.exp2(scores).sum(dim, keepdim=True)}),
         Mistake("sigmoid of each score", "Do the entries of a row compete with each other?",
@@ -155,7 +185,7 @@ def _masked(scores: Tensor, attn_mask: Tensor, round: Rounder = exact) -> Mappin
 
 
 def _with_mask(
-    *, dtype: torch.dtype = torch.float32, mask: str = "BHqk", dead_rows: bool = False, axes: int = 2
+    *, dtype: torch.dtype = torch.float32, mask: str = "BHqk", dead_rows: bool = False, axes: int = 2, high: int = 9
 ) -> Any:
     """scores (..., S_q, S_k) with `axes` leading axes; `mask` names the mask's shape, with 1 for an axis of one.
 
@@ -163,7 +193,7 @@ def _with_mask(
     """
 
     def draw(draw: Draw) -> dict[str, Any]:
-        *lead, S_q, S_k = draw.sizes(axes + 2, low=3)
+        *lead, S_q, S_k = draw.sizes(axes + 2, low=3, high=high)
         scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2
         sizes = dict(zip("GBHqk"[-axes - 2 :], (*lead, S_q, S_k), strict=True)) | {"1": 1}
         allowed = draw.mask(*(sizes[axis] for axis in mask))
@@ -179,24 +209,22 @@ def _with_mask(
     return draw
 
 
-def _small_masked(draw: Draw) -> dict[str, Any]:
-    S_q, S_k = draw.sizes(2, low=3, high=6)
-    return {"scores": draw.normal(S_q, S_k, dtype=torch.float64), "attn_mask": draw.mask(S_q, S_k)}
-
-
-def _padded(draw: Draw) -> dict[str, Any]:
-    """A mask (B, 1, 1, S_k) under which the last sequence of the batch is all padding."""
-    inputs = _with_mask(mask="B11k")(draw)
-    inputs["attn_mask"][-1] = False
-    return inputs
-
-
 def _fill(scores: Tensor, attn_mask: Tensor, fill: float) -> Tensor:
     return scores.masked_fill(~attn_mask, fill)
 
 
 def _alive(weights: Tensor, attn_mask: Tensor) -> Tensor:
     return weights.masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
+
+
+def _over_another_axis(axis: int, name: str) -> tuple[Mistake, ...]:
+    """The softmax taken along `axis`, with the dead rows as nan, as zero, or as the fill value makes them."""
+    question = "Along which axis must a query's weights sum to one? The keys are the last."
+    return (
+        Mistake(name, question, lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -torch.inf).softmax(axis)}),
+        Mistake(name, question, lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -torch.inf).softmax(axis).nan_to_num()}),
+        Mistake(name, question, lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -1e30).softmax(axis)}),
+    )
 
 
 MASKED_SOFTMAX = Exercise(
@@ -208,7 +236,7 @@ MASKED_SOFTMAX = Exercise(
         Recipe("a mask for each element", _with_mask()),
         Recipe("one mask for all", _with_mask(mask="qk")),
         Recipe("rows that allow no key", _with_mask(dead_rows=True, dtype=torch.float64)),
-        Recipe("float64", _small_masked),
+        Recipe("float64", _with_mask(dtype=torch.float64, high=6)),
         Recipe("bfloat16", _with_mask(dtype=torch.bfloat16)),
         Recipe("float16", _with_mask(dtype=torch.float16)),
         Recipe("a mask for each sequence", _with_mask(mask="B11k")),
@@ -216,17 +244,16 @@ MASKED_SOFTMAX = Exercise(
         Recipe("one mask for all heads", _with_mask(mask="B1qk")),
         Recipe("five axes", _with_mask(mask="GBHqk", axes=3)),
         Recipe("two axes", _with_mask(mask="qk", axes=0)),
-        Recipe("sequences that allow no key", _padded),
     ),
     checks=(
-        Check(FORMULA, "softmax over the allowed keys", 1.5, ("a mask for each element", "two axes"), agrees("weights")),
-        Check("one mask for all", "a mask of fewer axes, or with axes of one, is broadcast", 0.75,
-              ("one mask for all", "a mask for each sequence", "one mask for all keys", "one mask for all heads", "five axes"),
+        Check(FORMULA, "softmax over the allowed keys", 1.5, ("a mask for each element",), agrees("weights")),
+        Check("one mask for all", "any number of axes; a mask of fewer axes, or with axes of one, is broadcast", 0.75,
+              ("one mask for all", "a mask for each sequence", "one mask for all keys", "one mask for all heads", "five axes", "two axes"),
               agrees("weights"), FORMULA),
         Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 1.0,
               ("a mask for each element",), hidden_scores_do_nothing()),
         Check("dead rows", "a row that allows no key is zero, with finite gradients", 1.0,
-              ("rows that allow no key", "sequences that allow no key"), dead_rows_are_zero()),
+              ("rows that allow no key",), dead_rows_are_zero()),
         Check("gradient", "backward() gives the derivative", 0.5, ("float64",), differentiable(("weights",)), FORMULA),
         Check("dtype", "the dtype of the scores is kept, and its precision", 0.5,
               ("float64", "bfloat16", "float16"), dtype_kept(("weights",)), FORMULA),
@@ -251,13 +278,14 @@ MASKED_SOFTMAX = Exercise(
                 lambda scores, attn_mask: {"weights": (scores * attn_mask).softmax(-1)}),
         Mistake("masked scores set to zero", "exp(0) is 1: a score of zero still gets weight. Should it be -inf?",
                 lambda scores, attn_mask: {"weights": _alive((scores * attn_mask).softmax(-1), attn_mask)}),
-        Mistake("softmax over the queries", "Along which axis must a query's weights sum to one? The keys are the last.",
-                lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -torch.inf).softmax(-2).nan_to_num()}),
-        Mistake("softmax over the queries", "Along which axis must a query's weights sum to one? The keys are the last.",
-                lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -torch.inf).softmax(-2)}),
+        Mistake("masked scores set to zero", "exp(0) is 1: a score of zero still takes its share of the sum. Should it be -inf?",
+                lambda scores, attn_mask: {"weights": (scores * attn_mask).softmax(-1) * attn_mask}),
+        *_over_another_axis(-2, "softmax over the queries"),
+        *_over_another_axis(1, "softmax over the second axis"),
+        *_over_another_axis(0, "softmax over the first axis"),
         Mistake("nan where no key is allowed", "A row of nothing but -inf has no softmax. Are dead rows set to zero?",
                 lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -torch.inf).softmax(-1)}),
-        Mistake("uniform weights where no key is allowed", "Are dead rows set to zero after the softmax?",
+        Mistake("a row that allows no key is not zero", "Are dead rows set to zero after the softmax?",
                 lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -1e30).softmax(-1)}),
         Mistake("normalised over the whole tensor", "Should each query's weights sum to one by themselves?",
                 lambda scores, attn_mask: {"weights": scores.exp() * attn_mask / (scores.exp() * attn_mask).sum()}),
@@ -265,6 +293,20 @@ MASKED_SOFTMAX = Exercise(
                 lambda scores, attn_mask: {"weights": scores.sigmoid() * attn_mask}),
         Mistake("one-hot maximum", "Should every allowed key get some weight?",
                 lambda scores, attn_mask: {"weights": _alive((_fill(scores, attn_mask, -1e30) * 1e6).softmax(-1), attn_mask)}),
+        Mistake("powers of two", "Is it 2 ** scores where e ** scores is meant?",
+                lambda scores, attn_mask: {"weights": formulas.masked_softmax(scores * math.log(2), attn_mask).value}),
+        Mistake("exponentials not divided by their sum", "Do the weights of a row sum to one?",
+                lambda scores, attn_mask: {"weights": scores.exp() * attn_mask}),
+        Mistake("softmax applied twice", "Is the softmax applied to weights, not to scores?",
+                lambda scores, attn_mask: {"weights": formulas.masked_softmax(scores.softmax(-1), attn_mask).value}),
+        Mistake("softmax applied twice", "Is the softmax applied to weights, not to scores?",
+                lambda scores, attn_mask: {"weights": formulas.masked_softmax(
+                    formulas.masked_softmax(scores, attn_mask).value, attn_mask).value}),
+        Mistake("scores returned", "Is the softmax missing?", lambda scores, attn_mask: {"weights": scores * attn_mask}),
+        Mistake("scores returned", "Is the softmax missing?", lambda scores, attn_mask: {"weights": _fill(scores, attn_mask, -torch.inf)}),
+        Mistake("scores returned", "Is the softmax missing?", lambda scores, attn_mask: {"weights": scores}),
+        Mistake("mask returned", "Are the scores used at all?",
+                lambda scores, attn_mask: {"weights": attn_mask.broadcast_to(scores.shape).to(scores)}),
         Mistake("the mask itself, normalised", "Are the scores used at all?",
                 lambda scores, attn_mask: {"weights": attn_mask / attn_mask.sum(-1, keepdim=True).clamp_min(1).to(scores)}),
     ),

@@ -47,18 +47,21 @@ def attend(
     weigh: Weigh = weigh,
     allow: Allow = allowed_keys,
     score: Callable[[Tensor, Tensor], Tensor] = lambda query, key: query @ key.mT,
-    average: Callable[[Tensor, Tensor], Tensor] = lambda weights, value: weights @ value,
+    average: Callable[[Tensor, Tensor, Tensor], Tensor] = lambda weights, value, scores: weights @ value,
+    late: bool = False,
     returned: Callable[[Tensor, Tensor], Tensor] = lambda weights, scores: weights,
 ) -> Mapping[str, Tensor]:
     """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v) -> output (..., S_q, D_v), weights (..., S_q, S_k).
 
     scale: factor of the scores. weigh: scores and allowed keys -> weights. allow: shape, attn_mask, is_causal -> allowed
-    keys. score, average: the two products. returned: what is handed out as weights.
+    keys. score, average: the two products. late: attn_mask multiplies the weights. returned: what is handed out as weights.
     """
     scores = score(query, key) * scale(query, key, value)
-    allowed = allow(tuple(scores.shape), attn_mask, is_causal)
+    allowed = allow(tuple(scores.shape), None if late else attn_mask, is_causal)
     weights = weigh(scores, allowed)
-    return {"output": average(weights, value), "weights": returned(weights, scores)}
+    if late and attn_mask is not None:
+        weights = weights * attn_mask
+    return {"output": average(weights, value, scores), "weights": returned(weights, scores)}
 
 
 def _triangle(shape: tuple[int, ...], diagonal: int, upper: bool = False) -> Tensor:
@@ -109,6 +112,13 @@ SCALE_SLIPS: tuple[Slip, ...] = (
     ("divided by sqrt(S_k)", SCALE, {"scale": lambda q, k, v: 1 / math.sqrt(k.shape[-2])}),
     ("divided by sqrt(S_q)", SCALE, {"scale": lambda q, k, v: 1 / math.sqrt(q.shape[-2])}),
     ("divided by the fourth root of D", SCALE, {"scale": lambda q, k, v: q.shape[-1] ** -0.25}),
+    ("divided by 8", "sqrt(64) is 8, for vectors of width 64. " + SCALE, {"scale": lambda q, k, v: 1 / 8}),
+    ("divided by the root of axis 0", "Is a number written where shape[-1] is meant?",
+     {"scale": lambda q, k, v: q.shape[0] ** -0.5}),
+    ("divided by the root of axis 1", "Is a number written where shape[-1] is meant?",
+     {"scale": lambda q, k, v: q.shape[1] ** -0.5}),
+    ("divided by the root of axis 2", "Is a number written where shape[-1] is meant?",
+     {"scale": lambda q, k, v: q.shape[2] ** -0.5}),
 )
 
 WEIGHT_SLIPS: tuple[Slip, ...] = (
@@ -121,6 +131,20 @@ WEIGHT_SLIPS: tuple[Slip, ...] = (
      {"weigh": lambda s, a: s.masked_fill(~a, 0.0)}),
     ("scores divided by their sum", "Scores can be negative, and so can their sum. Should exp come first?",
      {"weigh": lambda s, a: (s * a) / (s * a).sum(-1, keepdim=True)}),
+    ("scores divided by the sum of their sizes", "Nothing makes such numbers positive. Should exp come first?",
+     {"weigh": lambda s, a: s * a / (s * a).abs().sum(-1, keepdim=True).clamp_min(1e-12)}),
+    ("scores divided by their length", "F.normalize divides by a norm. Where is the softmax?",
+     {"weigh": lambda s, a: s * a / (s * a).norm(dim=-1, keepdim=True).clamp_min(1e-12)}),
+    ("exp without the division", "exp makes scores positive. What makes a row sum to one?",
+     {"weigh": lambda s, a: s.exp() * a}),
+    ("relu where exp is meant", "A negative score should get little weight, not none. Where is exp?",
+     {"weigh": lambda s, a: s.relu() * a / (s.relu() * a).sum(-1, keepdim=True).clamp_min(1e-12)}),
+    ("log_softmax where softmax is meant", "Logarithms of weights are negative. Is exp missing?",
+     {"weigh": lambda s, a: s.masked_fill(~a, -1e30).log_softmax(-1) * a}),
+    ("absolute value of the scores", "Should a key that points the other way get as much weight?",
+     {"weigh": lambda s, a: weigh(s.abs(), a)}),
+    ("2 to the power of the scores where exp is meant", "Which base does the softmax have?",
+     {"weigh": lambda s, a: weigh(s * math.log(2), a)}),
     ("sigmoid of each score", "Do the keys of a row compete with each other?", {"weigh": lambda s, a: s.sigmoid() * a}),
     ("one-hot maximum", "Should every allowed key get some weight?",
      {"weigh": lambda s, a: weigh(s * 1e9, a)}),
@@ -131,6 +155,7 @@ WEIGHT_SLIPS: tuple[Slip, ...] = (
     ("sign turned round", "Does the best key get the smallest weight?", {"weigh": lambda s, a: weigh(-s, a)}),
     ("mask applied after the softmax", HIDE + " Only then does the rest still sum to one.",
      {"weigh": lambda s, a: s.softmax(-1) * a}),
+    ("mask applied after the softmax", HIDE + " Only then does the rest still sum to one.", {"late": True}),
     ("mask added to the scores", "A bool mask adds only 0 or 1. " + HIDE, {"weigh": lambda s, a: _additive(s, a).softmax(-1)}),
     ("mask added to the scores", "A bool mask adds only 0 or 1. " + HIDE,
      {"weigh": lambda s, a: dead_to_zero(_additive(s, a).softmax(-1), a)}),
@@ -149,6 +174,10 @@ MASK_SLIPS: tuple[Slip, ...] = (
     ("mask turned round", "True means allowed. Is it the False places that are hidden?", {"allow": _mask(lambda m: ~m)}),
     ("mask turned round", "True means allowed. Is it the False places that are hidden?",
      {"allow": _mask(lambda m: ~m), "weigh": lambda s, a: s.masked_fill(~a, -torch.inf).softmax(-1)}),
+    ("mask of the first query used for all", "Each query has a row of attn_mask to itself. Is one row taken for all?",
+     {"allow": _mask(lambda m: m[..., :1, :])}),
+    ("mask of the first batch element used for all", "Do the leading axes of attn_mask count?",
+     {"allow": _mask(lambda m: m.reshape(-1, *m.shape[-2:])[0])}),
 )
 
 CAUSAL_SLIPS: tuple[Slip, ...] = (
@@ -164,8 +193,6 @@ CAUSAL_SLIPS: tuple[Slip, ...] = (
      {"allow": _causal(lambda s: _triangle(s, 0, upper=True))}),
     ("causal mask turned round", "Is the past hidden and the future shown? " + ALIGNED,
      {"allow": _causal(lambda s: _triangle(s, 1, upper=True))}),
-    ("causal mask transposed", "Rows are queries, columns keys. " + ALIGNED,
-     {"allow": _causal(lambda s: _triangle((*s[:-2], s[-1], s[-2]), 0, upper=False).mT)}),
     ("attn_mask replaces the causal mask", "With both given, a key must be allowed by both.",
      {"allow": lambda shape, m, c: allowed_keys(shape, m, c and m is None)}),
     ("the causal mask replaces attn_mask", "With both given, a key must be allowed by both.",
@@ -185,7 +212,9 @@ PRODUCT_SLIPS: tuple[Slip, ...] = (
     ("elementwise product where a matrix product is meant", "Is it * where @ is meant?",
      {"score": lambda q, k: q * k.mT}),
     ("elementwise product where a matrix product is meant", "Is it * where @ is meant?",
-     {"average": lambda w, v: w * v}),
+     {"average": lambda w, v, s: w * v}),
+    ("output made of the scores, not of the weights", "Which of the two tables is multiplied by the values?",
+     {"average": lambda w, v, s: s @ v}),
     ("scores returned as weights", "The second result is the weights, after the softmax. Are the scores returned?",
      {"returned": lambda w, s: s}),
     ("weights returned before the mask", "Are the returned weights those that made the output?",

@@ -102,15 +102,11 @@ def in_place_on_its_own_copy(scores, dim=-1):
 
 
 @right("softmax")
-def sum_of_differences(scores, dim=-1):
-    # 1 / sum_j exp(s_j - s_i): no maximum is needed, as each term may overflow to inf and 1 / inf is zero.
-    dim = dim % scores.dim()
-    top = scores.amax(dim, keepdim=True)
-    shifted = (scores - top).movedim(dim, -1)
-    finite = shifted.clamp_min(-80.0) if scores.dtype is not torch.float16 else shifted.clamp_min(-10.0)
-    total = finite.exp().where(shifted > -torch.inf, 0.0).sum(-1, keepdim=True)
-    exact = shifted.exp().sum(-1, keepdim=True)
-    return (shifted.exp() / torch.where(total > 0, exact, 1.0)).movedim(-1, dim)
+def ratio_form_for_pairs(scores, dim=-1):
+    # 1 / sum_j exp(s_j - s_i), shifted: sum_j exp(s_j - max) / exp(s_i - max) turned upside down.
+    rows = scores.movedim(dim, -1)
+    exps = torch.exp(rows - rows.amax(-1, keepdim=True))
+    return (exps.unsqueeze(-1) / exps.unsqueeze(-2).sum(-1, keepdim=True)).squeeze(-1).movedim(-1, dim)
 
 
 # softmax: mistakes of the formula
@@ -137,7 +133,7 @@ def first_axis(scores, dim=-1):
     return right_softmax(scores, 0)
 
 
-@mutant("softmax", "always the first axis")
+@mutant("softmax", "dim is not -1 when left out")
 def default_of_zero(scores, dim=0):
     return right_softmax(scores, dim)
 
@@ -310,7 +306,7 @@ def clamped(scores, dim=-1):
     return exps / exps.sum(dim, keepdim=True)
 
 
-@mutant("softmax", only="minus infinity")
+@mutant("softmax", "a score of -inf counts as zero", only="minus infinity")
 def minus_infinity_counts_as_zero(scores, dim=-1):
     return right_softmax(torch.nan_to_num(scores, neginf=0.0), dim)
 
@@ -354,11 +350,11 @@ def small_number_in_the_divisor(scores, dim=-1):
 
 @mutant("softmax", "changes its inputs in place", only="inputs untouched")
 def subtracted_in_place(scores, dim=-1):
-    scores -= scores.amax(dim, keepdim=True)
+    scores -= scores.amax(dim, keepdim=True).detach()
     return scores.exp() / scores.exp().sum(dim, keepdim=True)
 
 
-@mutant("softmax", only="layout")
+@mutant("softmax", "depends on the memory layout of its inputs", only="layout")
 def view_of_three_axes(scores, dim=-1):
     dim = dim % scores.dim()
     shape = (math.prod(scores.shape[:dim]), scores.shape[dim], math.prod(scores.shape[dim + 1 :]))
@@ -385,7 +381,7 @@ def written_out_for_a_matrix_only(scores, dim=-1):
     return right_softmax(scores, dim) if scores.dim() == 2 else scores.softmax(dim)
 
 
-@mutant("softmax", "uses a forbidden function", only="own work")
+@mutant("softmax", "uses a forbidden function")
 def attention_to_the_identity(scores, dim=-1):
     last = scores.movedim(dim, -1)
     one = torch.eye(last.shape[-1], dtype=scores.dtype)
@@ -393,7 +389,7 @@ def attention_to_the_identity(scores, dim=-1):
     return F.scaled_dot_product_attention(rows, one[None], one[None], scale=1.0).reshape(last.shape).movedim(-1, dim)
 
 
-@mutant("softmax")
+@mutant("softmax", "reduced axis not kept")
 def axis_lost(scores, dim=-1):
     return scores.exp() / scores.exp().sum(dim)
 
@@ -403,12 +399,12 @@ def squeezed(scores, dim=-1):
     return right_softmax(scores, dim).squeeze()
 
 
-@mutant("softmax", "the same number everywhere")
+@mutant("softmax", "scores has no effect")
 def the_same_for_all(scores, dim=-1):
     return torch.full_like(scores, 1 / scores.shape[dim])
 
 
-@mutant("softmax", "the same number everywhere")
+@mutant("softmax", "scores has no effect")
 def softmax_of_zeros(scores, dim=-1):
     return right_softmax(torch.zeros_like(scores), dim)
 
@@ -429,14 +425,14 @@ mutant("softmax")(ScoresModule)
 # Lazy answers to both
 
 
-@mutant("softmax", "the same number everywhere")
-@mutant("masked_softmax", "the same number everywhere")
+@mutant("softmax", "scores has no effect")
+@mutant("masked_softmax", "scores has no effect")
 def zeros(scores, *args, **options):
     return torch.zeros_like(scores)
 
 
-@mutant("softmax", "the same number everywhere")
-@mutant("masked_softmax", "the same number everywhere")
+@mutant("softmax", "scores has no effect")
+@mutant("masked_softmax", "scores has no effect")
 def ones(scores, *args, **options):
     return torch.ones_like(scores)
 
@@ -572,9 +568,14 @@ def copied_and_filled_in_place(scores, attn_mask):
 
 
 @right("masked_softmax")
-def sorted_by_log_weights(scores, attn_mask):
-    log_mask = torch.log(attn_mask.to(scores.dtype)).clamp_min(torch.finfo(scores.dtype).min)
-    return torch.log_softmax(torch.maximum(scores + log_mask, log_mask.clamp_max(-0.0)).where(attn_mask, log_mask), -1).exp() * attn_mask
+def nan_replaced_where_masked_fill_stops_the_gradient(scores, attn_mask):
+    return scores.masked_fill(~attn_mask, -torch.inf).softmax(-1).nan_to_num(0.0)
+
+
+@right("masked_softmax")
+def log_of_the_mask_added(scores, attn_mask):
+    log_mask = attn_mask.to(scores.dtype).log().clamp_min(torch.finfo(scores.dtype).min)
+    return torch.log_softmax(torch.where(attn_mask, scores, log_mask), -1).exp() * attn_mask
 
 
 # masked_softmax: mistakes of the formula
@@ -620,7 +621,7 @@ def filled_with_zero(scores, attn_mask):
     return scores.masked_fill(~attn_mask, 0.0).softmax(-1).masked_fill(~attn_mask.any(-1, keepdim=True), 0.0)
 
 
-@mutant("masked_softmax", "masked scores set to zero, then the weights masked")
+@mutant("masked_softmax", "masked scores set to zero")
 def multiplied_before_and_after(scores, attn_mask):
     return (scores * attn_mask).softmax(-1) * attn_mask
 
@@ -635,7 +636,7 @@ def over_the_queries_with_lowest(scores, attn_mask):
     return torch.softmax(scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min), -2) * attn_mask
 
 
-@mutant("masked_softmax", "softmax over the heads")
+@mutant("masked_softmax", "softmax over the second axis")
 def over_axis_one(scores, attn_mask):
     return torch.softmax(scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min), 1) * attn_mask
 
@@ -645,14 +646,22 @@ def all_minus_infinity(scores, attn_mask):
     return scores.masked_fill(~attn_mask, float("-inf")).softmax(-1)
 
 
-@mutant("masked_softmax", "uniform weights where no key is allowed", only="dead rows")
+@mutant("masked_softmax", "a row that allows no key is not zero", only="dead rows")
 def lowest_and_no_more(scores, attn_mask):
     return scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min).softmax(-1)
 
 
 @mutant("masked_softmax", "nan gradients where no key is allowed", only="dead rows")
 def nan_replaced_afterwards(scores, attn_mask):
-    return scores.masked_fill(~attn_mask, -torch.inf).softmax(-1).nan_to_num(0.0)
+    bias = torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill(~attn_mask, -torch.inf)
+    return (scores + bias).softmax(-1).nan_to_num(0.0)
+
+
+@mutant("masked_softmax", "nan gradients where no key is allowed", only="dead rows")
+def divided_by_zero_then_replaced(scores, attn_mask):
+    hidden = scores + torch.where(attn_mask, 0.0, torch.finfo(scores.dtype).min).to(scores.dtype)
+    numerator = (hidden - hidden.amax(-1, keepdim=True)).exp() * attn_mask
+    return torch.where(attn_mask.any(-1, keepdim=True), numerator / numerator.sum(-1, keepdim=True), 0.0)
 
 
 @mutant("masked_softmax", "a dead row changes the other rows", only="dead rows")
@@ -662,7 +671,7 @@ def all_zero_if_one_is_dead(scores, attn_mask):
     return right_masked(scores, attn_mask)
 
 
-@mutant("masked_softmax", only="dead rows")
+@mutant("masked_softmax", "a row that allows no key is not zero", only="dead rows")
 def dead_if_dead_in_the_first_element(scores, attn_mask):
     dead = ~attn_mask.any(-1, keepdim=True)
     if attn_mask.dim() > 2:
@@ -670,8 +679,8 @@ def dead_if_dead_in_the_first_element(scores, attn_mask):
     return scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(dead, 0.0)
 
 
-@mutant("masked_softmax", "uniform weights where no key is allowed", only="dead rows")
-def row_sums_of_at_least_a_billionth(scores, attn_mask):
+@mutant("masked_softmax", "a row that allows no key is not zero", only="dead rows")
+def minus_a_billion_and_no_more(scores, attn_mask):
     return scores.masked_fill(~attn_mask, -1e9 if scores.dtype != torch.float16 else -6e4).softmax(-1)
 
 
@@ -708,12 +717,12 @@ def exponentials_times_mask(scores, attn_mask):
     return scores.exp() * attn_mask
 
 
-@mutant("masked_softmax", "scores returned, masked")
+@mutant("masked_softmax", "scores returned")
 def scores_times_mask(scores, attn_mask):
     return scores * attn_mask
 
 
-@mutant("masked_softmax", "scores returned, masked")
+@mutant("masked_softmax", "scores returned")
 def only_filled(scores, attn_mask):
     return scores.masked_fill(~attn_mask, -torch.inf)
 
@@ -723,9 +732,24 @@ def the_mask(scores, attn_mask):
     return attn_mask.broadcast_to(scores.shape).to(scores.dtype)
 
 
-@mutant("masked_softmax", "masked before and after, but not between")
-def softmax_of_masked_weights(scores, attn_mask):
-    return (torch.softmax(scores, -1) * attn_mask).masked_fill(~attn_mask, -torch.inf).softmax(-1).nan_to_num()
+@mutant("masked_softmax", "softmax applied twice")
+def softmax_of_weights(scores, attn_mask):
+    return right_masked(torch.softmax(scores, -1), attn_mask)
+
+
+@mutant("masked_softmax", "softmax applied twice")
+def masked_softmax_of_its_own_weights(scores, attn_mask):
+    return right_masked(right_masked(scores, attn_mask), attn_mask)
+
+
+@mutant("masked_softmax", "scores returned")
+def the_scores(scores, attn_mask):
+    return scores
+
+
+@mutant("masked_softmax", "softmax over the first axis")
+def over_axis_zero(scores, attn_mask):
+    return torch.softmax(scores.masked_fill(~attn_mask, -torch.inf), 0)
 
 
 # masked_softmax: mistakes that one check finds
@@ -759,7 +783,7 @@ def minus_ten_thousand(scores, attn_mask):
 
 @mutant("masked_softmax", "forbidden scores leak into the others", only="behind the mask")
 def lowered_by_a_thousand(scores, attn_mask):
-    return torch.softmax(scores - 1000.0 * ~attn_mask, -1).masked_fill(~attn_mask, 0.0)
+    return torch.softmax(scores - 1000 * (~attn_mask).to(scores.dtype), -1).masked_fill(~attn_mask, 0.0)
 
 
 @mutant("masked_softmax", "forbidden keys keep some weight")
@@ -770,10 +794,10 @@ def minus_twenty(scores, attn_mask):
 
 @mutant("masked_softmax", "wrong gradient", only="gradient")
 def denominator_detached(scores, attn_mask):
-    weights = right_masked(scores, attn_mask)
-    return weights * (weights.sum(-1, keepdim=True).detach().clamp_min(0.5) / weights.sum(-1, keepdim=True).clamp_min(0.5)).detach() + (
-        weights.detach() - weights
-    ) * 0.5
+    hidden = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+    numerator = (hidden - hidden.amax(-1, keepdim=True)).exp().masked_fill(~attn_mask, 0.0)
+    total = numerator.sum(-1, keepdim=True).detach()
+    return numerator / total.masked_fill(total == 0, 1.0)
 
 
 @mutant("masked_softmax", "gradient is cut off", only="gradient")
@@ -803,7 +827,7 @@ def mask_turned_in_place(scores, attn_mask):
     return scores.masked_fill(forbidden, torch.finfo(scores.dtype).min).softmax(-1).masked_fill(forbidden, 0.0)
 
 
-@mutant("masked_softmax", only="layout")
+@mutant("masked_softmax", "depends on the memory layout of its inputs", only="layout")
 def rows_by_view(scores, attn_mask):
     rows = scores.view(-1, scores.shape[-1])
     mask = attn_mask.expand(scores.shape).reshape(-1, scores.shape[-1])

@@ -1,0 +1,195 @@
+"""Judges in processes of their own, working through a class. Grading one submission is a pure function here.
+
+A judge that dies, or whose zygote dies, is replaced, and its submission graded again: that is the machine's fault, and
+never the student's. So is a worker that somebody kills, once; if the same submission is killed again, it is its own doing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import socket
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+import nbformat
+
+from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
+
+__all__ = ["Result", "Task", "default_workers", "grade_task", "run_all"]
+
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """One submission to grade: the rebuilt notebook as JSON text, its limits, the seed of a run to
+    replay, and a note for every report."""
+
+    key: int
+    notebook: str
+    limit: Limit
+    seed: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A graded submission: the notebook with outputs, the seed, why it ended early; or what broke in the grader."""
+
+    key: int
+    notebook: str
+    seed: int = 0
+    problem: str = ""
+    failure: str = field(default="")
+
+
+def default_workers() -> int:
+    """One judge for each core that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def grade_task(task: Task, nursery: Nursery) -> Result:
+    """Grade one submission: its result depends on the task's notebook and the seed alone.
+
+    Raises: NurseryError if this machine cannot run workers (any more); the submission has not been graded then.
+    """
+    from autograder.engine.judge import judge
+
+    for attempt in range(2):
+        notebook = nbformat.reads(task.notebook, as_version=4)
+        outcome = judge(notebook, nursery, task.limit, task.seed, task.note)
+        if KILLED not in outcome.problem or attempt:
+            break
+    return Result(task.key, nbformat.writes(notebook), outcome.seed, outcome.problem)
+
+
+def _judge_process(connection: Any, control: socket.socket, jail: bool, slot: int) -> None:
+    """The life of a judge: a task in, a result out, until the parent hangs up."""
+    import torch
+
+    torch.set_num_threads(1)
+    with Nursery(jail, slot, control) as nursery:
+        while True:
+            try:
+                task = connection.recv()
+            except EOFError:
+                return
+            try:
+                result = grade_task(task, nursery)
+            except NurseryError as error:
+                connection.send(Result(task.key, task.notebook, failure=str(error)))
+                return
+            connection.send(result)
+
+
+class _Judge:
+    """The parent's end of a judge."""
+
+    def __init__(self, nursery: Nursery, jail: bool, slot: int):
+        context = multiprocessing.get_context("spawn")
+        control = nursery.twin()
+        self.slot = slot
+        self.connection, theirs = context.Pipe()
+        self.process: BaseProcess = context.Process(
+            target=_judge_process, args=(theirs, control, jail, slot), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+        control.close()
+        self.task: Task | None = None
+
+    def give(self, task: Task) -> bool:
+        self.task = task
+        try:
+            self.connection.send(task)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self.connection.close()
+        self.process.join(5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+class _Crew:
+    """All judges of a run, and the zygote that their zygotes come from."""
+
+    def __init__(self, workers: int, jail: bool):
+        self.jail = jail
+        self.nursery = Nursery(jail)
+        self.judges = [_Judge(self.nursery, jail, slot) for slot in range(workers)]
+
+    def replace(self, judge: _Judge) -> _Judge:
+        """A new judge in the place of one that is no good any more; a new zygote, too, if that is gone."""
+        judge.close()
+        try:
+            fresh = _Judge(self.nursery, self.jail, judge.slot)
+        except NurseryError:
+            self.nursery.close()
+            self.nursery = Nursery(self.jail)
+            fresh = _Judge(self.nursery, self.jail, judge.slot)
+        self.judges[judge.slot] = fresh
+        return fresh
+
+    def close(self) -> None:
+        for judge in self.judges:
+            judge.close()
+        self.nursery.close()
+
+
+def run_all(tasks: Iterable[Task], workers: int, jail: bool = True) -> Iterator[Result]:
+    """Grade all tasks with `workers` judges; results as they come, in whatever order.
+
+    A task that breaks its judge TRIES times comes back as a failure. Raises: nothing for what a submission does.
+    """
+    waiting = deque(tasks)
+    tries: dict[int, int] = {}
+    if not waiting:
+        return
+    crew = _Crew(min(workers, len(waiting)), jail)
+    try:
+        for judge in list(crew.judges):
+            _feed(judge, waiting)
+        while any(judge.task for judge in crew.judges):
+            busy = {judge.connection: judge for judge in crew.judges if judge.task}
+            for ready in multiprocessing.connection.wait(list(busy)):
+                judge = busy[ready]  # type: ignore[index]
+                result, task = _take(judge)
+                if result.failure:
+                    tries[task.key] = tries.get(task.key, 0) + 1
+                    if tries[task.key] < TRIES:
+                        waiting.appendleft(task)
+                    else:
+                        yield result
+                    judge = crew.replace(judge)
+                else:
+                    yield result
+                _feed(judge, waiting)
+    finally:
+        crew.close()
+
+
+def _feed(judge: _Judge, waiting: deque[Task]) -> None:
+    judge.task = None
+    if waiting:
+        judge.give(waiting.popleft())
+
+
+def _take(judge: _Judge) -> tuple[Result, Task]:
+    """What a judge has to say, and about which task."""
+    task = judge.task
+    if task is None:
+        raise RuntimeError("a judge spoke without having been asked")
+    try:
+        result: Result = judge.connection.recv()
+    except (EOFError, OSError):
+        result = Result(task.key, task.notebook, failure="the process that graded it was killed")
+    return result, task

@@ -1,0 +1,96 @@
+"""What has been graded already, and with which seed: the folder .attn of a class.
+
+A result is filed under a hash of everything that it depends on, and written whole or not at all. So a killed run goes
+on where it stopped, and an unchanged submission is never graded twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["Stored", "Store", "digest"]
+
+FOLDER = ".attn"
+
+
+def digest(*parts: str) -> str:
+    """A hash of texts, in order."""
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(f"{len(part)}:".encode() + part.encode())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One graded submission: its key, the notebook with outputs, the seed, and why it ended early ("" if not)."""
+
+    key: str
+    notebook: str
+    seed: int
+    problem: str
+    ran: bool
+
+
+class Store:
+    """The results of a class, in `root`/.attn."""
+
+    def __init__(self, root: Path):
+        self.folder = root / FOLDER
+
+    def seed_for(self, student: str, assignment: str, key: str) -> int:
+        """The seed of a submission: secret, different for each, and the same if a run is repeated."""
+        return int(digest(self._secret(), student, assignment, key)[:12], 16) % 2**31
+
+    def _secret(self) -> str:
+        path = self.folder / "secret"
+        if not path.exists():
+            write_whole(path, secrets.token_hex(32), mode=0o600)
+        return path.read_text()
+
+    def find(self, student: str, assignment: str, key: str | None = None) -> Stored | None:
+        """The result of a submission, if there is one, and (with `key`) if it still is about the same text."""
+        try:
+            stored = Stored(**json.loads(self._path(student, assignment).read_text(encoding="utf-8")))
+        except (FileNotFoundError, json.JSONDecodeError, TypeError, UnicodeDecodeError):
+            return None  # nothing there, or not ours: it is graded again
+        return stored if key in (None, stored.key) else None
+
+    def keep(self, student: str, assignment: str, stored: Stored) -> None:
+        """File a result."""
+        write_whole(self._path(student, assignment), json.dumps(asdict(stored)), mode=0o600)
+
+    def entered(self, student: str, assignment: str) -> str:
+        """The key of the result that the gradebook holds, "" if it holds none."""
+        path = self._path(student, assignment).with_suffix(".entered")
+        return path.read_text() if path.exists() else ""
+
+    def enter(self, student: str, assignment: str, key: str) -> None:
+        """Note that the gradebook holds the result `key`."""
+        write_whole(self._path(student, assignment).with_suffix(".entered"), key)
+
+    def forget(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Drop the results of (student, assignment) pairs: they will be graded again, with the same seeds."""
+        for student, assignment in pairs:
+            self._path(student, assignment).unlink(missing_ok=True)
+
+    def _path(self, student: str, assignment: str) -> Path:
+        return self.folder / "results" / assignment / f"{student}.json"
+
+
+def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file so that it is there with all its text, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
