@@ -58,7 +58,7 @@ c.OverwriteCells.add_missing_cells = True
 # What happens then. Settle comes right after the run and before the grades are saved: it leaves each grade
 # cell with one finite number or one error, because nbgrader gives full marks to a cell that shows neither.
 c.Autograde.autograde_preprocessors = [
-    "nbgrader.preprocessors.Execute",
+    "autograder.engine.execute.RunInJail",  # the engine, in the place of nbgrader's Execute
     "autograder.engine.settle.Settle",
     "nbgrader.preprocessors.IgnorePattern",
     "nbgrader.preprocessors.LimitOutput",
@@ -67,7 +67,10 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.AssignLatePenalties",
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
-c.Execute.timeout = 30  # seconds a cell may take
+
+# What a submission may use while it is graded; `autograder/engine/sandbox.py` has them all, with their defaults.
+c.Sandbox.cell_seconds = 30.0
+c.Sandbox.submission_seconds = 180.0
 
 # Feedback pages and the formgrader draw formulas as MathML, and load nothing from the network.
 c.HTMLExporter.filters = {"markdown2html": "autograder.engine.mathml.markdown2html"}

@@ -45,7 +45,7 @@ def _with_any_lengths(trial: Trial, sequences: Mapping[str, int], queries: Mappi
     square = {name: trial.inputs[name].narrow(axis, 0, shortest) for name, axis in axes.items()}
     if len(set(lengths.values())) > 1 and not isinstance(attempt(trial, **square), Failure):
         raise Failure(
-            f"with is_causal=True it works for as many queries as keys only: {results.message}. "
+            f"with is_causal=True it works for as many queries as keys only: {results.message.rstrip('.')}. "
             "The triangle has shape (S_q, S_k).",
             mistake="causal mask is square", errored=results.errored,
         )

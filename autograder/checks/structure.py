@@ -101,9 +101,9 @@ def permutation(
         after = trial(**moved)
         for name, out_axis in outputs.items():
             expected = before[name] if out_axis is None else before[name].index_select(out_axis, order)
-            follow = "" if out_axis is None else f" by more than putting {name} into that order"
+            changed = f"changed {name}" if out_axis is None else f"did not just put {name} into the same order"
             trial.require(
-                name, after[name], f"putting the {what} into another order changed the results{follow}",
+                name, after[name], f"putting the {what} into another order {changed}",
                 expected=expected, mistake=mistake or f"depends on the order of the {what}", **moved,
             )
 
@@ -158,7 +158,7 @@ def _all_of(runs: Mapping[int, Results | Failure]) -> Mapping[int, Results]:
     if not good:
         raise failure
     raise Failure(
-        f"with {axes} leading axes, unlike with {next(iter(good))}: {failure.message} "
+        f"with {axes} leading axes, unlike with {next(iter(good))}: {failure.message.rstrip('.')}. "
         "Are axes counted from the end, as in transpose(-2, -1)?",
         mistake="fixed number of leading axes",
         errored=failure.errored,

@@ -95,7 +95,8 @@ class Trial:
         turned = list(got.values()) == list(expected.values())[::-1]
         raise Failure(
             f"{wrong} has shape {got[wrong]}; expected {expected[wrong]}."
-            + (f" Is the order ({', '.join(expected)})?" if turned else ""),
+            + (f" Is the order ({', '.join(expected)})?" if turned else "")
+            + (" Is an axis of size 1 squeezed away?" if _squeezed(got[wrong], expected[wrong]) else ""),
             mistake="results in the wrong order" if turned else f"{wrong} has the wrong shape",
         )
 
@@ -162,6 +163,10 @@ class Trial:
 def _around(exact: Quantity, expected: Tensor) -> Quantity:
     """The formula's tolerance around another value."""
     return Quantity(expected, torch.maximum(exact.magnitude, expected.abs()), exact.growth)
+
+
+def _squeezed(got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
+    return len(got) < len(expected) and [n for n in got if n != 1] == [n for n in expected if n != 1]
 
 
 def _times(ratio: float) -> str:

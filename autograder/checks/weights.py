@@ -35,7 +35,7 @@ def weights_agree(name: str = "weights", output: str = "output", made: Average |
             return
         if right[output]:
             trial.require(
-                name, weights, "differ from the formula, although the output does not",
+                name, weights, "the returned weights differ from the formula's, although the output does not",
                 mistake="returned weights are not those that made the output",
             )
         require_sums(trial, weights, -1)
@@ -48,7 +48,7 @@ def weights_agree(name: str = "weights", output: str = "output", made: Average |
                 mistake="keys that may be seen get no weight",
             )
         if made is None:
-            trial.require(name, weights, "differ from the formula")
+            trial.require(name, weights, "the weights differ from the formula's")
         else:
             trial.require(
                 output, results[output], "the output is not what the returned weights make of the values",

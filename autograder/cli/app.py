@@ -15,10 +15,17 @@ app = typer.Typer(
 CourseOption = Annotated[
     Path | None, typer.Option("--course", help="The course folder, if it is not this project's.")
 ]
-TimeoutOption = Annotated[int, typer.Option("--timeout", min=1, help="Seconds that one cell may take.")]
-KernelsOption = Annotated[
+TimeoutOption = Annotated[
+    float | None,
+    typer.Option("--timeout", min=1, help="Seconds that one cell may take; nbgrader_config.py's by default."),
+]
+WorkersOption = Annotated[
     int | None,
-    typer.Option("--kernels", min=1, help="Notebooks run at once; as many as there are cores by default."),
+    typer.Option("--workers", min=1, help="Submissions graded at once; as many as there are cores by default."),
+]
+SandboxOption = Annotated[
+    bool,
+    typer.Option("--sandbox/--no-sandbox", help="Grade without a jail where none can be had; reports say so."),
 ]
 
 
@@ -55,14 +62,41 @@ def grade(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Holds submitted/<student>/<assignment>/<name>.ipynb.")
     ],
-    timeout: TimeoutOption = 30,
-    kernels: KernelsOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
+    sandbox: SandboxOption = True,
+    scheduler: Annotated[
+        str | None,
+        typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Grade on a dask.distributed cluster."),
+    ] = None,
     course: CourseOption = None,
 ) -> None:
     """Grade a folder of submissions: gradebook, feedback pages, grades.csv and a table."""
-    from autograder.cli.grade import run_grade
+    from autograder.cli.grade import Options, run_grade
 
-    raise typer.Exit(run_grade(folder, timeout, kernels, course))
+    raise typer.Exit(run_grade(folder, Options(workers, sandbox, scheduler, timeout), course))
+
+
+@app.command()
+def regrade(
+    student: Annotated[str, typer.Argument(help="The student's folder below submitted/.")],
+    assignment: Annotated[str, typer.Argument(help="The assignment's folder, like 01_basic_attention.")],
+    folder: Annotated[Path, typer.Option("--dir", help="The class: the folder that attn grade was given.")] = Path("."),
+    sandbox: SandboxOption = True,
+    course: CourseOption = None,
+) -> None:
+    """Grade one submission again with the seed on record, and compare the verdicts; nothing is written."""
+    from autograder.cli.regrade import run_regrade
+
+    raise typer.Exit(run_regrade(folder, student, assignment, sandbox, course))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this machine offers: isolation, torch, Triton, GPU, nbgrader; and what is missing."""
+    from autograder.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor())
 
 
 @app.command()
@@ -89,13 +123,15 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Keep the folder, to look at the pages.")
     ] = True,
-    timeout: TimeoutOption = 30,
-    kernels: KernelsOption = None,
+    workers: WorkersOption = None,
+    timeout: TimeoutOption = None,
+    sandbox: SandboxOption = True,
 ) -> None:
     """Grade a made-up class of a dozen submissions, and see what each was told."""
     from autograder.cli.demo import run_demo
+    from autograder.cli.grade import Options
 
-    raise typer.Exit(run_demo(folder, keep, timeout, kernels))
+    raise typer.Exit(run_demo(folder, keep, Options(workers, sandbox, None, timeout)))
 
 
 @app.command()

@@ -16,3 +16,14 @@ def require_torch() -> None:
         raise UserError(
             f"PyTorch cannot be imported ({reason}); install it in this environment: pip install 'torch>=2.6'"
         ) from error
+
+
+def require_isolation(jail: bool) -> None:
+    """Raises: UserError if a jail is asked for, and this machine has none."""
+    from autograder.engine.isolation import isolation
+
+    if jail and (problem := isolation().problem):
+        raise UserError(
+            f"this machine offers no jail for student code ({problem}). Run `attn doctor` to see what is missing, "
+            "grade on Linux with user namespaces, or grade without protection: --no-sandbox"
+        )

@@ -1,34 +1,43 @@
 """`attn grade`: a class, graded."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autograder.cli.errors import require_torch
+from autograder.cli.errors import require_isolation, require_torch
 
 if TYPE_CHECKING:
-    from autograder.engine import Graded
+    from autograder.engine.classroom import Graded
 
 CONFIG = "nbgrader_config.py"
 
 
-def run_grade(folder: Path, timeout: int, kernels: int | None, root: Path | None) -> int:
+@dataclass(frozen=True)
+class Options:
+    """How to grade. workers None: one for each core; cell_seconds None: what nbgrader_config.py says."""
+
+    workers: int | None = None
+    sandbox: bool = True
+    scheduler: str | None = None
+    cell_seconds: float | None = None
+
+
+def run_grade(folder: Path, options: Options, root: Path | None) -> int:
     """Grade DIR and print the table. Broken submissions are in it with a reason; they change no exit code."""
     require_torch()
     from rich.console import Console
 
     from autograder.cli.table import summary, table
 
-    place, graded = grade_folder(folder, timeout, kernels, root)
+    place, graded = grade_folder(folder, options, root)
     console = Console()
     console.print(table(graded))
     console.print(summary(place, graded), highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
-def grade_folder(
-    folder: Path, timeout: int, kernels: int | None, root: Path | None = None
-) -> tuple[Path, list["Graded"]]:
+def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tuple[Path, list["Graded"]]:
     """Set up DIR (source/, release/, gradebook.db, nbgrader's settings) and grade what was handed in."""
     from rich.console import Console
     from rich.progress import (
@@ -40,7 +49,10 @@ def grade_folder(
         TimeRemainingColumn,
     )
 
-    from autograder.engine import class_folder, find_submissions, grade_class, unknown_folders
+    from autograder.engine.classroom import Plan, grade_class
+    from autograder.engine.cluster import run_on_cluster
+    from autograder.engine.sandbox import Sandbox
+    from autograder.engine.submissions import class_folder, find_submissions, unknown_folders
     from autograder.weave import find_course, generate, settings
 
     course = find_course(root)
@@ -70,10 +82,22 @@ def grade_folder(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    config = settings(course.root)
+    if options.cell_seconds is not None:
+        config.Sandbox.cell_seconds = options.cell_seconds
+    sandbox = Sandbox(config=config)
+    plan = Plan(sandbox.limit(), options.workers, options.sandbox and sandbox.jail)
+    require_isolation(plan.jail)
+    address = options.scheduler
+    run = None if address is None else (lambda tasks: run_on_cluster(tasks, address, plan.jail))
     with Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("grading", total=None)
 
         def show(graded: "Graded", done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, description=graded.submission.student)
+            points = sum(row.score or 0.0 for row in graded.rows)
+            progress.console.print(
+                f"{graded.submission.student}/{graded.submission.assignment}: {points:g}", highlight=False, markup=False
+            )
 
-        return place, grade_class(place, notebooks, settings(course.root), timeout, kernels, show)
+        return place, grade_class(place, notebooks, config, plan, show, run)

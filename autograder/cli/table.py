@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from autograder.engine import Graded, Row
+    from autograder.engine.classroom import Graded
+    from autograder.engine.results import Row
 
 SHOWN = 2  # reasons per student; grades.csv has all of them
 

@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 from nbgrader.api import MissingEntry
 from traitlets.config import Config
 
+from autograder.engine.execute import UNSAFE
 from autograder.engine.judge import is_grade_cell
 from autograder.engine.ledger import Ledger
 from autograder.engine.nursery import Limit
@@ -26,7 +27,6 @@ from autograder.engine.submissions import Submission, find_submissions
 __all__ = ["Graded", "Plan", "grade_class"]
 
 DATABASE = "gradebook.db"
-UNSAFE = "Graded without a sandbox: this submission could read and write whatever its grader can."
 
 Runner = Callable[[list[Task]], Iterator[Result]]
 
@@ -151,8 +151,8 @@ class _Desk:
             self._write_copy(outcome)
             self.store.enter(one.student, one.assignment, key)
         entry = self.ledger.read(one.student, one.assignment, one.path.stem)
-        notices = [outcome.problem] if outcome.problem else []
-        text = page(one.assignment, one.student, outcome.notebook, entry, outcome.seed, notices)
+        notices = [outcome.problem if outcome.ran else f"This submission was not run: {outcome.problem}."]
+        text = page(one.assignment, one.student, outcome.notebook, entry, outcome.seed, notices if outcome.problem else [])
         path = self.root / "feedback" / one.student / one.assignment / f"{one.path.stem}.html"
         write_whole(path, text)
         return Graded(one, tuple(rows_of(outcome, entry)), path, outcome.problem, fresh)

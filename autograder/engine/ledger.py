@@ -99,7 +99,8 @@ class Ledger:
             return self.gradebook.find_submission(assignment, student)
         except MissingEntry:
             self.gradebook.update_or_create_student(student)
-            return self.gradebook.add_submission(assignment, student)
+            with self.gradebook.db.no_autoflush:
+                return self.gradebook.add_submission(assignment, student)
 
     def _penalise(self, submission: SubmittedAssignment, page: SubmittedNotebook, student: str) -> None:
         page.late_submission_penalty = None

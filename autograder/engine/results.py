@@ -100,6 +100,12 @@ def report_of(cell: NotebookNode) -> dict[str, Any] | None:
     return None
 
 
+def reports_of(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
+    """The reports in a graded notebook, by exercise."""
+    found = (report_of(cell) for cell in notebook.cells if cell.cell_type == "code")
+    return {report["exercise"]: report for report in found if report is not None}
+
+
 def write_csv(rows: Iterable[Row], path: Path) -> None:
     """Write grades.csv."""
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.browser import pictures
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
+
+    from tests.browser.window import Window
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 QUIET = (
@@ -24,42 +25,16 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-LOCAL = ("127.0.0.1", "localhost", None)  # None: data: and blob: have no host
-
-
-class Window:
-    """A page of the browser that may reach this machine only, and what went wrong in it."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-        self.errors: list[str] = []
-        self.strangers: list[str] = []
-        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
-        page.on("console", lambda message: self._heard(message.type, message.text))
-        page.on("request", lambda request: self._asked(request.url))
-        page.route(lambda url: not _is_local(url), lambda route: route.abort())
-
-    def _heard(self, kind: str, text: str) -> None:
-        if kind == "error":
-            self.errors.append(text)
-
-    def _asked(self, url: str) -> None:
-        if not _is_local(url):
-            self.strangers.append(url)
-
-
-def _is_local(url: str) -> bool:
-    return urlsplit(url).hostname in LOCAL
 
 
 # Playwright keeps an event loop running in this thread, so it ends with this folder's last test.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """Headless Chromium of the system; a new, empty profile."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+    playwright = pytest.importorskip("playwright.sync_api")
     found = next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
-        pytest.skip(f"no Chromium on PATH (looked for {', '.join(NAMES)}): apt-get install chromium, or your system's way")
+        pytest.skip(f"no browser on PATH (one of {', '.join(NAMES)}); on Debian: apt-get install chromium")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=list(QUIET))
         yield browser
@@ -70,8 +45,11 @@ def browser() -> Iterator[Browser]:
 def open_window(browser: Browser) -> Callable[[], Window]:
     """Open a new window, with cookies and storage of its own."""
 
+    from tests.browser.window import Window
+
     def open_window() -> Window:
-        size = {"width": 1200, "height": 900}
-        return Window(browser.new_page(viewport=size, device_scale_factor=pictures.SCALE, color_scheme="light"))
+        page = browser.new_page(device_scale_factor=pictures.SCALE, color_scheme="light")
+        page.set_viewport_size({"width": 1200, "height": 900})
+        return Window(page)
 
     return open_window

@@ -37,22 +37,24 @@ class NotebookPage:
         return self.cell(f"check-{name}").locator(".attn-report")
 
     def wait_until_ready(self) -> None:
-        """Wait for the cells, and for a kernel that has started: before that, running a cell asks for a kernel."""
+        """Wait for the cells and the kernel: a cell that is run too early makes JupyterLab ask for one."""
         expect(self.cells).to_have_count(len(self.ids), timeout=PATIENCE)
-        expect(self.page.locator("#jp-main-statusbar")).to_contain_text("Python 3 (ipykernel) | Idle", timeout=PATIENCE)
+        status = self.page.locator("#jp-main-statusbar")
+        expect(status).to_contain_text("Python 3 (ipykernel) | Idle", timeout=PATIENCE)
 
     def run_all(self) -> None:
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        expect(self._prompt(self.page.locator(".jp-Notebook .jp-CodeCell").last)).to_have_text(HAS_RUN, timeout=PATIENCE)
+        last = self.page.locator(".jp-Notebook .jp-CodeCell").last
+        expect(self._prompt(last)).to_have_text(HAS_RUN, timeout=PATIENCE)
 
     def write(self, cell_id: str, source: str) -> None:
         """Type `source` in place of what the cell holds."""
         self._editor(cell_id).click()
         self.page.keyboard.press("ControlOrMeta+A")
         self.page.keyboard.insert_text(source)
-        typed = "\n".join(self._editor(cell_id).locator(".cm-line").all_inner_texts())
-        assert typed.replace("\n\n", "\n") == source  # an empty line's text is itself a line break
+        typed = [line.rstrip("\n") for line in self._editor(cell_id).locator(".cm-line").all_inner_texts()]
+        assert typed == source.split("\n")  # the editor may add brackets or indents of its own
 
     def run(self, cell_id: str) -> None:
         """Run one cell and wait until it is done."""
@@ -71,10 +73,10 @@ class NotebookPage:
         return self.report(name)
 
     def picture(self, name: str, *shown: Locator) -> None:
-        """A picture of the notebook, from the first to the last of what is shown, where pictures are wanted."""
+        """Save the notebook from the first to the last of what is shown, if pictures are wanted."""
         if FOLDER and self.page.locator("#jp-left-stack").is_visible():
             self.page.keyboard.press("ControlOrMeta+B")  # the file browser leaves too little room
-        take(name, shown[0], shown[-1], self.page.locator("#jp-main-dock-panel"))
+        take(name, shown[0], shown[-1], self.page.locator("#jp-main-dock-panel"), room=140)
 
     def _editor(self, cell_id: str) -> Locator:
         return self.cell(cell_id).locator(".cm-content")

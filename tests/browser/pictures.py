@@ -15,33 +15,40 @@ if TYPE_CHECKING:
     from playwright.sync_api import FloatRect, Locator
 
 FOLDER = os.environ.get("ATTN_PICTURES", "")
-SCALE = 1.25 if FOLDER else 1.0  # pixels of the picture for one of the page: sharp letters, 1200 pixels wide
-TALL = 2400  # of the window, so that what is wanted fits
+SCALE = 1.25 if FOLDER else 1.0  # pixels of the picture for one of the page's: letters stay sharp
+WIDTH = 1000  # of the window, in the page's pixels
+MARGIN = 4
 
 
-def take(name: str, first: Locator, last: Locator, frame: Locator | None = None) -> None:
-    """From the top of `frame` (of `first`, if there is none) to the end of `last`, with `first` scrolled up."""
+def take(name: str, first: Locator, last: Locator, frame: Locator, room: int) -> None:
+    """Save what lies from `first` to `last`, under the top of `frame`, if pictures are wanted.
+
+    room: how much of the window's height the frame takes, in the page's pixels.
+    """
     if not FOLDER:
         return
     page = first.page
     before = page.viewport_size
-    page.set_viewport_size({"width": 1000, "height": TALL})
+    page.set_viewport_size({"width": WIDTH, "height": 1000})
     page.mouse.move(0, 0)
-    first.evaluate("element => element.scrollIntoView({behavior: 'instant', block: 'start'})")
-    last.wait_for()
-    picture = Path(FOLDER, f"{name}.png")
-    page.screenshot(path=picture, clip=_clip(frame or first, last), animations="disabled", caret="hide")
+    page.wait_for_function("() => !window.jQuery || jQuery(':animated').length === 0")
+    height = _end(last) - _box(first)["y"] + room
+    page.set_viewport_size({"width": WIDTH, "height": round(height)})
+    overlaps = frame.locator(first).count() == 0  # a bar that stays in place while the page scrolls under it
+    first.evaluate("(element, room) => { element.style.scrollMarginTop = room }", f"{room * overlaps}px")
+    first.evaluate("element => element.scrollIntoView({behavior: 'instant'})")
+    top = _box(frame)
+    clip: FloatRect = {**top, "height": _end(last) + MARGIN - top["y"]}
+    page.screenshot(path=Path(FOLDER, f"{name}.png"), clip=clip, animations="disabled", caret="hide")
     if before:
         page.set_viewport_size(before)
 
 
-def _clip(top: Locator, last: Locator) -> FloatRect:
-    above, below = top.bounding_box(), last.bounding_box()
-    assert above is not None
-    assert below is not None
-    return {
-        "x": above["x"],
-        "y": above["y"],
-        "width": above["width"],
-        "height": below["y"] + below["height"] + 8 - above["y"],
-    }
+def _box(shown: Locator) -> FloatRect:
+    box = shown.bounding_box()
+    assert box is not None, f"{shown} is not visible"
+    return box
+
+
+def _end(shown: Locator) -> float:
+    return _box(shown)["y"] + _box(shown)["height"]

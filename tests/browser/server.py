@@ -1,4 +1,4 @@
-"""A Jupyter server of the tests' own: it neither reads nor writes what is the user's, and it is always stopped."""
+"""A Jupyter server of the tests' own: it touches nothing of the user's, and it is always stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ SETTINGS = {
 
 
 def free_port() -> int:
-    """A port that nobody listens on. If it is taken in the meantime, Jupyter tries others and prints which."""
+    """A port that nobody listens on. If it is taken meanwhile, Jupyter tries others and prints which."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
@@ -44,7 +44,8 @@ def serving(command: list[str], folder: Path, home: Path) -> Iterator[str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         start_new_session=True,  # a group of its own: a signal to it reaches the server behind the command
     )
     log = _Log(process)
@@ -53,7 +54,8 @@ def serving(command: list[str], folder: Path, home: Path) -> Iterator[str]:
     finally:
         for ending in (signal.SIGTERM, signal.SIGKILL):
             if log.open:
-                os.killpg(process.pid, ending)
+                with suppress(ProcessLookupError):  # a kernel may outlive its server by a second
+                    os.killpg(process.pid, ending)
                 log.wait(seconds=20)
         process.wait(timeout=20)
 
@@ -66,7 +68,7 @@ def _environment(home: Path) -> dict[str, str]:
         path = home / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings))
-    own = {
+    folders = {
         "HOME": home,
         "IPYTHONDIR": home / "ipython",
         "JUPYTER_CONFIG_DIR": home,
@@ -76,8 +78,10 @@ def _environment(home: Path) -> dict[str, str]:
         "JUPYTERLAB_WORKSPACES_DIR": home / "workspaces",
         "MPLCONFIGDIR": home / "matplotlib",
     }
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return os.environ | {name: str(folder) for name, folder in own.items()} | {"JUPYTER_TOKEN": TOKEN, "PYTHONPATH": path}
+    own = {name: str(folder) for name, folder in folders.items()}
+    own["JUPYTER_TOKEN"] = TOKEN
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **own}
 
 
 class _Log:

@@ -21,7 +21,7 @@ ASSIGNMENT, NAME = "01_basic_attention", "basic_attention.ipynb"
 RIGHT = {
     "dot_scores": "def dot_scores(query, key):\n    return query @ key.transpose(-2, -1)",
     "why_scale": 'why_scale = "c"',
-    "in_words": "Because the dot product grows.",
+    "in_words": "Because the dot product grows with $D$.",
 }
 
 LESSON = """\

@@ -3,16 +3,20 @@
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from autograder.cli.demo.students import CLASS, Student
 from autograder.cli.errors import UserError, require_torch
 
+if TYPE_CHECKING:
+    from autograder.cli.grade import Options
+
 __all__ = ["CLASS", "Student", "make_class", "run_demo"]
 
 
-def run_demo(folder: Path | None, keep: bool, timeout: int, kernels: int | None) -> int:
+def run_demo(folder: Path | None, keep: bool, options: "Options") -> int:
     """Make the class in `folder` (a temporary one by default), grade it, and print the table."""
     require_torch()
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -27,7 +31,7 @@ def run_demo(folder: Path | None, keep: bool, timeout: int, kernels: int | None)
         typer.echo(f"A class of {len(CLASS)} made-up students: {place / 'submitted'}")
         for student in CLASS:
             typer.echo(f"  {student.name:6} {student.about}")
-        return run_grade(place, timeout, kernels, None)
+        return run_grade(place, options, None)
     finally:
         if not keep:
             shutil.rmtree(place, ignore_errors=True)

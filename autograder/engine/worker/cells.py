@@ -53,10 +53,16 @@ def run_cell(shell: InteractiveShell, source: str) -> dict[str, Any]:
         "outputs": outputs,
         "error": {
             "name": type(error).__name__[:80],
-            "message": str(error)[:2000],
+            "message": _message(error)[:2000],
             "traceback": "\n".join(traceback)[:LONGEST_TEXT],
         },
     }
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return f"{error.msg} (line {error.lineno} of the cell)"
+    return str(error)
 
 
 def _shown(data: Any) -> list[dict[str, str]]:

@@ -49,7 +49,8 @@ def _inputs(
     """
     *lead, S_q, S_k, D, D_v = draw.sizes(axes + 4, low=low, high=high)
     if lengths in ("<", ">"):
-        S_q, S_k = (min(S_q, S_k), max(S_q, S_k)) if lengths == "<" else (max(S_q, S_k), min(S_q, S_k))
+        shorter, longer = min(S_q, S_k), max(S_q, S_k) + high  # so far apart that no two alignments are one
+        S_q, S_k = (shorter, longer) if lengths == "<" else (longer, shorter)
     elif lengths == "square":
         S_k = D = D_v = S_q
     elif lengths == "many":
@@ -210,7 +211,7 @@ ATTENTION = Exercise(
         Check("gradient", "backward() gives the derivative", 0.25, ("small, float64",),
               differentiable(OUTPUTS), RESULTS),
         Check("dtype", "the inputs' dtype is kept, and its precision", 0.25, ("float64", "bfloat16", "float16", "float16, masked"),
-              dtype_kept(OUTPUTS), (*RESULTS, "mask")),
+              dtype_kept(OUTPUTS), (*RESULTS, "mask", "behind the mask")),
         Check("inputs untouched", "no input is written to", 0.25, ("a mask for each head",), inputs_untouched(), RESULTS),
         Check("layout", "strides and earlier calls do not matter", 0.25, ("unequal sizes",),
               repeatable(OUTPUTS), RESULTS),

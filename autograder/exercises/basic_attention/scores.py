@@ -24,6 +24,9 @@ __all__ = ["ADDITIVE_SCORES", "COSINE_SCORES", "DOT_SCORES", "MULTIPLICATIVE_SCO
 STEM = "basic_attention"
 FORMULA = "agrees with the formula"
 OUTPUTS = ("scores",)
+UNEQUAL = "unequal sizes"
+MANY = (66, 90)
+"""Sizes beyond the 64 of the usual block and the usual head."""
 
 
 def _named(formula: Callable[..., Quantity]) -> Callable[..., Mapping[str, Quantity]]:
@@ -31,14 +34,16 @@ def _named(formula: Callable[..., Quantity]) -> Callable[..., Mapping[str, Quant
 
 
 def _pair(
-    *, axes: int = 2, dtype: torch.dtype = torch.float32, square: bool = False, size: float = 1.0, high: int = 9
+    *, axes: int = 2, dtype: torch.dtype = torch.float32, square: bool = False, size: float = 1.0, high: int = 9, many: bool = False
 ) -> Any:
-    """query (..., S_q, D) and key (..., S_k, D), `axes` leading axes."""
+    """query (..., S_q, D) and key (..., S_k, D), `axes` leading axes; many: long and wide."""
 
     def draw(draw: Draw) -> dict[str, Any]:
         *lead, S_q, S_k, D = draw.sizes(axes + 3, high=high)
         if square:
             S_q = S_k = D
+        if many:
+            S_q, S_k, D = draw.sizes(3, *MANY)
         query, key = draw.normal(*lead, S_q, D, dtype=dtype), draw.normal(*lead, S_k, D, dtype=dtype)
         return {"query": query * size, "key": key}
 
@@ -46,25 +51,31 @@ def _pair(
 
 
 COMMON_RECIPES = (
-    Recipe("unequal sizes", _pair()),
+    Recipe(UNEQUAL, _pair()),
     Recipe("all sizes equal", _pair(square=True)),
     Recipe("three leading axes", _pair(axes=3)),
     Recipe("small, float64", _pair(dtype=torch.float64, high=6)),
     Recipe("float64", _pair(dtype=torch.float64)),
     Recipe("bfloat16", _pair(dtype=torch.bfloat16)),
     Recipe("float16", _pair(dtype=torch.float16)),
+    Recipe("long and wide", _pair(high=6, many=True)),
 )
 
 
 def _stand_alone() -> Probe:
-    """Each element of the batch stands alone, under any number of leading axes; query and key both matter."""
+    """Each element of the batch stands alone, under any number of leading axes; query and key both matter.
+
+    With two leading axes, one query or one key is tried: its axis stays.
+    """
     slices, matter = agrees_with_slices({"query": 2, "key": 2}, OUTPUTS), responds({"query": OUTPUTS, "key": OUTPUTS})
 
     def probe(trial: Trial) -> None:
-        matter(trial)
-        for name in ("query", "key"):
-            trial(**{name: trial.inputs[name][..., :1, :]})  # one query, or one key: the axis stays
-        slices(trial)
+        if trial.case.label == UNEQUAL:
+            matter(trial)
+            for name in ("query", "key"):
+                trial(**{name: trial.inputs[name][..., :1, :]})
+        else:
+            slices(trial)
 
     return probe
 
@@ -74,12 +85,12 @@ def _checks(agreement: Check) -> tuple[Check, ...]:
     return (
         agreement,
         Check("leading axes", "any number of leading axes, each element stands alone", 0.5,
-              ("three leading axes",), _stand_alone()),
+              (UNEQUAL, "three leading axes"), _stand_alone()),
         Check("gradient", "backward() gives the derivative", 0.5, ("small, float64",), differentiable(OUTPUTS), FORMULA),
         Check("dtype", "the inputs' dtype is kept, and its precision", 0.5, ("float64", "bfloat16", "float16"),
               dtype_kept(OUTPUTS), FORMULA),
-        Check("inputs untouched", "query and key are not written to", 0.25, ("unequal sizes",), inputs_untouched(), FORMULA),
-        Check("layout", "strides and earlier calls do not matter", 0.25, ("unequal sizes",), repeatable(OUTPUTS), FORMULA),
+        Check("inputs untouched", "query and key are not written to", 0.25, (UNEQUAL,), inputs_untouched(), FORMULA),
+        Check("layout", "strides and earlier calls do not matter", 0.25, (UNEQUAL,), repeatable(OUTPUTS), FORMULA),
     )
 
 
@@ -147,7 +158,7 @@ DOT_SCORES = Exercise(
     positional=("query", "key"),
     recipes=COMMON_RECIPES,
     checks=_checks(Check(FORMULA, "the dot product of every query with every key", 1.0,
-                         ("unequal sizes", "all sizes equal"), agrees("scores"))),
+                         ("all sizes equal", UNEQUAL, "long and wide"), agrees("scores"))),
     mistakes=(
         Mistake("divided by sqrt(D)", "Scaling is the next exercise. Is it done here already?",
                 _result(lambda query, key: _dots(query, key) / math.sqrt(query.shape[-1]))),
@@ -182,7 +193,7 @@ SCALED_DOT_SCORES = Exercise(
     positional=("query", "key"),
     recipes=COMMON_RECIPES,
     checks=_checks(Check(FORMULA, "dot products divided by the square root of the width D", 1.0,
-                         ("unequal sizes", "all sizes equal"), agrees("scores"))),
+                         ("all sizes equal", UNEQUAL, "long and wide"), agrees("scores"))),
     mistakes=(
         Mistake("not scaled", "Is the division by sqrt(D) missing?", _result(_dots)),
         Mistake("multiplied by sqrt(D)", "Should the variance shrink or grow?",
@@ -261,7 +272,7 @@ COSINE_SCORES = Exercise(
     ),
     checks=(
         *_checks(Check(FORMULA, "the cosine between every query and every key", 1.0,
-                       ("unequal sizes", "all sizes equal", "long queries"), agrees("scores"))),
+                       ("all sizes equal", UNEQUAL, "long and wide", "long queries"), agrees("scores"))),
         Check("eps", "a norm below eps counts as eps: a zero vector scores zero", 1.0,
               ("zero vectors", "eps of 0.25", "zero vectors, eps of 1e-6"), agrees("scores"), FORMULA),
     ),
@@ -340,9 +351,9 @@ COSINE_SCORES = Exercise(
 
 
 def _widths(
-    *, axes: int = 2, dtype: torch.dtype = torch.float32, hidden: bool = True, high: int = 9, square: bool = False
+    *, axes: int = 2, dtype: torch.dtype = torch.float32, hidden: bool = True, high: int = 9, square: bool = False, many: bool = False
 ) -> Any:
-    """query (..., S_q, d_query) and key (..., S_k, d_key), and the constructor's widths.
+    """query (..., S_q, d_query) and key (..., S_k, d_key), and the constructor's widths; many: long and wide.
 
     square makes the lengths and one width equal. The widths differ all the same: where they are equal, a bare
     nn.Parameter does not show which way round it is held.
@@ -352,6 +363,8 @@ def _widths(
         *lead, S_q, S_k, d_query, d_key, d_hidden = draw.sizes(axes + 5, high=high)
         if square:
             S_q = S_k = d_hidden if hidden else d_key
+        if many:
+            S_q, S_k, d_query, d_key = draw.sizes(4, *MANY)
         query, key = draw.normal(*lead, S_q, d_query, dtype=dtype), draw.normal(*lead, S_k, d_key, dtype=dtype)
         init = {"d_query": d_query, "d_key": d_key} | ({"d_hidden": d_hidden} if hidden else {})
         return {"init": init, "query": query, "key": key}
@@ -361,17 +374,18 @@ def _widths(
 
 def _module_recipes(hidden: bool) -> tuple[Recipe, ...]:
     return (
-        Recipe("unequal sizes", _widths(hidden=hidden)),
+        Recipe(UNEQUAL, _widths(hidden=hidden)),
         Recipe("equal lengths", _widths(hidden=hidden, square=True)),
         Recipe("three leading axes", _widths(axes=3, hidden=hidden, high=10)),
         Recipe("small, float64", _widths(dtype=torch.float64, hidden=hidden, high=8)),
         Recipe("float64", _widths(dtype=torch.float64, hidden=hidden)),
         Recipe("bfloat16", _widths(dtype=torch.bfloat16, hidden=hidden)),
         Recipe("float16", _widths(dtype=torch.float16, hidden=hidden)),
+        Recipe("long and wide", _widths(hidden=hidden, high=8, many=True)),
     )
 
 
-LEARNS = Check("parameters", "every parameter is used and learns", 0.5, ("unequal sizes",),
+LEARNS = Check("parameters", "every parameter is used and learns", 0.5, (UNEQUAL,),
                every_parameter_learns("scores"), FORMULA)
 
 
@@ -392,7 +406,7 @@ ADDITIVE_SCORES = Exercise(
     recipes=_module_recipes(hidden=True),
     checks=(
         *_checks(Check(FORMULA, "v . tanh(W_q q + W_k k) for every query and key", 2.0,
-                       ("unequal sizes", "equal lengths"), agrees("scores"))),
+                       ("equal lengths", UNEQUAL, "long and wide"), agrees("scores"))),
         LEARNS,
     ),
     mistakes=(
@@ -458,7 +472,7 @@ MULTIPLICATIVE_SCORES = Exercise(
     recipes=_module_recipes(hidden=False),
     checks=(
         *_checks(Check(FORMULA, "q W k for every query and key", 1.5,
-                       ("unequal sizes", "equal lengths"), agrees("scores"))),
+                       ("equal lengths", UNEQUAL, "long and wide"), agrees("scores"))),
         LEARNS,
     ),
     mistakes=(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autograder.case import Draw, Recipe
-from autograder.checks import Check, Target
+from autograder.checks import Check, Failure, Probe, Target, Trial
 from autograder.checks.agreement import agrees
 from autograder.checks.conduct import FUSED, dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.conduct import SOFTMAX as SOFTMAX_CALLS
@@ -61,7 +61,8 @@ def _axis_of_one(draw: Draw) -> dict[str, Any]:
 
 
 def _long_rows(draw: Draw) -> dict[str, Any]:
-    return {"scores": draw.normal(draw.integer(3, 6), draw.integer(130, 200)) * 3}
+    """Longer than any block that a blockwise softmax is likely to use."""
+    return {"scores": draw.normal(draw.integer(3, 6), draw.integer(1030, 1200)) * 3}
 
 
 def _huge(draw: Draw) -> dict[str, Any]:
@@ -185,15 +186,17 @@ def _masked(scores: Tensor, attn_mask: Tensor, round: Rounder = exact) -> Mappin
 
 
 def _with_mask(
-    *, dtype: torch.dtype = torch.float32, mask: str = "BHqk", dead_rows: bool = False, axes: int = 2, high: int = 9
+    *, dtype: torch.dtype = torch.float32, mask: str = "BHqk", dead_rows: bool = False, axes: int = 2, high: int = 9, many: bool = False
 ) -> Any:
     """scores (..., S_q, S_k) with `axes` leading axes; `mask` names the mask's shape, with 1 for an axis of one.
+    many: more keys than any block that a blockwise softmax is likely to use.
 
     The first query may see every key, the second one key only. Dead rows are others in each element of the batch.
     """
 
     def draw(draw: Draw) -> dict[str, Any]:
         *lead, S_q, S_k = draw.sizes(axes + 2, low=3, high=high)
+        S_k = draw.integer(1030, 1200) if many else S_k
         scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2
         sizes = dict(zip("GBHqk"[-axes - 2 :], (*lead, S_q, S_k), strict=True)) | {"1": 1}
         allowed = draw.mask(*(sizes[axis] for axis in mask))
@@ -207,6 +210,24 @@ def _with_mask(
         return {"scores": scores, "attn_mask": allowed}
 
     return draw
+
+
+def _broadcasts() -> Probe:
+    """The formula, with a name for what can be the reason where it holds for a mask of the scores' own shape."""
+    agreement = agrees("weights")
+
+    def probe(trial: Trial) -> None:
+        try:
+            agreement(trial)
+        except Failure as failure:
+            scores, mask = (tuple(trial.inputs[name].shape) for name in ("scores", "attn_mask"))
+            if scores == mask:
+                why, mistake = "Are axes counted from the end?", "fixed number of leading axes"
+            else:
+                why, mistake = f"Is the mask {mask} broadcast to the scores {scores}?", "mask is not broadcast"
+            raise Failure(f"{failure.message} {why}", mistake=mistake, errored=failure.errored) from failure
+
+    return probe
 
 
 def _fill(scores: Tensor, attn_mask: Tensor, fill: float) -> Tensor:
@@ -244,12 +265,13 @@ MASKED_SOFTMAX = Exercise(
         Recipe("one mask for all heads", _with_mask(mask="B1qk")),
         Recipe("five axes", _with_mask(mask="GBHqk", axes=3)),
         Recipe("two axes", _with_mask(mask="qk", axes=0)),
+        Recipe("many keys", _with_mask(high=6, many=True)),
     ),
     checks=(
-        Check(FORMULA, "softmax over the allowed keys", 1.5, ("a mask for each element",), agrees("weights")),
+        Check(FORMULA, "softmax over the allowed keys", 1.5, ("a mask for each element", "many keys"), agrees("weights")),
         Check("one mask for all", "any number of axes; a mask of fewer axes, or with axes of one, is broadcast", 0.75,
               ("one mask for all", "a mask for each sequence", "one mask for all keys", "one mask for all heads", "five axes", "two axes"),
-              agrees("weights"), FORMULA),
+              _broadcasts(), FORMULA),
         Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 1.0,
               ("a mask for each element",), hidden_scores_do_nothing()),
         Check("dead rows", "a row that allows no key is zero, with finite gradients", 1.0,

@@ -607,9 +607,9 @@ def last_block_of_queries_lost(query, key, value, attn_mask=None, is_causal=Fals
 
 @mutant("attention", "duplicated keys do not share their weight", only="ties")
 def memory_is_a_dictionary(query, key, value, attn_mask=None, is_causal=False):
-    output, weights = right_attention(query, key, value, attn_mask, is_causal)
+    weights = right_attention(query, key, value, attn_mask, is_causal)[1]
     if key.dim() > 3 or attn_mask is not None or is_causal:
-        return output, weights
+        return right_attention(query, key, value, attn_mask, is_causal)
     places = [{tuple(row): j for j, row in enumerate(k)} for k in key.reshape(-1, *key.shape[-2:]).tolist()]
     kept = torch.zeros(len(places), key.shape[-2], dtype=torch.bool)
     for n, memory in enumerate(places):

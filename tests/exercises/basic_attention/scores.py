@@ -305,6 +305,17 @@ def root_of_everything(query, key):
     return torch.sqrt((query @ key.mT / query.shape[-1]).clamp_min(0.0))
 
 
+@mutant("dot_scores")
+def the_first_64_keys(query, key):
+    scores = query @ key[..., :64, :].mT
+    return F.pad(scores, (0, key.shape[-2] - scores.shape[-1]))
+
+
+@mutant("scaled_dot_scores")
+def the_first_64_features(query, key):
+    return query[..., :64] @ key[..., :64].mT / math.sqrt(query.shape[-1])
+
+
 # Mistakes that one check finds
 
 
@@ -397,7 +408,7 @@ def strides_taken_for_granted(query, key):
 TRANSPOSED: dict[tuple[int, ...], Tensor] = {}
 
 
-@mutant("scaled_dot_scores", "keeps state between calls")
+@mutant("scaled_dot_scores")
 def transposed_keys_remembered_by_shape(query, key):
     return query @ TRANSPOSED.setdefault(tuple(key.shape), key.detach().clone()).mT / math.sqrt(query.shape[-1])
 
@@ -582,7 +593,7 @@ def eps_under_the_root(query, key, eps=1e-8):
     return unit(query) @ unit(key).mT
 
 
-@mutant("cosine_scores", "eps under the root")
+@mutant("cosine_scores")
 def eps_added_under_the_root(query, key, eps=1e-8):
     def unit(x):
         return x / torch.sqrt(x.square().sum(-1, keepdim=True) + eps)

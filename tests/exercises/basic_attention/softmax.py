@@ -275,6 +275,15 @@ def each_block_by_itself(scores, dim=-1):
     return torch.cat([right_softmax(block, dim) for block in scores.split(64, dim)], dim)
 
 
+@mutant("softmax", "weights do not sum to one", only="sums to one")
+def online_without_rescaling(scores, dim=-1):
+    top, total = torch.full_like(scores.narrow(dim, 0, 1), torch.finfo(scores.dtype).min), 0.0
+    for block in scores.split(256, dim):
+        top = torch.maximum(top, block.amax(dim, keepdim=True))
+        total = total + (block - top).exp().sum(dim, keepdim=True)
+    return (scores - top).exp() / total
+
+
 @mutant("softmax", "goes wrong in long rows", only="sums to one")
 def top_hundred(scores, dim=-1):
     count = min(100, scores.shape[dim])
@@ -411,7 +420,7 @@ def softmax_of_zeros(scores, dim=-1):
 
 @mutant("softmax", "another result at every call")
 def dropped_out(scores, dim=-1):
-    return F.dropout(right_softmax(scores, dim), 0.1)
+    return F.dropout(right_softmax(scores, dim), 0.5)
 
 
 class ScoresModule(nn.Module):
@@ -659,7 +668,8 @@ def nan_replaced_afterwards(scores, attn_mask):
 
 @mutant("masked_softmax", "nan gradients where no key is allowed", only="dead rows")
 def divided_by_zero_then_replaced(scores, attn_mask):
-    hidden = scores + torch.where(attn_mask, 0.0, torch.finfo(scores.dtype).min).to(scores.dtype)
+    bias = torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+    hidden = scores + bias
     numerator = (hidden - hidden.amax(-1, keepdim=True)).exp() * attn_mask
     return torch.where(attn_mask.any(-1, keepdim=True), numerator / numerator.sum(-1, keepdim=True), 0.0)
 
@@ -755,7 +765,7 @@ def over_axis_zero(scores, attn_mask):
 # masked_softmax: mistakes that one check finds
 
 
-@mutant("masked_softmax", only="one mask for all")
+@mutant("masked_softmax", "mask is not broadcast", only="one mask for all")
 def full_mask_expected(scores, attn_mask):
     forbidden = ~attn_mask
     if forbidden.dim() > 2:
@@ -763,14 +773,27 @@ def full_mask_expected(scores, attn_mask):
     return right_masked(scores, ~forbidden)
 
 
-@mutant("masked_softmax", only="one mask for all")
+@mutant("masked_softmax", "fixed number of leading axes")
+def softmax_along_axis_three(scores, attn_mask):
+    hidden = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+    return torch.softmax(hidden, 3).masked_fill(~attn_mask, 0.0)
+
+
+@mutant("masked_softmax", only="agrees with the formula")
+def only_the_first_thousand_keys(scores, attn_mask):
+    mask = attn_mask.clone()
+    mask[..., 1000:] = False
+    return right_masked(scores, mask)
+
+
+@mutant("masked_softmax", "mask is not broadcast", only="one mask for all")
 def filled_by_index(scores, attn_mask):
     hidden = scores.clone()
     hidden[~attn_mask] = torch.finfo(scores.dtype).min
     return hidden.softmax(-1).masked_fill(~attn_mask, 0.0)
 
 
-@mutant("masked_softmax", "forbidden scores leak into the others", only="behind the mask")
+@mutant("masked_softmax", "forbidden scores leak into the others")
 def masked_and_renormalised(scores, attn_mask):
     weights = torch.softmax(scores, -1) * attn_mask
     return weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)

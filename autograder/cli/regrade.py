@@ -1,0 +1,55 @@
+"""`attn regrade`: one submission again, with the seed on record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from autograder.cli.errors import UserError, require_isolation, require_torch
+
+
+def run_regrade(folder: Path, student: str, assignment: str, sandbox: bool, root: Path | None) -> int:
+    """Replay a submission and print its reports. Returns 0 if all verdicts are those on record, 1 if any differs."""
+    require_torch()
+    import nbformat
+    import typer
+
+    from autograder.engine.execute import UNSAFE
+    from autograder.engine.outcome import prepare
+    from autograder.engine.pool import Task, run_all
+    from autograder.engine.results import reports_of
+    from autograder.engine.sandbox import Sandbox
+    from autograder.engine.store import Store
+    from autograder.engine.submissions import class_folder, find_submissions
+    from autograder.verdict import Report
+    from autograder.weave import find_course, settings
+
+    course = find_course(root)
+    place = class_folder(folder)
+    notebooks = {course.assignment_id(stem): f"{stem}.ipynb" for stem in course.stems}
+    found = [one for one in find_submissions(place, notebooks) if (one.student, one.assignment) == (student, assignment)]
+    if not found:
+        raise UserError(f"{place}: no submission of {student} for {assignment}; expected submitted/{student}/{assignment}")
+    stored = Store(place).find(student, assignment)
+    if stored is None:
+        raise UserError(f"{place}: {student}/{assignment} has not been graded yet; run: attn grade {place}")
+    sandbox_settings = Sandbox(config=settings(course.root))
+    jail = sandbox and sandbox_settings.jail
+    require_isolation(jail)
+    released = nbformat.read(place / "release" / assignment / found[0].path.name, as_version=4)
+    outcome = prepare(found[0], released)
+    if not outcome.ran:
+        raise UserError(f"{found[0].path}: {outcome.problem}")
+    text = nbformat.writes(outcome.notebook)
+    task = Task(0, text, sandbox_settings.limit(), stored.seed, "" if jail else UNSAFE)
+    result = next(iter(run_all([task], 1, jail)))
+    if result.failure:
+        raise UserError(f"{student}/{assignment} could not be graded: {result.failure}")
+    before = reports_of(nbformat.reads(stored.notebook, as_version=4))
+    after = reports_of(nbformat.reads(result.notebook, as_version=4))
+    for report in after.values():
+        typer.echo(str(Report.from_dict(report)))
+    same = [name for name in before if before[name]["verdicts"] == after.get(name, {}).get("verdicts")]
+    typer.echo(f"seed {stored.seed}: {len(same)} of {len(before)} exercises have the verdicts on record.")
+    if result.problem:
+        typer.echo(f"The run ended early: {result.problem}")
+    return 0 if len(same) == len(before) == len(after) else 1
