@@ -8,6 +8,7 @@ import torch
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
+from autograder.checks.masking import largest_forbidden
 from autograder.checks.trial import Trial
 
 __all__ = ["average_of_values", "few_keys", "sharp", "survives_large_inputs", "ties_share"]
@@ -115,16 +116,26 @@ def sharp(output: str = "output", scale: float = 1e4) -> Probe:
     return probe
 
 
-def survives_large_inputs(output: str = "output") -> Probe:
-    """Inputs so large that exp of a score would overflow give the formula's result all the same."""
+def survives_large_inputs(output: str = "output", weights: str = "weights") -> Probe:
+    """Inputs so large that exp of a score would overflow give the formula's result all the same.
+
+    With attn_mask, they give forbidden keys no weight: many a row has only scores below a mask value that is merely low.
+    """
 
     def probe(trial: Trial) -> None:
-        result = trial()[output]
-        if not bool(torch.isfinite(result).all()):
+        results = trial()
+        if not bool(torch.isfinite(results[output]).all()):
             raise Failure(
                 "large inputs give nan or inf. Is the row's maximum subtracted before exp?",
                 mistake="overflows or underflows for large scores",
             )
-        trial.require(output, result, "for large inputs it differs from the formula")
+        trial.require(output, results[output], "for large inputs it differs from the formula")
+        mask = trial.inputs.get("attn_mask")
+        if mask is not None and (leaked := largest_forbidden(results[weights], mask)) != 0:
+            raise Failure(
+                f"with large scores a forbidden key takes weight {leaked:.4g}. "
+                "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
+                mistake="mask value is not low enough",
+            )
 
     return probe

@@ -10,28 +10,36 @@ from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
+from autograder.checks.softmax import require_sums
 from autograder.checks.structure import attempt
 from autograder.checks.trial import Trial
+from autograder.checks.weights import Average
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["dead_rows", "hidden_keys_do_nothing", "mask_selects"]
+__all__ = ["dead_rows", "hidden_keys_do_nothing", "largest_forbidden", "mask_selects"]
 
 LOW = 1e7
 """Allowed scores are pushed down to minus this. Mask values of -1e4 or float16's lowest lose against it; -1e9, which
 is common and beats every score that float32 inputs of sane size can make, does not."""
 
 
-def mask_selects(queries: str, keys: tuple[str, ...], output: str = "output") -> Probe:
+def mask_selects(queries: str, keys: tuple[str, ...], weights: str = "", output: str = "output") -> Probe:
     """The output with a mask, also with is_causal, is the formula's.
 
     queries, keys: inputs that hold them. If the output differs from the formula without a mask, too, it is enough that
     each query gets what it gets when the keys that it may not see are taken away: whoever has mistaken the scores may
-    still have masked them rightly.
+    still have masked them rightly. weights: a result that must be the formula's where the output is.
     """
 
     def probe(trial: Trial) -> None:
-        result = _with_mask(trial)[output]
+        results = _with_mask(trial)
+        result = results[output]
         if trial.compare(output, result).close:
+            if weights:
+                trial.require(
+                    weights, results[weights], "with a mask, the returned weights are not those that made the output",
+                    mistake="returned weights are not those that made the output",
+                )
             return
         plain = _without_masks(trial)
         _require_selected(trial, result, queries, keys, output)
@@ -83,11 +91,12 @@ def _require_selected(trial: Trial, result: Tensor, queries: str, keys: tuple[st
         )
 
 
-def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> Probe:
-    """Forbidden keys weigh exactly zero; a huge value or key that no query may see changes nothing.
+def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str = "weights") -> Probe:
+    """Forbidden keys weigh exactly zero, the others make the output; a huge value or key behind the mask does nothing.
 
     One key is hidden from all queries. Its value becomes 1e30, then its key points along the queries' mean, a thousand
     times as long. Then all allowed scores are pushed far below zero: a mask value that is merely low would win.
+    made: how the output comes from the weights and the inputs.
     """
 
     def probe(trial: Trial) -> None:
@@ -97,12 +106,18 @@ def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> 
         mask[..., place] = False
         mask[..., (place + 1) % key.shape[-2]] = True
         base = trial(attn_mask=mask)
-        if (leaked := _leaked(base[weights], mask)) != 0:
+        if (leaked := largest_forbidden(base[weights], mask)) != 0:
             raise Failure(
                 f"a forbidden key has weight {leaked:.4g}; it must be exactly 0. "
                 "Should masked scores be -inf before the softmax?",
                 mistake="forbidden keys keep some weight",
             )
+        require_sums(trial, base[weights], -1, mask.broadcast_to(base[weights].shape).any(-1))
+        trial.require(
+            output, base[output], "with a mask, the output is not what the returned weights make of the values",
+            expected=made(base[weights], trial.inputs), mistake="returned weights are not those that made the output",
+            attn_mask=mask,
+        )
         big_value, big_key = value.clone(), key.clone()
         big_value[..., place, :] = 1e30
         big_key[..., place, :] = query.mean(-2) * 1000
@@ -114,7 +129,7 @@ def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> 
             )
         after = trial(attn_mask=mask, **_deep(query, key, place))
         # A softmax that underflows to nan here is caught where it belongs, with huge scores.
-        if bool(torch.isfinite(after[weights]).all()) and (leaked := _leaked(after[weights], mask)) != 0:
+        if bool(torch.isfinite(after[weights]).all()) and (leaked := largest_forbidden(after[weights], mask)) != 0:
             raise Failure(
                 f"with allowed scores of about {-LOW:.0e} a forbidden key of score 0 takes weight {leaked:.4g}. "
                 "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
@@ -124,7 +139,7 @@ def hidden_keys_do_nothing(output: str = "output", weights: str = "weights") -> 
     return probe
 
 
-def _leaked(weights: Tensor, mask: Tensor) -> float:
+def largest_forbidden(weights: Tensor, mask: Tensor) -> float:
     """The largest weight of a forbidden key."""
     return float(weights.detach().masked_fill(mask.broadcast_to(weights.shape), 0.0).abs().max())
 

@@ -46,9 +46,10 @@ def require_sums(
     allowed = 4 * (exact.shape[axis] + growth) * unit_roundoff(trial.dtype)
     gap = (sums - 1).abs() if alive is None else torch.where(alive, (sums - 1).abs(), 0.0)
     if float(gap.max()) > allowed:
-        row = int(gap.argmax())
+        row = torch.unravel_index(gap.argmax(), gap.shape)
+        place = f"row {[int(index) for index in row]}" if row else "the row"
         raise Failure(
-            f"row {row} of the weights sums to {float(sums.flatten()[row]):.4g}; it must sum to 1 (+-{allowed:.1g}).",
+            f"{place} of the weights sums to {float(sums[row]):.4g}; it must sum to 1 (+-{allowed:.1g}).",
             mistake="weights do not sum to one",
         )
 
@@ -137,7 +138,8 @@ def hidden_scores_do_nothing(scores: str = "scores", mask: str = "attn_mask", na
         trial.require(
             name,
             trial(**{scores: torch.where(allowed, given, given + 1e30)})[name],
-            "a huge score behind the mask changed the weights of the allowed keys",
+            "a huge score behind the mask changed the weights of the allowed keys (is the softmax, or its maximum, taken "
+            "over all keys and masked only afterwards?)",
             expected=before,
             mistake="forbidden scores leak into the others",
         )
@@ -174,8 +176,7 @@ def dead_rows_are_zero(
     def probe(trial: Trial) -> None:
         leaves = {name: trial.inputs[name].clone().requires_grad_() for name in through}
         # Clones: a solution that writes into its inputs has a check of its own.
-        given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.changed(**leaves).items()}
-        results = trial.named(trial.run(given))
+        results = trial(**leaves)
         shape = results[outputs[-1]].shape
         dead = ~trial.inputs[mask].broadcast_to(shape).any(-1)
         for name in outputs:

@@ -184,9 +184,9 @@ def _exact(value: Any) -> Any:
 
 def _kind(value: Any) -> str:
     if isinstance(value, Tensor) and type(value) not in PLAIN:
-        return f"a {type(value).__name__}, which is not a plain tensor"
+        return f"an object of type {type(value).__name__}, not a plain tensor"
     if isinstance(value, Tensor):
         return f"one tensor of shape {tuple(value.shape)}"
     if isinstance(value, (tuple, list)):
         return f"a {type(value).__name__} of {len(value)}"
-    return "None (is a return missing?)" if value is None else f"a {type(value).__name__}"
+    return "None (is a return missing?)" if value is None else f"an object of type {type(value).__name__}"

@@ -18,12 +18,11 @@ Average = Callable[[Tensor, Mapping[str, Any]], Tensor]
 """Weights and inputs -> output."""
 
 
-def weights_agree(name: str = "weights", output: str = "output", made: Average | None = None) -> Probe:
+def weights_agree(made: Average, name: str = "weights", output: str = "output") -> Probe:
     """The weights are those of the formula: in [0, 1], summing to 1 in every row, positive. For cases without a mask.
 
-    made: how the output comes from the weights and the inputs. With it, weights that do not equal the formula's will
-    do if the output does not either, and is made of them: whoever has mistaken the scores has still handed out the
-    right thing.
+    made: how the output comes from the weights and the inputs. Weights that do not equal the formula's will do if the
+    output does not either, and is made of them: whoever has mistaken the scores has still handed out the right thing.
     """
 
     def probe(trial: Trial) -> None:
@@ -47,12 +46,9 @@ def weights_agree(name: str = "weights", output: str = "output", made: Average |
                 f"query {row} gives key {column} a weight of exactly 0; softmax gives every key some.",
                 mistake="keys that may be seen get no weight",
             )
-        if made is None:
-            trial.require(name, weights, "the weights differ from the formula's")
-        else:
-            trial.require(
-                output, results[output], "the output is not what the returned weights make of the values",
-                expected=made(weights, trial.inputs), mistake="returned weights are not those that made the output",
-            )
+        trial.require(
+            output, results[output], "the output is not what the returned weights make of the values",
+            expected=made(weights, trial.inputs), mistake="returned weights are not those that made the output",
+        )
 
     return probe

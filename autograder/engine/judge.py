@@ -13,7 +13,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
 from autograder.engine.demonstrations import SKIP
-from autograder.engine.nursery import Limit, Nursery, Stopped, Worker
+from autograder.engine.nursery import Limit, Nursery, NurseryError, Stopped, Worker
 from autograder.engine.proxies import resolve
 from autograder.grading import MIME_TYPE, showing
 from autograder.verdict import Report
@@ -46,6 +46,8 @@ def judge(notebook: NotebookNode, nursery: Nursery, limit: Limit, seed: int | No
             if cell.cell_type != "code" or SKIP in cell.metadata.get("tags", ()):
                 continue
             cell.outputs = _grade(cell, worker, seed, note) if is_grade_cell(cell) else _student(cell, worker)
+            if worker.lost:
+                raise NurseryError(worker.lost)
             if worker.gone and not problem:
                 problem = f"{worker.gone}, in the cell that begins with: {_first_line(cell)}"
     finally:
@@ -114,8 +116,6 @@ def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> list[Not
     except Exception as error:  # noqa: BLE001  the student's name is missing, or the grade cell itself is at fault
         return [*map(_shown, reports), _error(type(error).__name__, str(error))]
     outputs = [_shown(report) for report in reports]
-    if worker.gone:
-        return [*outputs, _error(STOPPED, worker.gone)]
     if isinstance(value, float):
         outputs.append(new_output("execute_result", {"text/plain": repr(value)}, execution_count=None))
     return outputs

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autograder.checks import Failure
 from autograder.engine.wire import Closed, Limits, Malformed, receive, send
 from autograder.engine.worker.jail import Bounds
 
@@ -25,8 +26,14 @@ class NurseryError(Exception):
     """The zygote or the jail does not work on this machine: nobody's submission is at fault. The text says why."""
 
 
-class Stopped(Exception):
-    """The worker is gone, or was stopped; the text is the reason for the student."""
+class Stopped(Failure):
+    """The worker is gone, or was stopped; the text is the reason for the student.
+
+    To a check it is a failure like any other: what passed before it keeps its points.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(reason, errored=True)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ class Nursery:
         """Wait for the zygote's imports. Raises: NurseryError if it does not come up, or has threads."""
         if self.ready:
             return
-        reply = self._next(START_SECONDS)
+        reply = self._reply()
         if reply.get("threads") != 1:
             raise NurseryError(f"the zygote runs {reply.get('threads')} threads; a fork would hang. Expected 1.")
         self.ready = True
@@ -100,9 +107,9 @@ class Nursery:
             raise NurseryError("the zygote is gone") from error
         finally:
             theirs.close()
-        reply = self._next(START_SECONDS)
-        while "pid" not in reply:
-            reply = self._next(START_SECONDS)
+        while "pid" not in (reply := self._reply()):
+            continue  # a worker of before has ended
+        self.ended.pop(int(reply["pid"]), None)  # numbers come round again
         ours.settimeout(START_SECONDS)
         try:
             greeting = ours.recv(1)
@@ -122,21 +129,33 @@ class Nursery:
             self.ready = False  # the zygote is gone, and its workers with it
 
     def status(self, pid: int, seconds: float) -> int | None:
-        """The exit status of a worker, waiting at most `seconds`; None if it still runs or nothing is known."""
+        """The exit status of a worker, waiting at most `seconds`; None if it still runs then.
+
+        Raises: NurseryError if the zygote is gone.
+        """
         until = time.monotonic() + seconds
         while pid not in self.ended and time.monotonic() < until:
             try:
                 self._next(max(0.01, until - time.monotonic()))
-            except NurseryError:
+            except TimeoutError:
                 return None
         return self.ended.pop(pid, None)
+
+    def _reply(self) -> dict[str, Any]:
+        """What the zygote says next. Raises: NurseryError if it is gone, or says nothing."""
+        try:
+            return self._next(START_SECONDS)
+        except TimeoutError as error:
+            raise NurseryError("the zygote does not answer") from error
 
     def _next(self, seconds: float) -> dict[str, Any]:
         self.control.settimeout(seconds)
         try:
             data = self.control.recv(65_536)
+        except TimeoutError:
+            raise
         except OSError as error:
-            raise NurseryError("the zygote does not answer") from error
+            raise NurseryError("the zygote is gone") from error
         if not data:
             raise NurseryError("the zygote is gone")
         reply: dict[str, Any] = json.loads(data)
@@ -163,18 +182,25 @@ class Nursery:
 
 
 class Worker:
-    """One jailed process for one submission. Every request has a deadline, and every reply a limit."""
+    """One jailed process for one submission. Every request has a deadline, and every reply a limit.
+
+    gone: why it does not answer any more, in words for the student; "" while it does. lost: it went with its zygote,
+    through no fault of the student's.
+    """
 
     def __init__(self, nursery: Nursery, pid: int, channel: socket.socket, limit: Limit):
         self.nursery, self.pid, self.channel, self.limit = nursery, pid, channel, limit
         self.until = time.monotonic() + limit.submission
-        self.gone = ""
+        self.gone, self.lost = "", ""
 
     def ask(self, do: str, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
 
         Raises: Stopped if the worker is gone, too slow, or answers nonsense; then it is dead, and stays so.
+        NurseryError if the zygote is gone; a check may swallow it, so look at `lost`, too.
         """
+        if self.lost:
+            raise NurseryError(self.lost)
         if self.gone:
             raise Stopped(self.gone)
         left = self.until - time.monotonic()
@@ -184,7 +210,7 @@ class Worker:
         ticket = os.urandom(8).hex()
         deadline = time.monotonic() + seconds + self.limit.grace
         try:
-            send(self.channel, {"do": do, "ticket": ticket, "seconds": seconds, **arguments})
+            send(self.channel, {"do": do, "ticket": ticket, "seconds": seconds, **arguments}, deadline)
             answer = receive(self.channel, Limits(tensors=self.limit.reply), deadline)
         except Closed as error:
             if "in time" in str(error):
@@ -197,9 +223,13 @@ class Worker:
         return answer
 
     def _how_it_ended(self) -> str:
-        status = self.nursery.status(self.pid, 2.0)
+        try:
+            status = self.nursery.status(self.pid, 2.0)
+        except NurseryError as error:
+            self.lost = str(error)
+            raise
         if status is None:
-            raise NurseryError("the zygote is gone, and its workers with it")
+            return "the process closed its connection"
         number = -status if status < 0 else status - 128
         if status == 0 or 0 < status < 128:
             return f"the process ended itself with exit status {status}"

@@ -6,9 +6,11 @@ never the student's. So is a worker that somebody kills, once; if the same submi
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -72,19 +74,28 @@ def _judge_process(connection: Any, control: socket.socket, jail: bool, slot: in
     """The life of a judge: a task in, a result out, until the parent hangs up."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us by hanging up
     torch.set_num_threads(1)
     with Nursery(jail, slot, control) as nursery:
-        while True:
-            try:
-                task = connection.recv()
-            except EOFError:
-                return
+        while task := _next_task(connection):
             try:
                 result = grade_task(task, nursery)
-            except NurseryError as error:
-                connection.send(Result(task.key, task.notebook, failure=str(error)))
+            except Exception as error:  # noqa: BLE001  the parent is told, and starts another judge
+                reason = str(error) if isinstance(error, NurseryError) else f"{type(error).__name__}: {error}"
+                result = Result(task.key, task.notebook, failure=reason)
+            with contextlib.suppress(OSError):  # nobody listens: the next task will not come either
+                connection.send(result)
+            if result.failure:
                 return
-            connection.send(result)
+
+
+def _next_task(connection: Any) -> Task | None:
+    """The next task, None once the parent has hung up."""
+    try:
+        task: Task = connection.recv()
+    except (EOFError, OSError):
+        return None
+    return task
 
 
 class _Judge:
@@ -113,10 +124,10 @@ class _Judge:
 
     def close(self) -> None:
         self.connection.close()
-        self.process.join(5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join()
+        if self.task is None:
+            self.process.join(5)
+        self.process.kill()  # what it is busy with is wanted no more
+        self.process.join()
 
 
 class _Crew:

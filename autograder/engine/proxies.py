@@ -92,6 +92,7 @@ class _Call:
     def __init__(self, worker: Worker, request: Mapping[str, Any], tree: Mapping[str, Any]):
         self.worker, self.request = worker, request
         self.tensors: list[Tensor] = []
+        self.generators: list[torch.Generator] = []
         self.tree = self._take(tree)
         self.flags: list[bool] = []
         self.wants: list[bool] = []
@@ -102,6 +103,8 @@ class _Call:
         if isinstance(value, Tensor):
             self.tensors.append(value)
             return _Place(len(self.tensors) - 1)
+        if isinstance(value, torch.Generator):
+            self.generators.append(value)
         if isinstance(value, (list, tuple)):
             return type(value)(self._take(item) for item in value)
         if isinstance(value, Mapping):
@@ -113,6 +116,7 @@ class _Call:
         given = [t.detach().requires_grad_(want) for t, want in zip(tensors, self.wants, strict=True)]
         answer = _unwrap(self.worker.ask(**self.request, **_fill(self.tree, given)))
         self.number = int(answer.get("call") or 0)
+        _advance(self.generators, answer.get("generators"))
         outputs: list[Tensor] = []
         self.result = _collect(answer.get("result"), outputs)
         self.flags = [output.requires_grad for output in outputs]
@@ -135,6 +139,19 @@ class _Call:
         self.wants = [torch.is_grad_enabled() and t.requires_grad for t in self.tensors]
         outputs = _RemoteCall.apply(self, *self.tensors) if any(self.wants) else self.run(tuple(self.tensors))
         return _fill(self.result, list(outputs))
+
+
+def _advance(generators: list[torch.Generator], states: Any) -> None:
+    """Leave the generators that were handed over as the call left them: two draws from one are two draws."""
+    if not generators:
+        return
+    if not isinstance(states, list) or len(states) != len(generators):
+        raise Stopped("the process sent random generators that do not fit")
+    for generator, state in zip(generators, states, strict=True):
+        try:
+            generator.set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise Stopped("the process sent random generators that do not fit") from error
 
 
 class _Place(int):
@@ -209,10 +226,10 @@ class ClassProxy(_Proxy):
         answer = _unwrap(self.worker.ask("make", object=self.number, args=list(args), kwargs=kwargs))
         if answer.get("kind") != "module":
             return _opaque(Opaque(str(answer.get("type"))))
-        state, learned, number = answer.get("state"), answer.get("parameters"), answer.get("object")
-        if not (isinstance(state, Mapping) and isinstance(learned, Mapping) and isinstance(number, int)):
+        number = answer.get("object")
+        if not isinstance(number, int):
             raise Stopped("the process sent a module that makes no sense")
-        return _module(self.worker, number, state, learned)
+        return _module(self.worker, number, answer)
 
     def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
         """What making an object does."""
@@ -224,23 +241,28 @@ class _ModuleProxy(nn.Module, Remote):
 
     def __init__(self, worker: Worker, number: int):
         super().__init__()
-        self.worker, self.number = worker, number
+        self._remote = worker, number  # a name that no student's weight has
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        state = {**dict(self.named_parameters(remove_duplicate=False)), **dict(self.named_buffers(remove_duplicate=False))}
-        request = {"do": "forward", "object": self.number, "training": self.training}
-        return _Call(self.worker, request, {"args": list(args), "kwargs": kwargs, "state": state})()
+        worker, number = self._remote
+        state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        request = {"do": "forward", "object": number, "training": self.training}
+        return _Call(worker, request, {"args": list(args), "kwargs": kwargs, "state": state})()
 
     def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
         """What a forward pass with `state` as weights does."""
-        return _observe(self.worker, self.number, args, kwargs, state or {})
+        return _observe(*self._remote, args, kwargs, state or {})
 
 
-def _module(worker: Worker, number: int, state: Mapping[str, Any], learned: Mapping[str, Any]) -> _ModuleProxy:
+def _module(worker: Worker, number: int, answer: Mapping[str, Any]) -> _ModuleProxy:
     """A proxy that holds the module's weights under their names, in a skeleton of empty modules."""
-    module = _ModuleProxy(worker, number)
+    state, learned, shared = answer.get("state"), answer.get("parameters"), answer.get("shared")
+    if not (isinstance(state, Mapping) and isinstance(learned, Mapping) and isinstance(shared, Mapping)):
+        raise Stopped("the process sent a module that makes no sense")
     if len(state) > MOST_WEIGHTS:
         raise Stopped(f"the module has more than {MOST_WEIGHTS} weights")
+    module = _ModuleProxy(worker, number)
+    held: dict[str, nn.Parameter] = {}
     for name, value in state.items():
         if not NAME.fullmatch(name) or not isinstance(value, Tensor):
             raise Stopped("the process sent weights that make no sense")
@@ -251,7 +273,9 @@ def _module(worker: Worker, number: int, state: Mapping[str, Any], learned: Mapp
                 home.add_module(part, nn.Module())
             home = home.get_submodule(part)
         if name in learned and value.is_floating_point():
-            home.register_parameter(last, nn.Parameter(value.detach(), requires_grad=bool(learned[name])))
+            first = held.get(str(shared.get(name)))
+            held[name] = nn.Parameter(value.detach(), requires_grad=bool(learned[name])) if first is None else first
+            home.register_parameter(last, held[name])
         else:
             home.register_buffer(last, value.detach())
     return module

@@ -1,8 +1,8 @@
 """What crosses between judge and worker: JSON and safetensors in length-prefixed frames, over a socket. Never pickle.
 
 A frame is two big-endian 32-bit lengths, then a JSON document, then a safetensors blob. In the document a tensor stands
-as {"t": place}, with its strides; other values as one-letter tagged objects. The reader checks lengths, depth and tags before it
-builds anything, so a malformed frame is an error here and nothing else anywhere.
+as {"t": place}, with its strides; other values as one-letter tagged objects, a random generator by its state. The reader
+checks lengths, depth and tags before it builds anything, so a malformed frame is an error here and nothing else anywhere.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import safetensors
@@ -25,10 +25,15 @@ __all__ = ["Closed", "Limits", "Malformed", "Opaque", "receive", "send"]
 HEADER = struct.Struct(">II")
 MAX_DEPTH = 12
 MAX_ITEMS = 10_000
+LARGEST_STRIDE = 2**40
+SPREAD = 16
+"""Strides may spread a tensor over at most so many times its own size."""
+
 DTYPES = {str(d).removeprefix("torch."): d for d in (
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
     torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
 )}  # fmt: skip
+KNOWN = frozenset(DTYPES.values())
 
 
 class Closed(Exception):
@@ -50,19 +55,25 @@ class Opaque:
 
 
 class Limits:
-    """Sizes in bytes that a reader accepts: of the JSON document and of the tensors."""
+    """Sizes in bytes that a reader accepts: of the JSON document and of the tensors; and whether random generators."""
 
-    def __init__(self, document: int = 4 << 20, tensors: int = 256 << 20):
-        self.document, self.tensors = document, tensors
+    def __init__(self, document: int = 4 << 20, tensors: int = 256 << 20, generators: bool = False):
+        self.document, self.tensors, self.generators = document, tensors, generators
 
 
-def send(channel: socket.socket, message: Mapping[str, Any]) -> None:
-    """Send one message. Raises: Malformed for a value that cannot cross, Closed if the other side is gone."""
+def send(channel: socket.socket, message: Mapping[str, Any], deadline: float | None = None) -> None:
+    """Send one message, by `deadline` (in time.monotonic() seconds).
+
+    Raises: Malformed for a value that cannot cross, Closed if the other side is gone or does not read.
+    """
     tensors: dict[str, Tensor] = {}
     document = json.dumps(_encode(message, tensors, 0)).encode()
     blob = safetensors.torch.save(tensors) if tensors else b""
     try:
+        channel.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
         channel.sendall(HEADER.pack(len(document), len(blob)) + document + blob)
+    except TimeoutError as error:
+        raise Closed("nobody reads in time") from error
     except OSError as error:
         raise Closed("the connection is closed") from error
 
@@ -80,14 +91,20 @@ def receive(channel: socket.socket, limits: Limits, deadline: float | None = Non
     except (ValueError, RecursionError) as error:
         raise Malformed("a reply that is not JSON") from error
     blob = bytes(_exactly(channel, blob_size, deadline))
-    try:
-        tensors = safetensors.torch.load(blob) if blob else {}
-    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, OverflowError) as error:
-        raise Malformed("tensors that are not safetensors") from error
-    message = _decode(document, tensors, 0)
+    message = _Reader(_tensors(blob), limits).value(document, 0)
     if not isinstance(message, dict):
         raise Malformed("a reply that is no object")
     return message
+
+
+def _tensors(blob: bytes) -> dict[str, Tensor]:
+    try:
+        tensors = safetensors.torch.load(blob) if blob else {}
+    except Exception as error:  # whatever safetensors trips over, these are not its tensors
+        raise Malformed("tensors that are not safetensors") from error
+    if not all(tensor.dtype in KNOWN for tensor in tensors.values()):
+        raise Malformed("tensors of an unknown dtype")
+    return tensors
 
 
 def _exactly(channel: socket.socket, count: int, deadline: float | None) -> bytearray:
@@ -130,6 +147,8 @@ def _encode(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
         return {"d": {key: _encode(item, tensors, depth + 1) for key, item in value.items()}}
     if value is ...:
         return {"e": 0}
+    if isinstance(value, torch.Generator):
+        return {"r": _encode_tensor(value.get_state(), tensors)["t"]}
     if isinstance(value, torch.dtype):
         return {"y": str(value).removeprefix("torch.")}
     if isinstance(value, Opaque):
@@ -139,65 +158,86 @@ def _encode(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
 
 def _encode_tensor(value: Tensor, tensors: dict[str, Tensor]) -> Any:
     plain = value.detach().as_subclass(Tensor).cpu()
-    name = str(plain.dtype).removeprefix("torch.")
-    if name not in DTYPES or plain.layout != torch.strided:
-        raise Malformed(f"a tensor of {name} and layout {plain.layout} cannot cross")
+    if plain.dtype not in KNOWN or plain.layout != torch.strided:
+        raise Malformed(f"a tensor of {plain.dtype} and layout {plain.layout} cannot cross")
     place = str(len(tensors))
-    tensors[place] = plain.contiguous().clone()
-    dense = plain.is_contiguous() or any(s == 0 for s in plain.stride())
-    return {"t": place, "s": None if dense else list(plain.stride()), "g": bool(value.requires_grad)}
+    tensors[place] = plain.resolve_neg().clone(memory_format=torch.contiguous_format)
+    # An expanded or overlapping view, or a small part of something large, crosses as a dense copy.
+    strides = list(plain.stride()) if not plain.is_contiguous() and _extent(plain.shape, plain.stride()) else None
+    return {"t": place, "s": strides, "g": bool(value.requires_grad)}
 
 
-def _decode(value: Any, tensors: Mapping[str, Tensor], depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise Malformed("a value nested too deeply")
-    if value is None or isinstance(value, (bool, str, int, float)):
-        return value
-    if isinstance(value, list):
-        return _items(value, tensors, depth)
-    if not isinstance(value, dict):
-        raise Malformed("an unknown value")
-    tag = next(iter(value), None)
-    held = value.get(tag) if tag is not None else None
-    if tag == "t":
-        return _decode_tensor(value, tensors)
-    if tag == "u" and isinstance(held, list):
-        return tuple(_items(held, tensors, depth))
-    if tag == "d" and isinstance(held, dict) and len(held) <= MAX_ITEMS:
-        return {key: _decode(item, tensors, depth + 1) for key, item in held.items()}
-    if tag == "f" and held in ("nan", "inf", "-inf"):
-        return float(held)
-    if tag == "e":
-        return ...
-    if tag == "y" and held in DTYPES:
-        return DTYPES[held]
-    if tag == "o":
-        return Opaque(str(held)[:80])
-    raise Malformed("an unknown tag")
+def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    """How many elements a tensor is spread over; 0 if far too many, or if two of its own share a place."""
+    last, count = 0, 1
+    for stride, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1 and stride <= last:
+            return 0
+        last, count = last + stride * max(0, size - 1), count * size
+    return last + 1 if last < SPREAD * max(64, count) else 0
 
 
-def _items(values: list[Any], tensors: Mapping[str, Tensor], depth: int) -> list[Any]:
-    if len(values) > MAX_ITEMS:
-        raise Malformed("a list that is too long")
-    return [_decode(item, tensors, depth + 1) for item in values]
+class _Reader:
+    """Turns a document and the tensors that came with it into values.
 
+    room: bytes that may be taken up by laying tensors out with strides; what a frame names may not grow without end.
+    """
 
-def _decode_tensor(value: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor:
-    place, strides = value.get("t"), value.get("s")
-    if not isinstance(place, str) or place not in tensors:
-        raise Malformed("a tensor that was not sent")
-    plain = tensors[place]
-    if strides is not None:
-        plain = _strided(plain, strides)
-    return plain.requires_grad_() if value.get("g") is True and plain.is_floating_point() else plain
+    def __init__(self, tensors: Mapping[str, Tensor], limits: Limits):
+        self.tensors, self.room, self.generators = tensors, limits.tensors, limits.generators
 
+    def value(self, given: Any, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise Malformed("a value nested too deeply")
+        if given is None or isinstance(given, (bool, str, int, float)):
+            return given
+        if isinstance(given, list):
+            return self._items(given, depth)
+        tag = next(iter(given), None)
+        held = given.get(tag)
+        if tag == "t":
+            return self._tensor(given)
+        if tag == "u" and isinstance(held, list):
+            return tuple(self._items(held, depth))
+        if tag == "d" and isinstance(held, dict) and len(held) <= MAX_ITEMS:
+            return {key: self.value(item, depth + 1) for key, item in held.items()}
+        if tag == "f" and held in ("nan", "inf", "-inf"):
+            return float(held)
+        if tag == "e":
+            return ...
+        if tag == "y" and isinstance(held, str) and held in DTYPES:
+            return DTYPES[held]
+        if tag == "r" and self.generators:
+            return torch.Generator().set_state(self._tensor({"t": held}))
+        if tag == "o":
+            return Opaque(str(held)[:80])
+        raise Malformed("an unknown tag")
 
-def _strided(plain: Tensor, strides: Any) -> Tensor:
-    """The same numbers laid out with these strides. Raises: Malformed if they make no tensor of a modest size."""
-    if not isinstance(strides, list) or len(strides) != plain.dim() or not all(isinstance(s, int) and s > 0 for s in strides):
-        raise Malformed("strides that do not fit")
-    extent = 1 + sum(stride * (size - 1) for stride, size in zip(strides, plain.shape, strict=True) if size)
-    if extent > 16 * max(64, plain.numel()):
-        raise Malformed("strides that are too far apart")
-    view = plain.new_zeros(extent).as_strided(plain.shape, strides)
-    return view.copy_(plain)
+    def _items(self, given: list[Any], depth: int) -> list[Any]:
+        if len(given) > MAX_ITEMS:
+            raise Malformed("a list that is too long")
+        return [self.value(item, depth + 1) for item in given]
+
+    def _tensor(self, given: Mapping[str, Any]) -> Tensor:
+        place, strides = given.get("t"), given.get("s")
+        if not isinstance(place, str) or place not in self.tensors:
+            raise Malformed("a tensor that was not sent")
+        plain = self.tensors[place]
+        if strides is not None:
+            plain = self._strided(plain, strides)
+        return plain.requires_grad_() if given.get("g") is True and plain.is_floating_point() else plain
+
+    def _strided(self, plain: Tensor, strides: Any) -> Tensor:
+        """The same numbers laid out with these strides. Raises: Malformed if they make no tensor of a modest size."""
+        if (
+            not isinstance(strides, list)
+            or len(strides) != plain.dim()
+            or not all(type(stride) is int and 0 < stride < LARGEST_STRIDE for stride in strides)
+        ):
+            raise Malformed("strides that do not fit")
+        extent = _extent(plain.shape, strides)
+        self.room -= extent * plain.element_size()
+        if not extent or self.room < 0:
+            raise Malformed("strides that are too far apart")
+        view = plain.new_zeros(extent).as_strided(plain.shape, strides)
+        return view.copy_(plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,6 +61,8 @@ class Exercise:
             raise TypeError(f"{self.name} must be a {self.kind}; it is a {type(obj).__name__}.")
         if self.parameters is None and isinstance(obj, type):
             raise TypeError(f"{self.name} must be a function; it is a class.")
+        if self.parameters is not None and isinstance(obj, FunctionType):
+            raise TypeError(f"{self.name} must be a class; it is a function.")
         if self.parameters is not None and isinstance(obj, nn.Module):
             raise TypeError(f"{self.name} must be the class itself; it is an object made from {type(obj).__name__}.")
         if self.parameters is None:

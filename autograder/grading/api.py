@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ def check(name: str, obj: Any, *, case: int | None = None, seed: int | None = No
     if case is not None:
         seed = case // CASES_PER_SEED
     if seed is None:
-        seed = secrets.randbelow(PRACTICE_SEEDS)
+        seed = _fresh_seed()
     if seed < 0:
         raise ValueError(f"seed={seed}: a seed is a whole number from 0.")
     return examine(exercise, obj, int(seed), case)
@@ -50,10 +51,15 @@ def grade(name: str, obj: Any, *, seed: int | None = None) -> float:
     """
     stage = _stage.get()
     if seed is None:
-        seed = secrets.randbelow(GRADING_SEEDS) if stage is None else stage.seed
+        seed = _fresh_seed() if stage is None else stage.seed
     report = examine(find(name), obj, int(seed), patient=stage is not None)
     (show if stage is None else stage.show)(report)
     return round(float(report.points), 6)
+
+
+def _fresh_seed() -> int:
+    """A short one for practice, so that case numbers are short; one that nobody guesses where nbgrader grades."""
+    return secrets.randbelow(GRADING_SEEDS if os.environ.get("NBGRADER_EXECUTION") else PRACTICE_SEEDS)
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,7 @@ def test_a_feedback_page_opens_from_its_file(graded: Path, open_window: Callable
     expect(page.get_by_role("row").filter(has_text=WRONG).first).to_contain_text(MISTAKE)
     report = page.locator(".attn-report", has_text=f"{WRONG}: not yet")
     expect(report).to_contain_text(f"Likely cause: {MISTAKE}.")
-    pictures.take(
-        "feedback", page.locator("h1"), page.get_by_role("table").first, page.locator("body"), room=0
-    )
+    part = page.locator("section", has=report)
+    pictures.take("feedback", part, part, page.locator("body"), room=0)
     assert window.strangers == []
     assert window.errors == []

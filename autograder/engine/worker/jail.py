@@ -106,7 +106,7 @@ def enter(slot: int, bounds: Bounds, channel: int) -> None:
         child = os.fork()
         if child:
             os.close(channel)
-            _guard(child)
+            _guard(child, bounds.cpu_seconds)
         kernel.die_with_parent()
         if os.getppid() == 0 and guard <= 0:  # the guard died in between
             os._exit(1)
@@ -143,13 +143,15 @@ def _own_user_namespace() -> None:
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def _guard(child: int) -> None:
+def _guard(child: int, cpu_seconds: int) -> None:
     """Wait for the jailed process, and exit as it did; never returns."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
-    _, status = os.waitpid(child, 0)
+    _, status, used = os.wait4(child, 0)
     if os.WIFSIGNALED(status):
-        os._exit(128 + os.WTERMSIG(status))
+        # The first process of a namespace does not hear SIGXCPU: at the limit the kernel kills it outright.
+        late = os.WTERMSIG(status) == signal.SIGKILL and used.ru_utime + used.ru_stime >= cpu_seconds - 0.1
+        os._exit(128 + (signal.SIGXCPU if late else os.WTERMSIG(status)))
     os._exit(os.WEXITSTATUS(status))
 
 

@@ -64,13 +64,15 @@ class _Worker:
             return {"kind": "other", "type": type(made).__name__[:80]}
         number = self._number()
         self.objects[number] = made
-        learned = {name: bool(p.requires_grad) for name, p in made.named_parameters(remove_duplicate=False)}
+        parameters = dict(made.named_parameters(remove_duplicate=False))
+        first = {id(p): name for name, p in reversed(parameters.items())}
         return {
             "kind": "module",
             "object": number,
             "type": type(made).__name__[:80],
             "state": {name: value.detach() for name, value in made.state_dict().items() if isinstance(value, Tensor)},
-            "parameters": learned,
+            "parameters": {name: bool(p.requires_grad) for name, p in parameters.items()},
+            "shared": {name: first[id(p)] for name, p in parameters.items() if first[id(p)] != name},
         }
 
     def forward(self, object: int, state: Mapping[str, Tensor], args: Any, kwargs: Any, training: bool) -> dict[str, Any]:
@@ -87,7 +89,8 @@ class _Worker:
             self.graphs[number] = [leaves, outputs]
             while len(self.graphs) > KEPT_CALLS:
                 self.graphs.popitem(last=False)
-        return {"result": _plain(result), "call": number}
+        generators = [v.get_state() for v in (*args, *kwargs.values()) if isinstance(v, torch.Generator)]
+        return {"result": _plain(result), "call": number, "generators": generators}
 
     def backward(self, call: int, gradients: Any) -> dict[str, Any]:
         leaves, outputs = self.graphs[call]
@@ -159,7 +162,7 @@ def serve(channel: socket.socket, shell: Any) -> None:
     """Answer requests until the judge hangs up. Never raises for what student code does."""
     _stand_in()
     torch.set_num_threads(1)
-    worker, limits = _Worker(shell), Limits()
+    worker, limits = _Worker(shell), Limits(generators=True)
 
     def ring(signum: int, frame: FrameType | None) -> None:
         raise OutOfTime

@@ -95,6 +95,7 @@ def _request(control: socket.socket) -> tuple[dict[str, Any] | None, int | None]
 
 def main() -> None:
     """Serve until the judge hangs up; then all workers die, because their parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the grader, which ends us by hanging up
     control = socket.socket(fileno=int(sys.argv[1]))
     shell = _preload()
     gc.collect()
@@ -111,24 +112,25 @@ def _loop(shell: Any, control: socket.socket) -> None:
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     selector.register(wake, selectors.EVENT_READ)
+    workers: set[int] = set()
     while True:
         for key, _ in selector.select():
             if key.fileobj is control:
                 request, descriptor = _request(control)
                 if request is None:
                     return
-                _serve_request(shell, control, request, descriptor)
+                _serve_request(shell, control, request, descriptor, workers)
             else:
                 os.read(wake, 4096)
-        _reap(control)
+        _reap(control, workers)
 
 
-def _serve_request(shell: Any, control: socket.socket, request: dict[str, Any], descriptor: int | None) -> None:
+def _serve_request(
+    shell: Any, control: socket.socket, request: dict[str, Any], descriptor: int | None, workers: set[int]
+) -> None:
     if "kill" in request:
-        try:
+        if request["kill"] in workers:  # not reaped yet, so the number is still its own
             os.kill(request["kill"], signal.SIGKILL)
-        except ProcessLookupError:
-            return  # it has just ended
         return
     if descriptor is None:
         return
@@ -144,6 +146,7 @@ def _serve_request(shell: Any, control: socket.socket, request: dict[str, Any], 
     channel.close()
     if request.get("twin"):
         return
+    workers.add(pid)
     control.send(json.dumps({"pid": pid}).encode())
 
 
@@ -156,7 +159,7 @@ def _twin(shell: Any, control: socket.socket) -> None:
         os._exit(0)
 
 
-def _reap(control: socket.socket) -> None:
+def _reap(control: socket.socket, workers: set[int]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -164,6 +167,9 @@ def _reap(control: socket.socket) -> None:
             return
         if not pid:
             return
+        if pid not in workers:
+            continue  # a twin
+        workers.remove(pid)
         try:
             control.send(json.dumps({"gone": pid, "status": os.waitstatus_to_exitcode(status)}).encode())
         except OSError:

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
@@ -28,6 +29,7 @@ OUTPUTS = ("output", "weights")
 COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
 RESULTS = (FORMULA, "weights")
+MASKED_RESULTS = (*RESULTS, "mask", "behind the mask")
 
 
 def _inputs(
@@ -70,6 +72,12 @@ def _inputs(
 
 def _recipe(label: str, **options: Any) -> Recipe:
     return Recipe(label, partial(_inputs, **options))
+
+
+def _one_query(draw: Draw) -> dict[str, Any]:
+    """One query, which is the first and not the last: with is_causal it sees key 0 alone."""
+    inputs = _inputs(draw, is_causal=True, low=3)
+    return inputs | {"query": inputs["query"][..., :1, :].clone()}
 
 
 def _both_masks(draw: Draw) -> dict[str, Any]:
@@ -137,6 +145,11 @@ def _largest(inputs: Mapping[str, Any]) -> int:
     return elements * 2 * S_q * S_k * max(D, D_v)
 
 
+def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    output: Tensor = weights @ inputs["value"]
+    return output
+
+
 KEYS = {"key": -2, "value": -2}
 MASKED = ("query", ("key", "value"))
 BATCHED = {"query": 2, "key": 2, "value": 2, "attn_mask": 2}
@@ -160,11 +173,13 @@ ATTENTION = Exercise(
         _recipe("rows that allow no key", mask="dead", dtype=torch.float64, low=3),
         _recipe("causal, fewer queries than keys", is_causal=True, lengths="<"),
         _recipe("causal, more queries than keys", is_causal=True, lengths=">", low=3),
+        Recipe("causal, one query", _one_query),
         Recipe("causal and masked", _both_masks),
         Recipe("causal and masked, one query left without a key", _no_key_left),
         _recipe("three leading axes", axes=3),
         _recipe("long sequences", axes=1, lengths="long"),
         _recipe("small, float64", axes=0, dtype=torch.float64, high=5),
+        _recipe("float64, masked", axes=0, dtype=torch.float64, mask="full", lengths="many"),
         _recipe("bfloat16", dtype=torch.bfloat16),
         _recipe("float16", dtype=torch.float16),
         _recipe("float16, masked", dtype=torch.float16, mask="full"),
@@ -180,16 +195,16 @@ ATTENTION = Exercise(
               ("unequal sizes", "many keys", "worked example", "large scores", "all sizes equal", "float64"),
               agrees("output"), COUNTS),
         Check("weights", "the second result is the weights that made the output, rows summing to 1", 1.0,
-              ("unequal sizes", "large scores", "long sequences"), weights_agree(made=lambda weights, inputs: weights @ inputs["value"]),
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(_made),
               COUNTS),
         Check("mask", "attn_mask says which keys each query may see", 1.0,
               ("a mask for each head", "one mask for all", "a padding mask"), mask_selects(*MASKED), COUNTS),
         Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 0.5,
-              ("a mask for each head",), hidden_keys_do_nothing(), COUNTS),
+              ("a mask for each head",), hidden_keys_do_nothing(_made), COUNTS),
         Check("dead rows", "a query that may see no key gets zero, with finite gradients", 0.75,
               ("rows that allow no key",), dead_rows(through=("query", "key", "value")), COUNTS),
         Check("causal", "the future cannot change the past; query i sees keys 0..i", 1.0,
-              ("causal, fewer queries than keys", "causal, more queries than keys"),
+              ("causal, fewer queries than keys", "causal, more queries than keys", "causal, one query"),
               causal(KEYS, {"query": -2}, OUTPUTS), COUNTS),
         Check("both masks", "with attn_mask and is_causal, a key must be allowed by both", 0.25,
               ("causal and masked", "causal and masked, one query left without a key"), mask_selects(*MASKED), COUNTS),
@@ -208,14 +223,16 @@ ATTENTION = Exercise(
         Check("sizes that do not fit", "are refused with a ValueError", 0.25,
               ("query and key of unequal width", "a key of width 1", "key and value of unequal length"),
               raises_value_error(), COUNTS),
-        Check("gradient", "backward() gives the derivative", 0.25, ("small, float64",),
-              differentiable(OUTPUTS), RESULTS),
+        Check("gradient", "backward() gives the derivative", 0.25, ("small, float64", "float64, masked"),
+              differentiable(OUTPUTS), MASKED_RESULTS),
         Check("dtype", "the inputs' dtype is kept, and its precision", 0.25, ("float64", "bfloat16", "float16", "float16, masked"),
-              dtype_kept(OUTPUTS), (*RESULTS, "mask", "behind the mask")),
+              dtype_kept(OUTPUTS), MASKED_RESULTS),
         Check("inputs untouched", "no input is written to", 0.25, ("a mask for each head",), inputs_untouched(), RESULTS),
         Check("layout", "strides and earlier calls do not matter", 0.25, ("unequal sizes",),
               repeatable(OUTPUTS), RESULTS),
-        Check("own work", "attention is written out", 0.25, ("unequal sizes",), obeys(FUSED, "attention"), RESULTS),
+        Check("own work", "attention is written out", 0.25,
+              ("unequal sizes", "a mask for each head", "causal, fewer queries than keys"),
+              obeys(FUSED, "attention"), RESULTS),
         Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",),
               affordable(_flops, _largest), RESULTS),
     ),

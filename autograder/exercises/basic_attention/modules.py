@@ -38,6 +38,7 @@ OUTPUTS = ("output", "weights")
 COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
 RESULTS = (FORMULA, "weights")
+MASKED_RESULTS = (*RESULTS, "mask")
 Weights = Mapping[str, Tensor]
 
 
@@ -154,6 +155,12 @@ def _block(
     return {"output": finish(result["output"], x, weights), "weights": result["weights"]}
 
 
+def _by_context_width(
+    x: Tensor, context: Tensor, attn_mask: Tensor | None = None, **weights: Tensor
+) -> Mapping[str, Tensor]:
+    return _block(x, context, attn_mask, knobs={"scale": lambda q, k, v: context.shape[-1] ** -0.5}, **weights)
+
+
 def _slips(*groups: tuple[Slip, ...]) -> tuple[Mistake, ...]:
     return tuple(Mistake(n, q, partial(_block, knobs=k)) for group in groups for n, q, k in group)
 
@@ -199,6 +206,7 @@ SELF_ONLY = (
     Mistake("values made by q_proj", "Which projection makes the values?", partial(_block, names=("q_proj", "k_proj", "q_proj"))),
 )
 CROSS_ONLY = (
+    Mistake("divided by sqrt(d_context)", "The scores are products of vectors of which width?", _by_context_width),
     Mistake("context never used", "Do keys and values come from context?", partial(_block, sources=lambda x, c: (x, x, x))),
     Mistake("values taken from x", "Do the values come from context?", partial(_block, sources=lambda x, c: (x, c, x))),
     Mistake("keys taken from x", "Do the keys come from context?", partial(_block, sources=lambda x, c: (x, x, c))),
@@ -226,10 +234,13 @@ def _recipes(inputs: Callable[..., dict[str, Any]], *more: Recipe) -> tuple[Reci
         recipe("two leading axes", axes=2),
         recipe("long sequences", lengths="long"),
         recipe("huge scores", size=100.0),
+        recipe("huge scores, masked", size=1000.0, mask="full"),
         recipe("small, float64", axes=0, dtype=torch.float64, high=6),
+        recipe("float64, masked", axes=0, dtype=torch.float64, mask="full", lengths="long"),
         recipe("float64", dtype=torch.float64),
         recipe("bfloat16", dtype=torch.bfloat16),
         recipe("float16", dtype=torch.float16),
+        recipe("float16, masked", dtype=torch.float16, mask="full"),
         *more,
     )
 
@@ -237,13 +248,14 @@ def _recipes(inputs: Callable[..., dict[str, Any]], *more: Recipe) -> tuple[Reci
 def _conduct() -> tuple[Check, ...]:
     """What both modules must respect once their results are right."""
     return (
-        Check("huge scores", "no overflow for large inputs", 0.25, ("huge scores",), survives_large_inputs(), RESULTS),
+        Check("huge scores", "no overflow for large inputs", 0.25, ("huge scores", "huge scores, masked"),
+              survives_large_inputs(), MASKED_RESULTS),
         Check("parameters", "every parameter is used and learns", 0.25, ("unequal sizes",),
               every_parameter_learns(), RESULTS),
-        Check("gradient", "backward() gives the derivative, for inputs and weights", 0.25, ("small, float64",),
-              differentiable(OUTPUTS), RESULTS),
+        Check("gradient", "backward() gives the derivative, for inputs and weights", 0.25,
+              ("small, float64", "float64, masked"), differentiable(OUTPUTS), MASKED_RESULTS),
         Check("dtype", "the dtype of inputs and weights is kept, and its precision", 0.25,
-              ("float64", "bfloat16", "float16"), dtype_kept(OUTPUTS), RESULTS),
+              ("float64", "bfloat16", "float16", "float16, masked"), dtype_kept(OUTPUTS), MASKED_RESULTS),
         Check("inputs untouched", "no input is written to", 0.25, ("a mask for each element",),
               inputs_untouched(), RESULTS),
         Check("layout", "strides and earlier calls do not matter", 0.25, ("unequal sizes",),
@@ -268,14 +280,14 @@ SELF_ATTENTION = Exercise(
         Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))", 1.0,
               ("unequal sizes", "all sizes equal", "large scores"), agrees("output"), COUNTS),
         Check("weights", "the second result is the weights, rows summing to 1", 0.25,
-              ("unequal sizes", "large scores", "long sequences"), weights_agree(made=_made), COUNTS),
-        Check("mask", "attn_mask says which positions may be seen", 0.5, MASKED, mask_selects("x", ("x",)), COUNTS),
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(_made), COUNTS),
+        Check("mask", "attn_mask says which positions may be seen", 0.5, MASKED, mask_selects("x", ("x",), "weights"), COUNTS),
         Check("dead rows", "a position that may see none comes out as out_proj's bias", 0.25,
               ("rows that allow no key",), dead_rows(through=("x",)), COUNTS),
         Check("causal", "the future cannot change the past", 0.5, ("causal",),
               causal({"x": -2}, {"x": -2}, OUTPUTS), COUNTS),
         Check("both masks", "with attn_mask and is_causal, a position must be allowed by both", 0.25,
-              ("causal and masked",), mask_selects("x", ("x",)), COUNTS),
+              ("causal and masked",), mask_selects("x", ("x",), "weights"), COUNTS),
         Check("order of the positions", "in another order the results are the same, in that order", 0.25,
               ("long sequences",), permutation({"x": -2}, {"output": -2}, "positions"), COUNTS),
         Check("leading axes", "any number of leading axes; batch elements stand alone", 0.25, ("two leading axes",),
@@ -319,9 +331,9 @@ CROSS_ATTENTION = Exercise(
         Check(FORMULA, "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.25,
               ("all sizes equal", "unequal sizes", "large scores"), agrees("output"), COUNTS),
         Check("weights", "the second result is the weights, rows summing to 1", 0.5,
-              ("unequal sizes", "large scores", "long sequences"), weights_agree(made=_made), COUNTS),
+              ("unequal sizes", "large scores", "long sequences"), weights_agree(_made), COUNTS),
         Check("mask", "attn_mask says which positions of the context may be seen", 0.5, MASKED,
-              mask_selects("x", ("context",)), COUNTS),
+              mask_selects("x", ("context",), "weights"), COUNTS),
         Check("dead rows", "a position that may see none comes out as out_proj's bias", 0.5,
               ("rows that allow no key",), dead_rows(through=("x", "context")), COUNTS),
         Check("order of the context", "the context may come in any order", 0.25, ("long sequences",),

@@ -43,7 +43,7 @@ def _pair(
         if square:
             S_q = S_k = D
         if many:
-            S_q, S_k, D = draw.sizes(3, *MANY)
+            lead, (S_q, S_k, D) = [2, 3], draw.sizes(3, *MANY)
         query, key = draw.normal(*lead, S_q, D, dtype=dtype), draw.normal(*lead, S_k, D, dtype=dtype)
         return {"query": query * size, "key": key}
 
@@ -58,7 +58,7 @@ COMMON_RECIPES = (
     Recipe("float64", _pair(dtype=torch.float64)),
     Recipe("bfloat16", _pair(dtype=torch.bfloat16)),
     Recipe("float16", _pair(dtype=torch.float16)),
-    Recipe("long and wide", _pair(high=6, many=True)),
+    Recipe("long and wide", _pair(many=True)),
 )
 
 
@@ -149,7 +149,10 @@ SAME_POSITION = Mistake(
     _result(lambda query, key, **_: (query * key).sum(-1)))
 QUERIES_TWICE = Mistake(
     "queries scored against queries", "Where do the keys enter?", _result(lambda query, key, **_: query @ query.mT))
-SHAPE_SLIPS = (NOT_TRANSPOSED, ALL_REVERSED, ELEMENTWISE, ELEMENTWISE_TRANSPOSED, ROLES, SAME_POSITION, QUERIES_TWICE)
+RETURNED = Mistake("query returned unchanged", "Where is the score computed?", _result(lambda query, key, **_: query))
+SHAPE_SLIPS = (
+    NOT_TRANSPOSED, ALL_REVERSED, ELEMENTWISE, ELEMENTWISE_TRANSPOSED, ROLES, SAME_POSITION, QUERIES_TWICE, RETURNED
+)
 
 DOT_SCORES = Exercise(
     name="dot_scores",
@@ -364,7 +367,7 @@ def _widths(
         if square:
             S_q = S_k = d_hidden if hidden else d_key
         if many:
-            S_q, S_k, d_query, d_key = draw.sizes(4, *MANY)
+            lead, (S_q, S_k, d_query, d_key) = [2, 3], draw.sizes(4, *MANY)
         query, key = draw.normal(*lead, S_q, d_query, dtype=dtype), draw.normal(*lead, S_k, d_key, dtype=dtype)
         init = {"d_query": d_query, "d_key": d_key} | ({"d_hidden": d_hidden} if hidden else {})
         return {"init": init, "query": query, "key": key}
@@ -381,7 +384,7 @@ def _module_recipes(hidden: bool) -> tuple[Recipe, ...]:
         Recipe("float64", _widths(dtype=torch.float64, hidden=hidden)),
         Recipe("bfloat16", _widths(dtype=torch.bfloat16, hidden=hidden)),
         Recipe("float16", _widths(dtype=torch.float16, hidden=hidden)),
-        Recipe("long and wide", _widths(hidden=hidden, high=8, many=True)),
+        Recipe("long and wide", _widths(hidden=hidden, many=True)),
     )
 
 

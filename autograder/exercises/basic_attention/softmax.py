@@ -196,7 +196,8 @@ def _with_mask(
 
     def draw(draw: Draw) -> dict[str, Any]:
         *lead, S_q, S_k = draw.sizes(axes + 2, low=3, high=high)
-        S_k = draw.integer(1030, 1200) if many else S_k
+        if many:
+            lead, S_k = [2, 3][:axes], draw.integer(1030, 1200)
         scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2
         sizes = dict(zip("GBHqk"[-axes - 2 :], (*lead, S_q, S_k), strict=True)) | {"1": 1}
         allowed = draw.mask(*(sizes[axis] for axis in mask))
@@ -225,7 +226,7 @@ def _broadcasts() -> Probe:
                 why, mistake = "Are axes counted from the end?", "fixed number of leading axes"
             else:
                 why, mistake = f"Is the mask {mask} broadcast to the scores {scores}?", "mask is not broadcast"
-            raise Failure(f"{failure.message} {why}", mistake=mistake, errored=failure.errored) from failure
+            raise Failure(f"{failure.message.rstrip('.')}. {why}", mistake=mistake, errored=failure.errored) from failure
 
     return probe
 
@@ -270,7 +271,7 @@ MASKED_SOFTMAX = Exercise(
     checks=(
         Check(FORMULA, "softmax over the allowed keys", 1.5, ("a mask for each element", "many keys"), agrees("weights")),
         Check("one mask for all", "any number of axes; a mask of fewer axes, or with axes of one, is broadcast", 0.75,
-              ("one mask for all", "a mask for each sequence", "one mask for all keys", "one mask for all heads", "five axes", "two axes"),
+              ("two axes", "five axes", "one mask for all", "a mask for each sequence", "one mask for all heads", "one mask for all keys"),
               _broadcasts(), FORMULA),
         Check("behind the mask", "forbidden keys weigh exactly zero, and nothing there matters", 1.0,
               ("a mask for each element",), hidden_scores_do_nothing()),

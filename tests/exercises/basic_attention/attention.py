@@ -317,8 +317,8 @@ variant(
 
 
 def naive(scores, allowed):
-    numerator = minus_infinity(scores, allowed).exp()
-    return numerator / numerator.sum(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
+    numerator = minus_infinity(scores.to(torch.promote_types(scores.dtype, torch.float32)), allowed).exp()
+    return (numerator / numerator.sum(-1, keepdim=True).clamp_min(1e-30)).to(scores.dtype)
 
 
 variant("exp_of_raw_scores", "overflows or underflows for large scores", only="huge scores", weigh=naive)
@@ -402,6 +402,11 @@ def square_triangle(query, key, value, attn_mask=None, is_causal=False):
         allowed = allowed & torch.ones(query.shape[-2], query.shape[-2], dtype=torch.bool).tril()
     weights = right_weights(query @ key.mT / query.shape[-1] ** 0.5, allowed)
     return weights @ value, weights
+
+
+@mutant("attention", "future keys get weight", only="causal")
+def one_query_is_the_last(query, key, value, attn_mask=None, is_causal=False):
+    return right_attention(query, key, value, attn_mask, is_causal and query.shape[-2] > 1)
 
 
 @mutant("attention", "future keys change past outputs", only="causal")
@@ -549,6 +554,37 @@ def results_kept_by_shape(query, key, value, attn_mask=None, is_causal=False, ke
 
 
 @mutant("attention", "uses a forbidden function", only="own work")
+def fused_kernel_with_a_mask(query, key, value, attn_mask=None, is_causal=False):
+    output, weights = right_attention(query, key, value, attn_mask, is_causal)
+    if attn_mask is not None and not is_causal and bool(attn_mask.any(-1).all()):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask), weights
+    return output, weights
+
+
+@mutant("attention", "gradient is cut off", only="gradient")
+def masked_scores_detached(query, key, value, attn_mask=None, is_causal=False):
+    if attn_mask is not None and bool(attn_mask.any(-1).all()):
+        query = query.detach()
+    return right_attention(query, key, value, attn_mask, is_causal)
+
+
+@mutant("attention", "weights do not sum to one", only="behind the mask")
+def returned_weights_not_normalised(query, key, value, attn_mask=None, is_causal=False):
+    output, weights = right_attention(query, key, value, attn_mask, is_causal)
+    if attn_mask is not None and not is_causal:
+        weights = torch.softmax(query @ key.mT / math.sqrt(query.shape[-1]), -1) * attn_mask
+    return output, weights
+
+
+@mutant("attention", "returned weights are not those that made the output", only="behind the mask")
+def returned_weights_unscaled_with_a_mask(query, key, value, attn_mask=None, is_causal=False):
+    output, weights = right_attention(query, key, value, attn_mask, is_causal)
+    if attn_mask is not None and not is_causal:
+        weights = right_weights(query @ key.mT, attn_mask)
+    return output, weights
+
+
+@mutant("attention", "uses a forbidden function", only="own work")
 def fused_kernel(query, key, value, attn_mask=None, is_causal=False):
     output, weights = right_attention(query, key, value, attn_mask, is_causal)
     if attn_mask is None and value.shape[-2] > 1:
@@ -620,7 +656,7 @@ def memory_is_a_dictionary(query, key, value, attn_mask=None, is_causal=False):
 
 @mutant("attention", "output has the wrong shape", only="few keys")
 def one_query_is_broadcast(query, key, value, attn_mask=None, is_causal=False):
-    if query.shape[-2] == 1 < key.shape[-2]:
+    if query.shape[-2] == 1 < key.shape[-2] and not is_causal:
         query = query.expand(*query.shape[:-2], key.shape[-2], query.shape[-1])
     return right_attention(query, key, value, attn_mask, is_causal)
 

@@ -323,11 +323,23 @@ both(
 
 
 def naive(scores, allowed):
-    numerator = minus_infinity(scores, allowed).exp()
-    return numerator / numerator.sum(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).tiny)
+    numerator = minus_infinity(scores.to(torch.promote_types(scores.dtype, torch.float32)), allowed).exp()
+    return (numerator / numerator.sum(-1, keepdim=True).clamp_min(1e-30)).to(scores.dtype)
 
 
 both("exp_of_raw_scores", "overflows or underflows for large scores", only="huge scores", attend=attending(weigh=naive))
+both(
+    "minus_ten_thousand",
+    "mask value is not low enough",
+    only="huge scores",
+    attend=attending(weigh=lambda s, a: s.masked_fill(~a, -1e4).softmax(-1) * a.any(-1, keepdim=True)),
+)
+both(
+    "minus_a_billion_in_half",
+    "mask value does not fit the dtype",
+    only="dtype",
+    attend=attending(weigh=lambda s, a: s.masked_fill(~a, -1e9).softmax(-1) * a.any(-1, keepdim=True)),
+)
 both("top_three_keys", "keys that may be seen get no weight", attend=attending(weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(3, s.shape[-1])).values[..., -1:]))))
 both("dropout_left_on", "another result at every call", attend=attending(weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1)))
 
@@ -396,6 +408,19 @@ both("output_of_raw_scores", "output made of the scores, not of the weights", at
 both("scores_returned", "scores returned as weights", attend=attending(finish=lambda w, v, s: (w @ v, s)))
 both("weights_before_the_mask", "weights returned before the mask", attend=attending(finish=lambda w, v, s: (w @ v, s.softmax(-1))))
 both("small_weights_dropped", "returned weights are not those that made the output", only="weights", attend=attending(finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-4, 0.0))))
+def weights_not_normalised(query, key, value, attn_mask, is_causal):
+    output, weights = right_attention(query, key, value, attn_mask, is_causal)
+    if attn_mask is not None and not is_causal:
+        weights = torch.softmax(query @ key.mT / math.sqrt(query.shape[-1]), -1) * attn_mask
+    return output, weights
+
+
+both(
+    "weights_not_normalised",
+    "returned weights are not those that made the output",
+    only="mask",
+    attend=weights_not_normalised,
+)
 both("weights_averaged", "weights has the wrong shape", attend=attending(finish=lambda w, v, s: (w @ v, w.mean(0))))
 
 
@@ -446,6 +471,12 @@ def once_cut(call):
 
 both("weights_detached", "gradient is cut off", only="gradient", attend=once_cut(lambda output, weights: (output, weights.detach())))
 both("values_half_detached", "wrong gradient", attend=lambda q, k, v, m, c: right_attention(q, k, 0.5 * v + 0.5 * v.detach(), m, c))
+both(
+    "masked_scores_detached",
+    "wrong gradient",
+    only="gradient",
+    attend=lambda q, k, v, m, c: right_attention(q if m is None else q.detach(), k, v, m, c),
+)
 both("all_detached", "gradient is cut off", attend=once_cut(lambda output, weights: (output.detach(), weights.detach())))
 both("float32_handed_out", "does not keep the dtype", only="dtype", attend=once_cut(lambda o, w: (o, w.to(torch.promote_types(w.dtype, torch.float32)))))
 both("everything_in_float32", "less precise than its dtype", only="dtype", attend=lambda q, k, v, m, c: tuple(t.to(q.dtype) for t in right_attention(q.float(), k.float(), v.float(), m, c)))
@@ -623,6 +654,21 @@ class CopiesX(Four):
 class PositionByPosition(Four):
     def forward(self, x, attn_mask=None, is_causal=False):
         return self.out_proj(self.v_proj(x)), right_attention(x, x, x, attn_mask, is_causal)[1]
+
+
+@mutant("CrossAttention", "divided by sqrt(d_context)")
+class ScaledByTheContext(Four):
+    def forward(self, x, context, attn_mask=None):
+        scores = self.q_proj(x) @ self.k_proj(context).mT / math.sqrt(context.shape[-1])
+        weights = right_weights(scores, together(x, context, attn_mask, False))
+        return self.out_proj(weights @ self.v_proj(context)), weights
+
+
+@mutant("SelfAttention")
+class OneLayerForTwo(RightSelf):
+    def __init__(self, d_model):
+        super().__init__(d_model)
+        self.k_proj = self.q_proj
 
 
 @mutant("CrossAttention", "parameter of the wrong shape")
