@@ -1,6 +1,7 @@
 """Reference solutions of `basic_attention`: plain PyTorch, corrected, one screen each.
 
-Shapes: B batch, H heads, S_q and S_k lengths, D key width, D_v value width; `...` any leading axes.
+Shapes: B batch, H heads, S_q and S_k lengths, D key width, D_v value width; `...` any
+        leading axes.
 A bool mask is True where attention is allowed.
 """
 
@@ -31,7 +32,8 @@ def masked_softmax(
 
     Shapes: scores (..., S_q, S_k), attn_mask broadcastable to it, True where allowed
             -> weights (..., S_q, S_k), in scores' dtype and device.
-    A row that allows no key at all (a dead row) gets weights of exactly zero, with finite gradients.
+    A row that allows no key at all (a dead row) gets weights of exactly zero, with
+    finite gradients.
     """
     dead = ~attn_mask.any(-1, keepdim=True)  # (..., S_q, 1)
     lowest = torch.finfo(scores.dtype).min
@@ -45,7 +47,8 @@ def dot_scores(
 ) -> Float[Tensor, "... S_q S_k"]:
     """Score every key against every query by their dot product.
 
-    Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's dtype and device.
+    Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's
+            dtype and device.
     Units:  products of the inputs' units; the variance grows with D.
     Source: Luong et al. 2015, score "dot".
     """
@@ -55,9 +58,10 @@ def dot_scores(
 def scaled_dot_scores(
     query: Float[Tensor, "... S_q D"], key: Float[Tensor, "... S_k D"]
 ) -> Float[Tensor, "... S_q S_k"]:
-    """Dot products divided by the square root of the key width D, so that their variance does not grow with D.
+    """Dot products divided by sqrt(D), so that their variance does not grow with D.
 
-    Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's dtype and device.
+    Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's
+            dtype and device.
     Units:  dimensionless for inputs of unit variance.
     Source: Vaswani et al. 2017, section 3.2.1.
     """
@@ -69,7 +73,8 @@ def cosine_scores(
 ) -> Float[Tensor, "... S_q S_k"]:
     """Score by the cosine of the angle between query and key; lengths do not matter.
 
-    Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's dtype and device.
+    Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's
+            dtype and device.
     Units:  dimensionless, in [-1, 1].
     Each norm is raised to at least `eps`, so that a zero vector scores 0 and not nan.
     Source: Graves et al. 2014, eq. 6.
@@ -82,8 +87,10 @@ def cosine_scores(
 class AdditiveScores(nn.Module):
     """Score by a small network: v . tanh(W_q q + W_k k).
 
-    Parameters: W_q, W_k and v are nn.Linear without bias, of widths d_query -> d_hidden, d_key -> d_hidden, d_hidden -> 1.
-    Shapes: query (..., S_q, d_query), key (..., S_k, d_key) -> scores (..., S_q, S_k), in query's dtype and device.
+    Parameters: W_q, W_k and v are nn.Linear without bias, of widths d_query ->
+            d_hidden, d_key -> d_hidden, d_hidden -> 1.
+    Shapes: query (..., S_q, d_query), key (..., S_k, d_key) -> scores (..., S_q, S_k),
+            in query's dtype and device.
     Source: Bahdanau et al. 2015, appendix A.1.2.
     """
 
@@ -103,7 +110,8 @@ class MultiplicativeScores(nn.Module):
     """Score by a bilinear form: q W k. Query and key may differ in width.
 
     Parameters: W, an nn.Parameter of shape (d_query, d_key).
-    Shapes: query (..., S_q, d_query), key (..., S_k, d_key) -> scores (..., S_q, S_k), in query's dtype and device.
+    Shapes: query (..., S_q, d_query), key (..., S_k, d_key) -> scores (..., S_q, S_k),
+            in query's dtype and device.
     Source: Luong et al. 2015, score "general".
     """
 
@@ -124,18 +132,21 @@ def attention(
 ) -> tuple[Float[Tensor, "... S_q D_v"], Float[Tensor, "... S_q S_k"]]:
     """Average the values, weighted by how well each query matches each key.
 
-    Shapes: query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), attn_mask broadcastable to (..., S_q, S_k), bool
-            -> output (..., S_q, D_v), weights (..., S_q, S_k), in query's dtype and device.
+    Shapes: query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), attn_mask
+            broadcastable to (..., S_q, S_k), bool
+            -> output (..., S_q, D_v), weights (..., S_q, S_k), in query's dtype and
+            device.
     Units:  scores are dimensionless: dot products divided by sqrt(D).
-    attn_mask is True where attention is allowed. is_causal lets query i see keys 0..i only (aligned at the top left);
-    with both, a key must be allowed by both. A row that allows no key gives an output and weights of exactly zero.
+    attn_mask is True where attention is allowed. is_causal lets query i see keys 0..i
+    only (aligned at the top left); with both, a key must be allowed by both.
+    A row that allows no key gives an output and weights of exactly zero.
     Raises: ValueError if query and key differ in D, or key and value in S_k.
     Source: Vaswani et al. 2017, eq. 1.
     """
     if query.shape[-1] != key.shape[-1]:
-        raise ValueError(f"query and key must share their width D: got {query.shape[-1]} and {key.shape[-1]}")
+        raise ValueError(f"query and key differ in width D: {query.shape[-1]}, {key.shape[-1]}")
     if key.shape[-2] != value.shape[-2]:
-        raise ValueError(f"key and value must share their length S_k: got {key.shape[-2]} and {value.shape[-2]}")
+        raise ValueError(f"key and value differ in length: {key.shape[-2]}, {value.shape[-2]}")
     scores = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (..., S_q, S_k)
     allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
     if is_causal:
@@ -151,9 +162,11 @@ class SelfAttention(nn.Module):
     """Attention of a sequence to itself, with learned projections.
 
     Parameters: q_proj, k_proj, v_proj, out_proj, each nn.Linear(d_model, d_model).
-    Shapes: x (..., S, d_model), attn_mask broadcastable to (..., S, S), bool, True where allowed
+    Shapes: x (..., S, d_model), attn_mask broadcastable to (..., S, S), bool, True
+            where allowed
             -> output (..., S, d_model), weights (..., S, S), in x's dtype and device.
-    The output is out_proj of the weighted values, so a dead row comes out as out_proj's bias.
+    The output is out_proj of the weighted values, so a dead row comes out as out_proj's
+    bias.
     Source: Vaswani et al. 2017, section 3.2, one head.
     """
 
@@ -167,16 +180,20 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> tuple[Tensor, Tensor]:
-        output, weights = attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), attn_mask, is_causal)
+        query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        output, weights = attention(query, key, value, attn_mask, is_causal)
         return self.out_proj(output), weights  # (..., S, d_model), (..., S, S)
 
 
 class CrossAttention(nn.Module):
     """Attention of one sequence to another: queries from x, keys and values from context.
 
-    Parameters: q_proj and out_proj, each nn.Linear(d_model, d_model); k_proj and v_proj, each nn.Linear(d_context, d_model).
-    Shapes: x (..., S_q, d_model), context (..., S_k, d_context), attn_mask broadcastable to (..., S_q, S_k), bool, True where allowed
-            -> output (..., S_q, d_model), weights (..., S_q, S_k), in x's dtype and device.
+    Parameters: q_proj and out_proj, each nn.Linear(d_model, d_model); k_proj and
+            v_proj, each nn.Linear(d_context, d_model).
+    Shapes: x (..., S_q, d_model), context (..., S_k, d_context), attn_mask
+            broadcastable to (..., S_q, S_k), bool, True where allowed
+            -> output (..., S_q, d_model), weights (..., S_q, S_k), in x's dtype and
+            device.
     Source: Vaswani et al. 2017, section 3.2.3, "encoder-decoder attention", one head.
     """
 
@@ -187,7 +204,9 @@ class CrossAttention(nn.Module):
         self.v_proj = nn.Linear(d_context, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(self, x: Tensor, context: Tensor, attn_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor, attn_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         query, key, value = self.q_proj(x), self.k_proj(context), self.v_proj(context)
         output, weights = attention(query, key, value, attn_mask)
         return self.out_proj(output), weights  # (..., S_q, d_model), (..., S_q, S_k)

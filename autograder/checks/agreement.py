@@ -44,6 +44,8 @@ def raises_value_error() -> Probe:
             result = trial.subject.call(trial.case, inputs)
         except ValueError:
             return
+        except Failure:
+            raise
         except NotImplementedError as error:
             raise Failure("is not written yet: it raises NotImplementedError.", errored=True) from error
         except RuntimeError as error:

@@ -79,7 +79,8 @@ def _prefix_is_unchanged(trial: Trial, axes: Mapping[str, int], whole: Tensor, l
     prefix = {name: trial.inputs[name].narrow(axis, 0, cut) for name, axis in axes.items()}
     trial.require(
         output, trial(**prefix)[output],
-        f"the first {cut} positions alone give another result than with the future attached",
+        f"the first {'position alone gives' if cut == 1 else f'{cut} positions alone give'} another result than with "
+        "the future attached",
         expected=whole.narrow(-2, 0, cut), mistake="future keys change past outputs", **prefix,
     )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
@@ -13,7 +11,13 @@ from autograder.checks.structure import responds
 from autograder.checks.trial import Trial
 from autograder.oracle.tolerance import unit_roundoff
 
-__all__ = ["dead_rows_are_zero", "hidden_scores_do_nothing", "probabilities", "require_sums", "shift_changes_nothing"]
+__all__ = [
+    "dead_rows_are_zero",
+    "hidden_scores_do_nothing",
+    "probabilities",
+    "require_sums",
+    "shift_changes_nothing",
+]
 
 LOW = 1e7
 """How far below zero a score may lie before a mask value of a thousand million is not low enough either."""
@@ -28,9 +32,9 @@ def require_sums(
 ) -> None:
     """Raises: Failure unless the weights lie in [0, 1] and sum to 1 along `axis` in every row that is alive.
 
-    The sum of n weights, each rounded to the dtype, may be off by 4 (n + T) u: one rounding a weight, and T, the
-    growth of the exponential (that of the trial's own scores, if not given), where the normaliser is subtracted
-    inside it (exp(s - logsumexp)).
+    The sum of n weights, each rounded to the dtype, may be off by 4 (n + T) u: one rounding a weight, and
+    T, the growth of the exponential (of the trial's own scores, if not given), where the normaliser is
+    subtracted inside it: exp(s - logsumexp).
     """
     exact = weights.detach().to("cpu", torch.float64)
     if not bool(torch.isfinite(exact).all()):
@@ -55,7 +59,7 @@ def require_sums(
 
 
 def probabilities(name: str = "weights") -> Probe:
-    """Weights lie in [0, 1] and sum to 1; those of a part of the scores are in the same proportion as in the whole."""
+    """Weights lie in [0, 1] and sum to 1; a part of the scores, given alone, shares its weight as it did."""
 
     def probe(trial: Trial) -> None:
         axis, weights = _axis(trial), trial()[name]
@@ -64,17 +68,17 @@ def probabilities(name: str = "weights") -> Probe:
         cut = trial.draw.integer(length // 4, 3 * length // 4)
         for start, size in ((0, cut), (cut, length - cut)):
             part = {"scores": trial.inputs["scores"].narrow(axis, start, size)}
+            place = f"scores {start} to {start + size - 1} of {length}"
             share = weights.narrow(axis, start, size).double()
             if bool((share.sum(axis) == 0).any()):
                 raise Failure(
-                    f"scores {start} to {start + size - 1} of {length} get no weight at all, though they are not low. "
-                    "Does every score take part?",
+                    f"{place} get no weight at all, though they are not low. Does every score take part?",
                     mistake="goes wrong in long rows",
                 )
             trial.require(
                 name,
                 trial(**part)[name],
-                f"scores {start} to {start + size - 1} of {length}, given alone, share their weight otherwise",
+                f"{place}, given alone, share their weight otherwise",
                 expected=share / share.sum(axis, keepdim=True),
                 mistake="goes wrong in long rows",
                 **part,
@@ -86,10 +90,10 @@ def probabilities(name: str = "weights") -> Probe:
 def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: str = "weights") -> Probe:
     """Adding a constant to all scores of a row changes nothing, another constant for each row, however large.
 
-    The scores are multiples of 1/64 below 16 and the constants whole, so that no score is rounded in the sum. A right
-    solution may still round log-sum-exp, which is as large as the constant, and exp makes that a relative error: hence
-    8 u times the largest score. Then the scores of each row lie up to 1000 apart: it is the largest that must be
-    subtracted, not the mean or the smallest.
+    The scores are multiples of 1/64 below 16 and the constants whole, so that no score is rounded in the
+    sum. A right solution may still round log-sum-exp, which is as large as the constant, and exp makes that
+    a relative error: hence 8 u times the largest score. Then the scores of each row lie up to 1000 apart:
+    it is the largest that must be subtracted, not the mean or the smallest.
     """
 
     def probe(trial: Trial) -> None:
@@ -100,18 +104,22 @@ def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: 
         shape[axis] = 1
         shifted = coarse + (trial.draw.normal(*shape, dtype=torch.float64) * offset).round().to(coarse.dtype)
         spread = coarse * (offset / (coarse.amax(axis, keepdim=True) - coarse.amin(axis, keepdim=True)))
-        before, after, apart = (trial(**{inputs: s})[name].detach().double() for s in (coarse, shifted, spread))
+        before, after, apart = (
+            trial(**{inputs: s})[name].detach().double() for s in (coarse, shifted, spread)
+        )
         if not bool(torch.isfinite(after).all()) or bool((after.sum(axis) == 0).any()):
             raise Failure(
-                f"scores of about {offset:g} give nan, inf or zero. Is the row's maximum subtracted before exp?",
+                f"scores of about {offset:g} give nan, inf or zero. "
+                "Is the row's maximum subtracted before exp?",
                 mistake="overflows or underflows for large scores",
             )
         slack = 8 * unit_roundoff(trial.dtype) * float(shifted.abs().max())
         change = (after - before).abs() / before.abs().amax(axis, keepdim=True)
         if not float(change.max()) <= slack:
             raise Failure(
-                f"adding a constant to all scores of a row changed its weights by up to {float(change.max()):.3g} times "
-                f"the largest of them (rounding allows {slack:.1g}). Do only differences between scores matter?",
+                "adding a constant to all scores of a row changed its weights by up to "
+                f"{float(change.max()):.3g} times the largest of them (rounding allows {slack:.1g}). "
+                "Do only differences between scores matter?",
                 mistake="a constant added to the scores changes the weights",
             )
         require_sums(trial, after, axis, growth=float(shifted.abs().max()))
@@ -126,7 +134,7 @@ def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: 
 
 
 def hidden_scores_do_nothing(scores: str = "scores", mask: str = "attn_mask", name: str = "weights") -> Probe:
-    """Forbidden scores get a weight of exactly zero, a huge one there changes nothing, and a low one here loses nothing."""
+    """Forbidden keys weigh exactly zero; a huge score there changes nothing; low scores lose nothing."""
 
     def probe(trial: Trial) -> None:
         given = trial.inputs[scores]
@@ -138,19 +146,20 @@ def hidden_scores_do_nothing(scores: str = "scores", mask: str = "attn_mask", na
         trial.require(
             name,
             trial(**{scores: torch.where(allowed, given, given + 1e30)})[name],
-            "a huge score behind the mask changed the weights of the allowed keys (is the softmax, or its maximum, taken "
-            "over all keys and masked only afterwards?)",
+            "a huge score behind the mask changed the weights of the allowed keys (is the softmax, or its "
+            "maximum, taken over all keys and masked only afterwards?)",
             expected=before,
             mistake="forbidden scores leak into the others",
         )
-        # Deeply negative allowed scores: a mask value that is merely low would win over them. Scores of this size are
-        # whole numbers in float32, so log-sum-exp may be off by 1/2 and the sum of the weights by a factor of 1.65.
+        # Deeply negative allowed scores: a mask value that is merely low would win over them. Scores of
+        # this size are whole numbers in float32, so log-sum-exp may be off by 1/2, and the sum of the
+        # weights by a factor of 1.65.
         low = trial(**{scores: torch.where(allowed, given - LOW, given)})[name].detach().double()
         left = low.masked_fill(~allowed, 0.0).sum(-1)[allowed.any(-1)]
         if not bool(torch.isfinite(low).all()) or float(left.min()) < 0.5:
             raise Failure(
-                f"with allowed scores of about {-LOW:g} the forbidden keys win: {float(left.min()):.4g} of the weight is "
-                "left for the allowed ones. Is the mask value -inf, or merely a low number?",
+                f"with allowed scores of about {-LOW:g} the forbidden keys win: {float(left.min()):.4g} of "
+                "the weight is left for the allowed ones. Is the mask value -inf, or merely a low number?",
                 mistake="mask value is not low enough",
             )
 
@@ -168,64 +177,55 @@ def _require_hidden(weights: Tensor, allowed: Tensor) -> None:
         )
 
 
-def dead_rows_are_zero(
-    mask: str = "attn_mask", outputs: tuple[str, ...] = ("weights",), through: tuple[str, ...] = ("scores",)
-) -> Probe:
+def dead_rows_are_zero(scores: str = "scores", mask: str = "attn_mask", name: str = "weights") -> Probe:
     """Rows that allow no key come out as exactly zero, they alone, and every gradient stays finite."""
 
     def probe(trial: Trial) -> None:
-        leaves = {name: trial.inputs[name].clone().requires_grad_() for name in through}
-        # Clones: a solution that writes into its inputs has a check of its own.
-        results = trial(**leaves)
-        shape = results[outputs[-1]].shape
-        dead = ~trial.inputs[mask].broadcast_to(shape).any(-1)
-        for name in outputs:
-            rows = results[name].detach()[dead]
-            if not bool(torch.isfinite(rows).all()):
-                raise Failure(
-                    f"a row that allows no key comes out of {name} as nan; it must be exactly 0. "
-                    "Is it a softmax over nothing but -inf?",
-                    mistake="nan where no key is allowed",
-                )
-            if bool((rows != 0).any()):
-                raise Failure(
-                    f"a row that allows no key comes out of {name} with values up to {float(rows.abs().max()):.4g}; "
-                    "it must be exactly 0. Did the softmax spread the weight over forbidden keys?",
-                    mistake="a row that allows no key is not zero",
-                )
-        _require_living_rows(trial, mask, results, outputs, dead)
-        total = sum((results[name] * results[name]).sum() for name in outputs)
-        if not isinstance(total, Tensor) or not total.requires_grad:
+        leaf = trial.inputs[scores].clone().requires_grad_()
+        weights = trial(**{scores: leaf})[name]
+        dead = ~trial.inputs[mask].broadcast_to(weights.shape).any(-1)
+        rows = weights.detach()[dead]
+        if not bool(torch.isfinite(rows).all()):
+            raise Failure(
+                f"a row that allows no key comes out of {name} as nan; it must be exactly 0. "
+                "Is it a softmax over nothing but -inf?",
+                mistake="nan where no key is allowed",
+            )
+        if bool((rows != 0).any()):
+            raise Failure(
+                f"a row that allows no key comes out of {name} with values up to "
+                f"{float(rows.abs().max()):.4g}; it must be exactly 0. "
+                "Did the softmax spread the weight over forbidden keys?",
+                mistake="a row that allows no key is not zero",
+            )
+        _require_living_rows(trial, mask, weights, name, dead)
+        if not weights.requires_grad:
             return  # the gradients have a check of their own
-        for name, gradient in zip(
-            leaves, torch.autograd.grad(total, list(leaves.values()), allow_unused=True), strict=True
-        ):
-            if gradient is not None and not bool(torch.isfinite(gradient).all()):
-                raise Failure(
-                    f"a row that allows no key makes the gradient of {name} nan. "
-                    "Is a nan replaced after the softmax, where its gradient stays?",
-                    mistake="nan gradients where no key is allowed",
-                )
+        (gradient,) = torch.autograd.grad(weights.square().sum(), leaf, allow_unused=True)
+        if gradient is not None and not bool(torch.isfinite(gradient).all()):
+            raise Failure(
+                f"a row that allows no key makes the gradient of {scores} nan. "
+                "Is a nan replaced after the softmax, where its gradient stays?",
+                mistake="nan gradients where no key is allowed",
+            )
 
     return probe
 
 
-def _require_living_rows(
-    trial: Trial, mask: str, results: Mapping[str, Tensor], outputs: tuple[str, ...], dead: Tensor
-) -> None:
-    """Raises: Failure unless dead rows leave the others alone, and come to life once they may see every key."""
+def _require_living_rows(trial: Trial, mask: str, weights: Tensor, name: str, dead: Tensor) -> None:
+    """Raises: Failure unless dead rows leave the others alone, and live once they may see all keys."""
     given = trial.inputs[mask]
-    revived = trial(**{mask: given | ~given.any(-1, keepdim=True)})
-    for name in outputs:
-        if not bool((revived[name].detach()[dead] != 0).any(-1).all()):
-            raise Failure(
-                f"a row of {name} is zero even when it allows every key. Does the mask decide which rows are zero?",
-                mistake="rows are zero that allow a key",
-            )
-        trial.require(
-            name,
-            results[name],
-            "the other rows change when one row allows no key",
-            expected=revived[name].masked_fill(dead.unsqueeze(-1), 0.0),
-            mistake="a dead row changes the other rows",
+    revived = trial(**{mask: given | ~given.any(-1, keepdim=True)})[name].detach()
+    if not bool((revived[dead] != 0).any(-1).all()):
+        raise Failure(
+            f"a row of {name} is zero even when it allows every key. "
+            "Does the mask decide which rows are zero?",
+            mistake="rows are zero that allow a key",
         )
+    trial.require(
+        name,
+        weights,
+        "the other rows change when one row allows no key",
+        expected=revived.masked_fill(dead.unsqueeze(-1), 0.0),
+        mistake="a dead row changes the other rows",
+    )

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from autograder.case import Case, Draw
-from autograder.checks.deadline import OutOfTime
-from autograder.checks.failure import Failure
+from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import Subject
 from autograder.oracle import Comparison, Quantity, compare, rounder
 
@@ -39,7 +38,9 @@ class Trial:
 
     def __init__(self, target: Target, subject: Subject, case: Case):
         self.target, self.subject, self.case = target, subject, case
-        weights = {name: weight.to(self._dtype(case.inputs)) for name, weight in subject.prepare(case).items()}
+        with student_code():
+            prepared = subject.prepare(case)
+        weights = {name: weight.to(self._dtype(case.inputs)) for name, weight in prepared.items()}
         self.weights = tuple(weights)
         self.inputs: dict[str, Any] = {**case.inputs, **weights}
         self.draw = Draw(case.number + 2)
@@ -68,17 +69,8 @@ class Trial:
 
     def run(self, inputs: Mapping[str, Any]) -> Any:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
-        try:
+        with student_code():
             return self.subject.call(self.case, inputs)
-        except (Failure, OutOfTime, KeyboardInterrupt):
-            raise
-        except BaseException as error:  # a student's sys.exit is a student's mistake, too
-            if isinstance(error, NotImplementedError) and not str(error):  # with words it comes from torch
-                raise Failure("is not written yet: it raises NotImplementedError.", errored=True) from error
-            text = str(error).strip().splitlines()
-            raise Failure(
-                f"raised {type(error).__name__}: {text[0][:300] if text else '(no message)'}", errored=True
-            ) from error
 
     def __call__(self, **changes: Any) -> dict[str, Tensor]:
         """The student's results by name, for the case's inputs with `changes`; kinds and shapes are checked.
@@ -155,7 +147,7 @@ class Trial:
             digits = next((n for n in (6, 9, 12) if f"{found.got:.{n}g}" != f"{found.expected:.{n}g}"), 17)
             raise Failure(
                 f"{claim}: {name}{place} is {found.got:.{digits}g}, expected {found.expected:.{digits}g} "
-                f"(error {_times(found.ratio)} what rounding in {str(self.dtype).removeprefix('torch.')} allows).",
+                f"(+-{found.slack:.1g} by rounding in {str(self.dtype).removeprefix('torch.')}).",
                 mistake=mistake,
             )
 
@@ -167,10 +159,6 @@ def _around(exact: Quantity, expected: Tensor) -> Quantity:
 
 def _squeezed(got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return len(got) < len(expected) and [n for n in got if n != 1] == [n for n in expected if n != 1]
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:.3g} times" if ratio < 1e6 else "far more than"
 
 
 def _clone(value: Any) -> Any:

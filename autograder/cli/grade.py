@@ -1,7 +1,7 @@
 """`attn grade`: a class, graded."""
 
-import shutil
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,9 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
 
     from autograder.engine.classroom import Plan, grade_class
     from autograder.engine.cluster import run_on_cluster
+    from autograder.engine.ledger import gradebook_url
     from autograder.engine.sandbox import Sandbox
+    from autograder.engine.store import Store, write_whole
     from autograder.engine.submissions import class_folder, find_submissions, unknown_folders
     from autograder.weave import find_course, generate, settings
 
@@ -66,15 +68,6 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
             soft_wrap=True,
             markup=False,
         )
-    used = {submission.assignment for submission in find_submissions(place, notebooks)}
-    generate(
-        course,
-        place,
-        [stem for stem in course.stems if course.assignment_id(stem) in used],
-        place / "gradebook.db",
-    )
-    if not (place / CONFIG).exists():
-        shutil.copyfile(course.root / CONFIG, place / CONFIG)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -87,11 +80,19 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
         config.Sandbox.cell_seconds = options.cell_seconds
     sandbox = Sandbox(config=config)
     plan = Plan(sandbox.limit(), options.workers, options.sandbox and sandbox.jail)
-    require_isolation(plan.jail)
-    address = options.scheduler
-    run = None if address is None else (lambda tasks: run_on_cluster(tasks, address, plan.jail))
-    with Progress(*columns, console=errors, transient=True) as progress:
+    address, run = options.scheduler, None
+    if address is None:
+        require_isolation(plan.jail)
+    else:
+        run = partial(run_on_cluster, address=address, jail=plan.jail)
+    used = {submission.assignment for submission in find_submissions(place, notebooks)}
+    stems = [stem for stem in course.stems if course.assignment_id(stem) in used]
+    with Store(place).alone(), Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("grading", total=None)
+        generate(course, place, stems, gradebook_url(config, place))
+        (place / "exchange").mkdir(exist_ok=True)  # the formgrader asks for it
+        if not (place / CONFIG).exists():
+            write_whole(place / CONFIG, (course.root / CONFIG).read_text(encoding="utf-8"))
 
         def show(graded: "Graded", done: int, total: int) -> None:
             progress.update(task, completed=done, total=total, description=graded.submission.student)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,23 +13,20 @@ from nbgrader.api import MissingEntry
 from traitlets.config import Config
 
 from autograder.engine.execute import UNSAFE
-from autograder.engine.judge import is_grade_cell
-from autograder.engine.ledger import Ledger
+from autograder.engine.ledger import Ledger, gradebook_url
 from autograder.engine.nursery import Limit
 from autograder.engine.outcome import Outcome, prepare
 from autograder.engine.pages import page
 from autograder.engine.pool import Result, Task, default_workers, run_all
 from autograder.engine.results import Row, rows_of, write_csv
 from autograder.engine.rubric import with_rubrics
-from autograder.engine.settle import settle
-from autograder.engine.store import Store, Stored, digest, write_whole
+from autograder.engine.settle import settle_all
+from autograder.engine.store import Store, Stored, key_of, write_whole
 from autograder.engine.submissions import Submission, find_submissions
 
 __all__ = ["Graded", "Plan", "grade_class"]
 
-DATABASE = "gradebook.db"
-
-Runner = Callable[[list[Task]], Iterator[Result]]
+Runner = Callable[[list[Task]], Generator[Result, None, None]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Plan:
     workers: int | None = None
     jail: bool = True
 
-    def run(self, tasks: list[Task]) -> Iterator[Result]:
+    def run(self, tasks: list[Task]) -> Generator[Result, None, None]:
         """Results of the tasks, in whatever order, from judges on this machine."""
         return run_all(tasks, self.workers or default_workers(), self.jail)
 
@@ -72,18 +70,13 @@ def grade_class(
     """
     plan = plan or Plan()
     submissions = find_submissions(root, notebooks)
-    course_id = str(config.CourseDirectory.course_id)
-    url = str(config.CourseDirectory.get("db_url", "") or f"sqlite:///{root / DATABASE}")
-    ledger = Ledger(url, course_id, config)
-    desk = _Desk(root, Store(root), ledger, plan)
     done: list[Graded] = []
-    try:
+    with closing(Ledger(gradebook_url(config, root), str(config.CourseDirectory.course_id), config)) as ledger:
+        desk = _Desk(root, Store(root), ledger, plan)
         for graded in desk.grade(submissions, run or plan.run):
             done.append(graded)
             if on_graded:
                 on_graded(graded, len(done), len(submissions))
-    finally:
-        ledger.close()
     order = {submission: index for index, submission in enumerate(submissions)}
     done.sort(key=lambda graded: order[graded.submission])
     write_csv((row for graded in done for row in graded.rows), root / "grades.csv")
@@ -95,17 +88,15 @@ class _Desk:
 
     def __init__(self, root: Path, store: Store, ledger: Ledger, plan: Plan):
         self.root, self.store, self.ledger, self.plan = root, store, ledger, plan
-        self.teachers: dict[str, tuple[str, NotebookNode]] = {}
+        self.teachers: dict[str, NotebookNode] = {}
 
     def grade(self, submissions: list[Submission], run: Runner) -> Iterator[Graded]:
         """Enter what is known, then what the judges find."""
         tasks: list[Task] = []
         waiting: dict[int, tuple[Outcome, str]] = {}
         for number, submission in enumerate(submissions):
-            released, teacher = self._teacher(submission)
-            outcome = prepare(submission, teacher)
-            text = nbformat.writes(outcome.notebook)
-            key = digest(released, text, repr(self.plan.limit), str(self.plan.jail))
+            outcome = prepare(submission, self._teacher(submission))
+            key = key_of(outcome.notebook, self.plan.limit, self.plan.jail)
             stored = self.store.find(submission.student, submission.assignment, key)
             if stored is not None:
                 known = replace(outcome, notebook=nbformat.reads(stored.notebook, 4), problem=stored.problem, seed=stored.seed)
@@ -114,20 +105,25 @@ class _Desk:
                 yield self._finish(outcome, key)
             else:
                 seed = self.store.seed_for(submission.student, submission.assignment, key)
+                text = nbformat.writes(outcome.notebook)
                 tasks.append(Task(number, text, self.plan.limit, seed, "" if self.plan.jail else UNSAFE))
                 waiting[number] = outcome, key
-        for result in run(tasks):
-            outcome, key = waiting.pop(result.key)
-            notebook = nbformat.reads(result.notebook, 4)
-            yield self._finish(
-                replace(outcome, notebook=notebook, problem=result.problem, seed=result.seed, failure=result.failure), key
-            )
+        with closing(run(tasks)) as results:  # however this ends, the judges end with it
+            for result in results:
+                outcome, key = waiting.pop(result.key)
+                notebook = nbformat.reads(result.notebook, 4)
+                yield self._finish(
+                    replace(
+                        outcome, notebook=notebook, problem=result.problem, seed=result.seed, failure=result.failure
+                    ),
+                    key,
+                )
 
-    def _teacher(self, submission: Submission) -> tuple[str, NotebookNode]:
-        """The released notebook, as text and parsed, read once for each assignment."""
+    def _teacher(self, submission: Submission) -> NotebookNode:
+        """The released notebook, read once for each assignment."""
         if submission.assignment not in self.teachers:
-            text = (self.root / "release" / submission.assignment / submission.path.name).read_text(encoding="utf-8")
-            self.teachers[submission.assignment] = text, nbformat.reads(text, 4)
+            path = self.root / "release" / submission.assignment / submission.path.name
+            self.teachers[submission.assignment] = nbformat.read(path, 4)
         return self.teachers[submission.assignment]
 
     def _finish(self, outcome: Outcome, key: str) -> Graded:
@@ -135,9 +131,7 @@ class _Desk:
         if outcome.failure:
             rows = tuple(rows_of(outcome, None))
             return Graded(outcome.submission, rows, None, f"not graded: {outcome.failure}")
-        for cell in outcome.notebook.cells:
-            if is_grade_cell(cell):
-                settle(cell)
+        settle_all(outcome.notebook)
         submission = outcome.submission
         text = nbformat.writes(outcome.notebook)
         self.store.keep(submission.student, submission.assignment, Stored(key, text, outcome.seed, outcome.problem, outcome.ran))

@@ -6,30 +6,32 @@ else: notebooks travel as text, and no disk is shared.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Generator
 from typing import Any
+from uuid import uuid4
 
-from autograder.engine.nursery import Nursery, NurseryError
-from autograder.engine.pool import Result, Task, grade_task
+from autograder.engine.nursery import NurseryError
+from autograder.engine.pool import TRIES, Result, Standby, Task
 
 __all__ = ["ClusterError", "run_on_cluster"]
 
-PATIENCE = 30.0
-"""Seconds to wait for the scheduler to answer."""
+PATIENCE = 15.0
+"""Seconds to wait for the scheduler to answer, and then for it to have a worker."""
 
 
 class ClusterError(Exception):
-    """The scheduler cannot be reached; the text names it and the way out."""
+    """The cluster cannot be used (any more); the text names its scheduler and the way out."""
 
     for_the_user = True
 
 
-def run_on_cluster(tasks: list[Task], address: str, jail: bool = True) -> Iterator[Result]:
+def run_on_cluster(tasks: list[Task], address: str, jail: bool = True) -> Generator[Result, None, None]:
     """Results of the tasks as they come, from the cluster whose scheduler is at `address`.
 
-    A lost worker's tasks are run again elsewhere. Raises: ClusterError if the scheduler cannot be reached.
+    A lost worker's tasks are run again elsewhere. Raises: ClusterError if the scheduler cannot be reached, has no
+    workers, or is lost on the way.
     """
     if not tasks:
         return
@@ -37,27 +39,30 @@ def run_on_cluster(tasks: list[Task], address: str, jail: bool = True) -> Iterat
         from distributed import Client, as_completed
     except ImportError as error:
         raise ClusterError("--scheduler needs the extra: pip install 'attention-coursework[cluster]'") from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say comes as an exception, too
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise ClusterError(f"{address}: no scheduler answers there ({error}); expected tcp://host:port") from error
+        raise ClusterError(f"{address}: no scheduler answers there; expected tcp://host:port") from error
     with client:
-        futures = {}
-        for task in tasks:
-            future = client.submit(_on_worker, task, jail, pure=False, retries=2)
-            futures[future.key] = task
-        for future in as_completed(list(_futures(client, futures))):
-            task = futures[future.key]
-            if future.status == "finished":
-                yield future.result()
-            else:
-                yield Result(task.key, task.notebook, failure=f"the cluster could not run it: {future.exception()}")
+        try:
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except TimeoutError as error:
+            raise ClusterError(f"{address}: the scheduler has no workers; start some: dask worker {address}") from error
+        futures = [client.submit(_on_worker, task, jail, key=f"attn-{uuid4()}", retries=TRIES) for task in tasks]
+        by_key = {future.key: task for future, task in zip(futures, tasks, strict=True)}
+        for future in as_completed(futures):
+            if future.status in ("cancelled", "lost"):
+                raise ClusterError(f"{address}: the scheduler is gone. Start one, and the same command goes on from here")
+            yield _result(future, by_key[future.key])
+            future.release()
 
 
-def _futures(client: Any, futures: dict[str, Task]) -> Iterator[Any]:
-    from distributed import Future
-
-    return (Future(key, client) for key in futures)
+def _result(future: Any, task: Task) -> Result:
+    if future.status == "finished":
+        found: Result = future.result()
+        return found
+    return Result(task.key, task.notebook, failure=f"the cluster could not run it: {future.exception()}")
 
 
 _local = threading.local()
@@ -65,12 +70,13 @@ _local = threading.local()
 
 def _on_worker(task: Task, jail: bool) -> Result:
     """Grade one submission in a cluster's worker; each of its threads has a zygote of its own."""
-    nursery = getattr(_local, "nursery", None)
-    if nursery is None:
-        nursery = _local.nursery = Nursery(jail, slot=threading.get_ident() % 10_000)
+    import torch
+
+    torch.set_num_threads(1)
+    if not hasattr(_local, "standby"):
+        _local.standby = Standby(jail, slot=threading.get_ident() % 10_000)
+    standby: Standby = _local.standby
     try:
-        return grade_task(task, nursery)
+        return standby.grade(task)
     except NurseryError as error:
-        nursery.close()
-        _local.nursery = None
-        return replace(Result(task.key, task.notebook), failure=str(error))
+        return Result(task.key, task.notebook, failure=str(error))

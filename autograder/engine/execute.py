@@ -12,11 +12,12 @@ from nbformat import NotebookNode
 from nbgrader.converters import NbGraderException
 from nbgrader.preprocessors import NbGraderPreprocessor
 
-from autograder.engine.judge import judge
-from autograder.engine.nursery import Nursery, NurseryError
+from autograder.engine.nursery import NurseryError
 from autograder.engine.places import course_directory
+from autograder.engine.pool import Standby, Task
 from autograder.engine.sandbox import Sandbox
-from autograder.engine.store import Store, Stored, digest
+from autograder.engine.settle import settle_all
+from autograder.engine.store import Store, Stored, key_of
 
 __all__ = ["UNSAFE", "RunInJail"]
 
@@ -32,34 +33,30 @@ class RunInJail(NbGraderPreprocessor):  # type: ignore[misc]
         names = resources["nbgrader"]
         student, assignment = names["student"], names["assignment"]
         store = Store(Path(directory.root)) if directory is not None else None
-        key = digest(nbformat.writes(nb), repr(sandbox.limit()), str(sandbox.jail))
+        key = key_of(nb, sandbox.limit(), sandbox.jail)
         if store is not None and (stored := store.find(student, assignment, key)) is not None:
             return nbformat.reads(stored.notebook, as_version=4), resources
         seed = store.seed_for(student, assignment, key) if store is not None else None
+        task = Task(0, nbformat.writes(nb), sandbox.limit(), seed, "" if sandbox.jail else UNSAFE)
         try:
             with _lock:
-                found = judge(nb, _nursery(sandbox.jail), sandbox.limit(), seed, "" if sandbox.jail else UNSAFE)
+                found = _standby(sandbox.jail).grade(task)
         except NurseryError as error:
-            _forget_nursery()
             raise NbGraderException(f"{student}/{assignment} was not graded: {error}") from error
+        graded = nbformat.reads(found.notebook, as_version=4)
+        settle_all(graded)
         if store is not None:
-            text = nbformat.writes(nb)
-            store.keep(student, assignment, Stored(key, text, found.seed, found.problem, True))
-        return nb, resources
+            store.keep(student, assignment, Stored(key, nbformat.writes(graded), found.seed, found.problem, True))
+        return graded, resources
 
 
 _lock = threading.Lock()
-_nurseries: dict[bool, Nursery] = {}
+_standbys: dict[bool, Standby] = {}
 
 
-def _nursery(jail: bool) -> Nursery:
-    """The process's zygote, started when it is first needed."""
-    if jail not in _nurseries:
-        _nurseries[jail] = Nursery(jail)
-    return _nurseries[jail]
-
-
-@atexit.register
-def _forget_nursery() -> None:
-    while _nurseries:
-        _nurseries.popitem()[1].close()
+def _standby(jail: bool) -> Standby:
+    """This process's zygote."""
+    if jail not in _standbys:
+        _standbys[jail] = Standby(jail)
+        atexit.register(_standbys[jail].close)
+    return _standbys[jail]

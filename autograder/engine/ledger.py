@@ -15,9 +15,28 @@ from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry, SubmittedAssignment, SubmittedNotebook
 from nbgrader.preprocessors import AssignLatePenalties
 from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solution, parse_utc
+from sqlalchemy.exc import DBAPIError
 from traitlets.config import Config
 
-__all__ = ["Entry", "Ledger", "Mark"]
+__all__ = ["Entry", "Ledger", "LedgerError", "Mark", "gradebook_url"]
+
+PATIENCE = 30.0
+"""Seconds to wait for a gradebook that another program is writing to."""
+
+
+class LedgerError(Exception):
+    """The gradebook cannot be read or written; the text says which, and why."""
+
+    for_the_user = True
+
+
+def gradebook_url(config: Config, root: Path) -> str:
+    """The address of a class's gradebook: what nbgrader_config.py names, or gradebook.db in `root`."""
+    named = str(config.CourseDirectory.get("db_url", "") or "")
+    return named or f"sqlite:///{(root / DATABASE).resolve()}?timeout={PATIENCE:g}"
+
+
+DATABASE = "gradebook.db"
 
 
 @dataclass(frozen=True)
@@ -45,7 +64,9 @@ class Ledger:
     """One open gradebook for a whole run; only one process has one."""
 
     def __init__(self, url: str, course_id: str, config: Config):
-        self.gradebook = Gradebook(url, course_id)
+        self.url = url
+        with self._errors():
+            self.gradebook = Gradebook(url, course_id)
         self.penalties = AssignLatePenalties(config=config)
         self.penalties.init_plugin()
 
@@ -53,8 +74,9 @@ class Ledger:
         """Enter the grades that the outputs of `notebook` show. `folder` may hold nbgrader's timestamp.txt.
 
         A mark that a person has given stays; it is only flagged for another look.
+        Raises: LedgerError if the gradebook cannot be written; then nothing of this submission is in it.
         """
-        with self._transaction():
+        with self._errors(), self._transaction():
             submission = self._submission(student, assignment)
             stamp = folder / "timestamp.txt"
             if stamp.is_file() and (text := stamp.read_text(encoding="utf-8", errors="replace").strip()):
@@ -84,6 +106,17 @@ class Ledger:
     def close(self) -> None:
         """Close the gradebook."""
         self.gradebook.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Say in one line what the database has to say in a page."""
+        try:
+            yield
+        except DBAPIError as error:
+            raise LedgerError(
+                f"{self.url.partition('?')[0]}: the gradebook cannot be used ({error.orig}). What has been graded is kept: "
+                "once this is mended, the same command goes on from there"
+            ) from error
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -14,11 +14,12 @@ from typing import Any
 
 from autograder.checks import Failure
 from autograder.engine.wire import Closed, Limits, Malformed, receive, send
-from autograder.engine.worker.jail import Bounds
+from autograder.engine.worker.jail import OUT_OF_MEMORY, Bounds
 
 __all__ = ["Limit", "Nursery", "NurseryError", "Stopped", "Worker"]
 
 START_SECONDS = 120.0
+MOST_FORGOTTEN = 1000
 KILLED = "killed (out of memory or of processor time, or by somebody else)"
 
 
@@ -184,6 +185,7 @@ class Nursery:
 class Worker:
     """One jailed process for one submission. Every request has a deadline, and every reply a limit.
 
+    finished: numbers of calls whose gradients nobody will ask for any more; the next request tells the worker.
     gone: why it does not answer any more, in words for the student; "" while it does. lost: it went with its zygote,
     through no fault of the student's.
     """
@@ -192,6 +194,7 @@ class Worker:
         self.nursery, self.pid, self.channel, self.limit = nursery, pid, channel, limit
         self.until = time.monotonic() + limit.submission
         self.gone, self.lost = "", ""
+        self.finished: list[int] = []
 
     def ask(self, do: str, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
@@ -209,8 +212,10 @@ class Worker:
             self._stop(f"the submission took more than {self.limit.submission:g} s in all")
         ticket = os.urandom(8).hex()
         deadline = time.monotonic() + seconds + self.limit.grace
+        request = {"do": do, "ticket": ticket, "seconds": seconds, "forget": self.finished[:MOST_FORGOTTEN]}
+        del self.finished[:MOST_FORGOTTEN]
         try:
-            send(self.channel, {"do": do, "ticket": ticket, "seconds": seconds, **arguments}, deadline)
+            send(self.channel, {**request, **arguments}, deadline)
             answer = receive(self.channel, Limits(tensors=self.limit.reply), deadline)
         except Closed as error:
             if "in time" in str(error):
@@ -234,7 +239,8 @@ class Worker:
         if status == 0 or 0 < status < 128:
             return f"the process ended itself with exit status {status}"
         name = {9: KILLED, 11: "a segmentation fault",
-                24: "out of processor time", 25: "a file that is too large", 6: "aborted", 7: "a bus error"}  # fmt: skip
+                24: "out of processor time", 25: "a file that is too large", 6: "aborted", 7: "a bus error",
+                OUT_OF_MEMORY - 128: "its processes together took too much memory"}  # fmt: skip
         return f"the process ended: {name.get(number, f'signal {number}')}"
 
     def _stop(self, reason: str) -> None:

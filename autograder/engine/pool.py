@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -22,7 +22,7 @@ import nbformat
 
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
 
-__all__ = ["Result", "Task", "default_workers", "grade_task", "run_all"]
+__all__ = ["TRIES", "Result", "Standby", "Task", "default_workers", "grade_task", "run_all"]
 
 TRIES = 3
 
@@ -68,6 +68,33 @@ def grade_task(task: Task, nursery: Nursery) -> Result:
         if KILLED not in outcome.problem or attempt:
             break
     return Result(task.key, nbformat.writes(notebook), outcome.seed, outcome.problem)
+
+
+class Standby:
+    """A zygote that is started when it is first needed, and replaced when it is lost, for a judge in this process."""
+
+    def __init__(self, jail: bool, slot: int = 0):
+        self.jail, self.slot = jail, slot
+        self.nursery: Nursery | None = None
+
+    def grade(self, task: Task) -> Result:
+        """`grade_task` with this zygote, or with a new one. Raises: NurseryError if that is lost time and again, too."""
+        for attempt in range(TRIES):
+            if self.nursery is None:
+                self.nursery = Nursery(self.jail, self.slot)
+            try:
+                return grade_task(task, self.nursery)
+            except NurseryError:
+                self.close()
+                if attempt == TRIES - 1:
+                    raise
+        raise AssertionError("not reached")
+
+    def close(self) -> None:
+        """End the zygote, if there is one."""
+        if self.nursery is not None:
+            self.nursery.close()
+            self.nursery = None
 
 
 def _judge_process(connection: Any, control: socket.socket, jail: bool, slot: int) -> None:
@@ -156,7 +183,7 @@ class _Crew:
         self.nursery.close()
 
 
-def run_all(tasks: Iterable[Task], workers: int, jail: bool = True) -> Iterator[Result]:
+def run_all(tasks: Iterable[Task], workers: int, jail: bool = True) -> Generator[Result, None, None]:
     """Grade all tasks with `workers` judges; results as they come, in whatever order.
 
     A task that breaks its judge TRIES times comes back as a failure. Raises: nothing for what a submission does.

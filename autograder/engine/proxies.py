@@ -90,14 +90,13 @@ class _Call:
     """One call: its arguments with places for the tensors, and afterwards its result with places for its tensors."""
 
     def __init__(self, worker: Worker, request: Mapping[str, Any], tree: Mapping[str, Any]):
-        self.worker, self.request = worker, request
+        self.worker, self.request, self.number = worker, request, 0
         self.tensors: list[Tensor] = []
         self.generators: list[torch.Generator] = []
         self.tree = self._take(tree)
         self.flags: list[bool] = []
         self.wants: list[bool] = []
         self.result: Any = None
-        self.number = 0
 
     def _take(self, value: Any) -> Any:
         if isinstance(value, Tensor):
@@ -134,6 +133,9 @@ class _Call:
                 raise Stopped("the process sent gradients that do not fit")
         rest = iter(found)
         return [next(rest) if want else None for want in self.wants]
+
+    def __del__(self) -> None:
+        self.worker.finished.append(self.number)
 
     def __call__(self) -> Any:
         self.wants = [torch.is_grad_enabled() and t.requires_grad for t in self.tensors]

@@ -1,6 +1,7 @@
 """The rows of grades.csv: what each exercise of each submission earned, and why not more."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from nbgrader.utils import is_grade, is_solution
 
 from autograder.engine.ledger import Entry
 from autograder.engine.outcome import Outcome
+from autograder.engine.store import write_whole
 from autograder.grading import MIME_TYPE
 
 COLUMNS = ("student", "assignment", "exercise", "score", "points", "mistakes", "reason")
@@ -107,11 +109,12 @@ def reports_of(notebook: NotebookNode) -> dict[str, dict[str, Any]]:
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> None:
-    """Write grades.csv."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(row.values() for row in rows)
+    """Write grades.csv, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    writer.writerows(row.values() for row in rows)
+    write_whole(path, text.getvalue())
 
 
 def _text(reason: str) -> str:

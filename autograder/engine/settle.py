@@ -36,6 +36,13 @@ def settle(cell: NotebookNode) -> None:
         cell.outputs.append(refusal(message))
 
 
+def settle_all(notebook: NotebookNode) -> None:
+    """Settle all grade cells of a notebook that has run, in place."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and is_grade(cell) and not is_solution(cell):
+            settle(cell)
+
+
 def refusal(message: str) -> NotebookNode:
     """An error output that scores zero and says why."""
     traceback = [f"{NOT_GRADED}: {message}"]

@@ -6,15 +6,20 @@ on where it stopped, and an unchanged submission is never graded twice.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Stored", "Store", "digest"]
+from autograder.engine.submissions import GradingError
+
+__all__ = ["Store", "Stored", "digest", "key_of", "write_whole"]
 
 FOLDER = ".attn"
 
@@ -25,6 +30,33 @@ def digest(*parts: str) -> str:
     for part in parts:
         total.update(f"{len(part)}:".encode() + part.encode())
     return total.hexdigest()
+
+
+def key_of(notebook: Any, limit: object, jail: bool) -> str:
+    """A hash of all that a result depends on, but for the seed: the rebuilt notebook, the limits, and the grader itself.
+
+    It is the same whether `attn grade` or nbgrader has rebuilt the notebook.
+    """
+    cells = [
+        [
+            cell.cell_type,
+            cell.source,
+            cell.metadata.get("nbgrader", {}).get("grade_id"),
+            cell.metadata.get("nbgrader", {}).get("points"),
+            sorted(cell.metadata.get("tags", ())),
+        ]
+        for cell in notebook.cells
+    ]
+    return digest(_grader(), json.dumps(cells), repr(limit), str(jail))
+
+
+@cache
+def _grader() -> str:
+    """A hash of the grader's own text: a mended check grades everybody again."""
+    package = Path(__file__).resolve().parents[1]
+    parts = ("verdict", "case.py", "observation.py", "oracle", "checks", "exercises", "grading", "engine")
+    files = [file for part in parts for file in sorted([package / part, *(package / part).rglob("*.py")]) if file.is_file()]
+    return digest(*(file.read_text(encoding="utf-8") for file in files))
 
 
 @dataclass(frozen=True)
@@ -44,6 +76,19 @@ class Store:
     def __init__(self, root: Path):
         self.folder = root / FOLDER
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold this class for one grader. Raises: GradingError if another is at work on it."""
+        import fcntl
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise GradingError(f"{self.folder.parent}: is being graded by another attn; wait for it to end") from error
+            yield  # the lock goes with this process, however it ends
+
     def seed_for(self, student: str, assignment: str, key: str) -> int:
         """The seed of a submission: secret, different for each, and the same if a run is repeated."""
         return int(digest(self._secret(), student, assignment, key)[:12], 16) % 2**31
@@ -51,7 +96,7 @@ class Store:
     def _secret(self) -> str:
         path = self.folder / "secret"
         if not path.exists():
-            write_whole(path, secrets.token_hex(32), mode=0o600)
+            write_whole(path, secrets.token_hex(32), mode=0o600, sync=True)
         return path.read_text()
 
     def find(self, student: str, assignment: str, key: str | None = None) -> Stored | None:
@@ -84,13 +129,22 @@ class Store:
         return self.folder / "results" / assignment / f"{student}.json"
 
 
-def write_whole(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file so that it is there with all its text, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def write_whole(path: Path, text: str, mode: int = 0o644, sync: bool = False) -> None:
+    """Write a file so that it is there with all its text, or not at all; with `sync`, even if the power fails.
+
+    Raises: OSError, naming the file.
+    """
     part = path.with_name(f"{path.name}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise OSError(error.errno, error.strerror, str(path)) from error

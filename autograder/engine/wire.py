@@ -25,6 +25,7 @@ __all__ = ["Closed", "Limits", "Malformed", "Opaque", "receive", "send"]
 HEADER = struct.Struct(">II")
 MAX_DEPTH = 12
 MAX_ITEMS = 10_000
+LARGEST_INT = 2**63
 LARGEST_STRIDE = 2**40
 SPREAD = 16
 """Strides may spread a tensor over at most so many times its own size."""
@@ -133,7 +134,7 @@ def _encode(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
-        return int(value) if abs(value) < 2**63 else {"o": "very large int"}
+        return int(value) if abs(value) < LARGEST_INT else {"o": "very large int"}
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"f": repr(float(value))}
     if isinstance(value, Tensor):
@@ -157,9 +158,9 @@ def _encode(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
 
 
 def _encode_tensor(value: Tensor, tensors: dict[str, Tensor]) -> Any:
+    if value.dtype not in KNOWN or value.layout != torch.strided:
+        raise Malformed(f"a tensor of {value.dtype} and layout {value.layout} cannot cross")
     plain = value.detach().as_subclass(Tensor).cpu()
-    if plain.dtype not in KNOWN or plain.layout != torch.strided:
-        raise Malformed(f"a tensor of {plain.dtype} and layout {plain.layout} cannot cross")
     place = str(len(tensors))
     tensors[place] = plain.resolve_neg().clone(memory_format=torch.contiguous_format)
     # An expanded or overlapping view, or a small part of something large, crosses as a dense copy.
@@ -189,6 +190,8 @@ class _Reader:
     def value(self, given: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
             raise Malformed("a value nested too deeply")
+        if isinstance(given, int) and abs(given) >= LARGEST_INT:
+            raise Malformed("a number that is too large")
         if given is None or isinstance(given, (bool, str, int, float)):
             return given
         if isinstance(given, list):

@@ -44,7 +44,7 @@ def _number(question: Number, answer: Any) -> Outcome:
         return "errored", f"no answer yet. Give a number, like {question.name} = 1.5.", None
     try:
         value = math.nan if isinstance(answer, (bool, str)) else float(answer)
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
         value = math.nan
     if not math.isfinite(value):
         return "errored", f"{question.name} is {str(answer)[:40]!r}; expected a finite number.", None

@@ -132,7 +132,7 @@ class _Run:
             points=0.0,
             max_points=one.points,
             message=f"{name}: {failure.message}",
-            case=f'Case: {shown}.  Run it again: check("{name}", {name}, case={number})',
+            case=f'Case: {shown}.\nRun it again: check("{name}", {name}, case={number})',
             case_number=number,
             mistake=failure.mistake,
         )

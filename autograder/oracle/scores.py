@@ -15,8 +15,8 @@ __all__ = ["additive", "cosine", "dot", "multiplicative", "scaled_dot"]
 def products(rows: Tensor, columns: Tensor, round: Rounder) -> Tensor:
     """rows (..., m, D), columns (..., n, D) -> the rounded rows @ columns.mT, (..., m, n).
 
-    A matrix product rounds once, a product and a sum twice, a loop over D at every step: of these the one that is
-    farthest off, for each is a right way to do it.
+    A matrix product rounds once, a product and a sum twice, a loop over D at every step: of these the one
+    that is farthest off, for each is a right way to do it.
     """
     value = rows @ columns.mT
     if round is exact:
@@ -54,8 +54,10 @@ def cosine(query: Tensor, key: Tensor, eps: float = 1e-8, round: Rounder = exact
 def additive(
     query: Tensor, key: Tensor, W_q: Tensor, W_k: Tensor, v: Tensor, round: Rounder = exact
 ) -> Quantity:
-    """query (..., S_q, d_query), key (..., S_k, d_key), W_q (d_hidden, d_query), W_k (d_hidden, d_key), v (d_hidden,)
-    -> v . tanh(W_q q + W_k k), (..., S_q, S_k)."""
+    """query (..., S_q, d_query), key (..., S_k, d_key) -> v . tanh(W_q q + W_k k), (..., S_q, S_k).
+
+    W_q (d_hidden, d_query), W_k (d_hidden, d_key), v (d_hidden,).
+    """
     queries, keys = products(query, W_q, round).unsqueeze(-2), products(key, W_k, round).unsqueeze(-3)
     hidden = round(torch.tanh(round(queries + keys)))
     inside = (query.abs() @ W_q.abs().mT).unsqueeze(-2) + (key.abs() @ W_k.abs().mT).unsqueeze(-3)
@@ -66,5 +68,8 @@ def multiplicative(query: Tensor, key: Tensor, W: Tensor, round: Rounder = exact
     """query (..., S_q, d_query), key (..., S_k, d_key), W (d_query, d_key) -> q W k, (..., S_q, S_k)."""
     magnitude = query.abs() @ W.abs() @ key.abs().mT
     # q (W k) rounds elsewhere than (q W) k; the larger of the two errors is what a right solution may make.
-    left, right = products(products(query, W.mT, round), key, round), products(query, products(key, W, round), round)
+    left, right = (
+        products(products(query, W.mT, round), key, round),
+        products(query, products(key, W, round), round),
+    )
     return Quantity(farther(query @ W @ key.mT, left, right), magnitude)

@@ -31,15 +31,15 @@ SUM_STEPS = 32
 class Comparison:
     """How a result compares with the formula: the worst ratio of error to allowance, and where it stands.
 
-    ratio is dimensionless: at most 1 is right. where is the index of the worst element.
+    ratio is dimensionless: at most 1 is right. where is the index of the worst element, got and expected its values,
+    and slack how far apart rounding alone may put them.
     """
 
     ratio: float
     where: tuple[int, ...]
     got: float
     expected: float
-    error: float
-    allowance: float
+    slack: float
 
     @property
     def close(self) -> bool:
@@ -82,7 +82,7 @@ def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype
     """
     got = actual.detach().to("cpu", torch.float64)
     if got.numel() == 0:
-        return Comparison(0.0, (), 0.0, 0.0, 0.0, 0.0)
+        return Comparison(0.0, (), 0.0, 0.0, 0.0)
     u, u_sum = unit_roundoff(dtype), min(unit_roundoff(dtype), unit_roundoff(torch.float32))
     # Underflow is no error, but what must be zero must be zero.
     lost = torch.where(result.magnitude > 0, _smallest(dtype), 0.0)
@@ -91,17 +91,15 @@ def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype
     shrunk = torch.where(torch.isfinite(got), shrunk, torch.full_like(got, torch.inf))
     errors = _errors(shrunk, result)
     references = [_errors(baseline, result) for baseline in baselines]
-    worst, error_there, allowed_there = 0.0, 0.0, 0.0
+    worst, allowance = 0.0, torch.zeros_like(got)
     for measure, (error, amplification) in errors.items():
         floor = torch.full_like(error, FLOORS[measure] * u)
         rounding = SUM_STEPS * u_sum * (1.0 + result.growth) * amplification
         reference = max((float(one[measure][0].max()) for one in references), default=0.0)
         allowance = (FACTORS[measure] * floor.new_tensor(reference)).maximum(floor) + rounding
         ratio = torch.where(error == 0, 0.0, error / allowance)  # nan, on either side, is never close
-        if float(ratio.max()) > worst or torch.isnan(ratio).any():
-            place = int(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).argmax())
-            worst = float(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).max())
-            error_there, allowed_there = float(error.flatten()[place]), float(allowance.flatten()[place])
+        worst = max(worst, float(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).max()))
+    # `allowance` is now that of the last measure, the element's.
     scaled = errors["element"][0].nan_to_num(nan=torch.inf, posinf=torch.inf).flatten()
     place = int(scaled.argmax())
     index = tuple(int(i) for i in torch.unravel_index(torch.tensor(place), got.shape)) if got.dim() else ()
@@ -110,6 +108,5 @@ def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype
         where=index,
         got=float(got.flatten()[place]),
         expected=float(result.value.flatten()[place]),
-        error=error_there,
-        allowance=allowed_there,
+        slack=float((allowance * result.magnitude + lost).flatten()[place]),
     )

@@ -78,6 +78,17 @@ class Report:
         """Names of the recognised mistakes, the likeliest first."""
         return tuple(finding.name for finding in self.findings)
 
+    def rows(self) -> list[tuple[Verdict, ...]]:
+        """The verdicts as they are shown: one a row, but those skipped one after the other for the same reason together."""
+        rows: list[tuple[Verdict, ...]] = []
+        for verdict in self.verdicts:
+            last = rows[-1][0] if rows else None
+            if last and verdict.status == last.status == "skipped" and verdict.message == last.message:
+                rows[-1] = (*rows[-1], verdict)
+            else:
+                rows.append((verdict,))
+        return rows
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-ready values, with the derived figures included."""
         return asdict(self) | {

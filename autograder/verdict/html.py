@@ -5,19 +5,20 @@ from __future__ import annotations
 from html import escape
 
 from autograder.verdict import Report, Verdict
-from autograder.verdict.text import headline
+from autograder.verdict.text import headline, named
 
 __all__ = ["render"]
 
 MARKS = {"passed": "&#10003;", "failed": "&#10007;", "skipped": "&#8211;", "errored": "&#9888;"}
-COLOURS = {"passed": "#1a7f37", "failed": "#b42318", "skipped": "#6b7280", "errored": "#b54708"}
+COLOURS = {"passed": "#2da44e", "failed": "#e5534b", "skipped": "#8b949e", "errored": "#d4862a"}
 
 
 def _lines(text: str) -> str:
     return "<br>".join(escape(line) for line in text.splitlines())
 
 
-def _row(verdict: Verdict) -> str:
+def _row(row: tuple[Verdict, ...]) -> str:
+    verdict, (check, claim) = row[0], named(row)
     colour = COLOURS[verdict.status]
     detail = ""
     for text in (verdict.message, verdict.case):
@@ -27,9 +28,9 @@ def _row(verdict: Verdict) -> str:
         f'<tr><td style="color:{colour};text-align:center;vertical-align:top">'
         f'<span title="{verdict.status}">{MARKS[verdict.status]}</span></td>'
         f'<td style="text-align:right;vertical-align:top;white-space:nowrap">'
-        f"{verdict.points:g} / {verdict.max_points:g}</td>"
-        f'<td style="text-align:left;white-space:normal"><b>{escape(verdict.check)}</b>: '
-        f"{escape(verdict.claim)}{detail}</td></tr>"
+        f"{sum(v.points for v in row):g} / {sum(v.max_points for v in row):g}</td>"
+        f'<td style="text-align:left;white-space:normal"><b>{escape(check)}</b>'
+        f"{': ' if claim else ''}{escape(claim)}{detail}</td></tr>"
     )
 
 
@@ -43,7 +44,7 @@ def render(report: Report) -> str:
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)
     printed = f"<p>Your code printed:</p><pre>{escape(report.printed)}</pre>" if report.printed else ""
-    rows = "".join(_row(verdict) for verdict in report.verdicts)
+    rows = "".join(_row(row) for row in report.rows())
     return (
         f'<div class="attn-report" data-passed="{str(report.passed).lower()}" style="max-width:60em">'
         f'<p style="border-left:6px solid {colour};padding:4px 10px;margin:6px 0">'

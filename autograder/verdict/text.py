@@ -6,7 +6,7 @@ import textwrap
 
 from autograder.verdict import Report, Verdict
 
-__all__ = ["headline", "render"]
+__all__ = ["headline", "named", "render"]
 
 LABELS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped", "errored": "ERRORED"}
 WIDTH = 110
@@ -20,9 +20,19 @@ def headline(report: Report) -> str:
     )
 
 
-def _verdict(verdict: Verdict) -> list[str]:
-    points = f"{verdict.points:g}/{verdict.max_points:g}"
-    lines = [f"  {LABELS[verdict.status]:<8}{points:>8}  {verdict.check}: {verdict.claim}"]
+def named(row: tuple[Verdict, ...]) -> tuple[str, str]:
+    """What a row is about: the check and its claim, or the names of several checks."""
+    if len(row) == 1:
+        return row[0].check, row[0].claim
+    return ", ".join(verdict.check for verdict in row), ""
+
+
+def _row(row: tuple[Verdict, ...]) -> list[str]:
+    verdict = row[0]
+    points = f"{sum(v.points for v in row):g}/{sum(v.max_points for v in row):g}"
+    check, claim = named(row)
+    line = f"  {LABELS[verdict.status]:<8}{points:>8}  {check}{f': {claim}' if claim else ''}"
+    lines = textwrap.wrap(line, WIDTH, subsequent_indent=" " * 20, drop_whitespace=False) if len(line) > WIDTH else [line]
     for paragraph in (verdict.message, verdict.case):
         for line in paragraph.splitlines():
             lines += textwrap.wrap(line, WIDTH, initial_indent=" " * 18, subsequent_indent=" " * 20)
@@ -32,8 +42,8 @@ def _verdict(verdict: Verdict) -> list[str]:
 def render(report: Report) -> str:
     """The report in lines of at most about 110 characters."""
     lines = [headline(report)]
-    for verdict in report.verdicts:
-        lines += _verdict(verdict)
+    for row in report.rows():
+        lines += _row(row)
     for finding in report.findings:
         lines += textwrap.wrap(f"Likely cause: {finding.name}. {finding.question}", WIDTH)
     lines += list(report.notes)

@@ -26,11 +26,12 @@ def weave_source(course: Course, into: Path, stems: Iterable[str] | None = None)
 
 
 def generate(
-    course: Course, into: Path, stems: Iterable[str] | None = None, gradebook: Path | None = None
+    course: Course, into: Path, stems: Iterable[str] | None = None, gradebook: Path | str | None = None
 ) -> None:
     """Weave, then let nbgrader's generate_assignment make `into`/release and register it in `gradebook`.
 
-    Without a gradebook nothing is registered: building never touches a teacher's.
+    gradebook is an SQLite file, or a database's address. Without one nothing is registered: building never touches
+    a teacher's.
     Raises: WeaveError, in nbgrader's words, if nbgrader refuses.
     """
     stems = tuple(stems if stems is not None else course.stems)
@@ -76,7 +77,7 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
-def _generate_one(course: Course, into: Path, stem: str, gradebook: Path | None) -> None:
+def _generate_one(course: Course, into: Path, stem: str, gradebook: Path | str | None) -> None:
     """Run nbgrader's own converter on one assignment, with the settings in the course's folder."""
     from nbgrader.converters import GenerateAssignment, NbGraderException
     from nbgrader.coursedir import CourseDirectory
@@ -85,7 +86,7 @@ def _generate_one(course: Course, into: Path, stem: str, gradebook: Path | None)
     config.pop("CourseDirectory", None)  # here the folder is `into`
     directory = CourseDirectory(root=str(into.resolve()), assignment_id=course.assignment_id(stem))
     if gradebook:
-        directory.db_url = f"sqlite:///{gradebook.resolve()}"
+        directory.db_url = gradebook if isinstance(gradebook, str) else f"sqlite:///{gradebook.resolve()}"
     else:
         config.GenerateAssignment.no_database = True
         config.SaveCells.enabled = False

@@ -7,7 +7,15 @@ import pytest
 import solutions.basic_attention as reference
 from autograder import check
 from autograder.exercises import Exercise, in_assignment
-from tests.exercises.basic_attention import attention, modules, scores, softmax  # noqa: F401  (they register)
+from tests.exercises.basic_attention import (  # noqa: F401  (they register)
+    attention,
+    cosine,
+    learned_scores,
+    masked_softmax,
+    modules,
+    scores,
+    softmax,
+)
 from tests.exercises.catalogue import MUTANTS, RIGHT, Mutant, Right
 
 EXERCISES = {one.name: one for one in in_assignment("basic_attention")}

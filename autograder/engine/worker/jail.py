@@ -23,6 +23,12 @@ __all__ = ["Bounds", "JailError", "enter", "hidden_paths", "readable_paths", "se
 FIRST_UID = 210_000
 """Workers of a root grader get uids from here on, one for each slot."""
 
+OUT_OF_MEMORY = 128 + 65
+"""A guard's exit status when all processes of a submission together took too much memory. No signal has number 65."""
+
+WATCH_SECONDS = 0.25
+"""How often a guard adds up the memory of its worker's processes."""
+
 SCRATCH = "/scratch"
 """The one folder a worker may write to. Not /tmp, below which a virtual environment may lie."""
 
@@ -38,7 +44,8 @@ class JailError(Exception):
 class Bounds:
     """What a worker may use. Seconds, bytes and counts; they hold for one submission.
 
-    address_space is what it may map beyond what the zygote holds. processes counts threads, too.
+    address_space is what one process may map, and all its processes together may fill, beyond what the zygote holds.
+    processes counts threads, too.
     """
 
     cpu_seconds: int = 120
@@ -86,35 +93,41 @@ def set_limits(bounds: Bounds) -> None:
         resource.setrlimit(kind, (capped, capped))
 
 
-def enter(slot: int, bounds: Bounds, channel: int) -> None:
+def enter(number: int, bounds: Bounds, channel: int) -> None:
     """Move this freshly forked process into a jail of its own; on return it runs there as process 1.
 
-    The calling process stays behind as a guard that waits for the jailed one and then exits as it did. `channel` is
-    the one file descriptor, besides stdin, stdout and stderr (on /dev/null), that goes along.
+    The calling process stays behind as a guard: it watches the memory of the jailed ones, ends them on SIGTERM or when
+    its parent ends, and exits as process 1 did. `number` makes the uid where the grader is root; `channel` is the one
+    file descriptor, besides stdin, stdout and stderr (on /dev/null), that goes along.
     Raises: JailError if the machine refuses a step; nothing has been run then.
     """
     try:
-        kernel.die_with_parent()
+        os.setsid()  # no signal to a process group, from here or from a terminal, crosses
+        kernel.die_with_parent(signal.SIGTERM)
         _silence(channel)
         root = os.geteuid() == 0
-        flags = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+        flags = (
+            kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+        )
         if not root:
             _own_user_namespace()
         kernel.unshare(flags)
-        set_limits(bounds)
-        guard = os.getpid()
+        processes = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY)
+        awaited = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD, signal.SIGTERM))
         child = os.fork()
         if child:
             os.close(channel)
-            _guard(child, bounds.cpu_seconds)
+            _guard(child, processes, bounds)
+        os.close(processes)
+        signal.pthread_sigmask(signal.SIG_SETMASK, awaited)
+        os.setsid()
         kernel.die_with_parent()
-        if os.getppid() == 0 and guard <= 0:  # the guard died in between
-            os._exit(1)
+        set_limits(bounds)
         _private_root(bounds)
         if root:
             os.setgroups([])
-            os.setresgid(*[FIRST_UID + slot] * 3)
-            os.setresuid(*[FIRST_UID + slot] * 3)
+            os.setresgid(*[FIRST_UID + number] * 3)
+            os.setresuid(*[FIRST_UID + number] * 3)
             kernel.die_with_parent()  # setresuid cleared it
         os.environ.clear()
         os.environ.update(HOME=SCRATCH, TMPDIR=SCRATCH, PATH="/usr/bin:/bin", LANG="C.UTF-8", OMP_NUM_THREADS="1")
@@ -143,16 +156,60 @@ def _own_user_namespace() -> None:
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def _guard(child: int, cpu_seconds: int) -> None:
-    """Wait for the jailed process, and exit as it did; never returns."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-    _, status, used = os.wait4(child, 0)
+def _guard(child: int, processes: int, bounds: Bounds) -> None:
+    """Wait for the jailed process, watch over it, and exit as it did; never returns.
+
+    processes: /proc as a file descriptor, because the jail's root, where it is not, becomes this process's too.
+    """
+    allowed = _memory(child, processes) + bounds.address_space
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        news = signal.sigtimedwait((signal.SIGCHLD, signal.SIGTERM), WATCH_SECONDS)
+        stopped = news is not None and news.si_signo == signal.SIGTERM
+        if stopped or _memory(child, processes) > allowed:
+            os.kill(child, signal.SIGKILL)  # and with it, its whole pid namespace
+            os.waitpid(child, 0)
+            os._exit(128 + signal.SIGKILL if stopped else OUT_OF_MEMORY)
     if os.WIFSIGNALED(status):
-        # The first process of a namespace does not hear SIGXCPU: at the limit the kernel kills it outright.
-        late = os.WTERMSIG(status) == signal.SIGKILL and used.ru_utime + used.ru_stime >= cpu_seconds - 0.1
-        os._exit(128 + (signal.SIGXCPU if late else os.WTERMSIG(status)))
-    os._exit(os.WEXITSTATUS(status))
+        os._exit(128 + os.WTERMSIG(status))
+    os._exit(min(os.WEXITSTATUS(status), 127))
+
+
+def _memory(first: int, processes: int) -> int:
+    """Bytes of memory that a process and its descendants fill, apart from files. What forks share counts for each."""
+    total, waiting = 0, [first]
+    while waiting:
+        process = waiting.pop()
+        for line in _lines(f"{process}/status", processes):
+            if line.startswith(("RssAnon:", "RssShmem:", "VmSwap:")):
+                total += int(line.split()[1]) << 10
+        for thread in _threads(process, processes):
+            for line in _lines(f"{process}/task/{thread}/children", processes):
+                waiting += [int(number) for number in line.split()]
+    return total
+
+
+def _threads(process: int, processes: int) -> list[str]:
+    try:
+        folder = os.open(f"{process}/task", os.O_RDONLY, dir_fd=processes)
+    except OSError:
+        return []  # it has just ended
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+    finally:
+        os.close(folder)
+
+
+def _lines(path: str, processes: int) -> list[str]:
+    try:
+        with open(os.open(path, os.O_RDONLY, dir_fd=processes)) as file:
+            return file.readlines()
+    except OSError:
+        return []  # it has just ended
 
 
 def _private_root(bounds: Bounds) -> None:

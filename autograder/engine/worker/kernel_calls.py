@@ -48,24 +48,24 @@ SECCOMP_MODE_FILTER = 2
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 SYSTEM_CALLS: dict[str, dict[str, int]] = {
     "x86_64": dict(
-        socket=41, clone=56, ptrace=101, syslog=103, personality=135, pivot_root=155, acct=163, mount=165, umount2=166,
-        swapon=167, swapoff=168, reboot=169, sethostname=170, setdomainname=171, init_module=175, delete_module=176,
+        shmget=29, socket=41, clone=56, msgget=68, ptrace=101, syslog=103, personality=135, pivot_root=155,
+        prctl=157, acct=163, mount=165, umount2=166, swapon=167, swapoff=168, reboot=169, sethostname=170, setdomainname=171, init_module=175, delete_module=176,
         quotactl=179, settimeofday=164, chroot=161, add_key=248, request_key=249, keyctl=250, unshare=272, move_pages=279,
         perf_event_open=298, fanotify_init=300, name_to_handle_at=303, open_by_handle_at=304, setns=308,
-        process_vm_readv=310, process_vm_writev=311, kcmp=312, finit_module=313, kexec_file_load=320, kexec_load=246,
-        bpf=321, userfaultfd=323, io_uring_setup=425, io_uring_enter=426, io_uring_register=427, open_tree=428,
+        process_vm_readv=310, process_vm_writev=311, kcmp=312, finit_module=313, memfd_create=319,
+        kexec_file_load=320, kexec_load=246, bpf=321, userfaultfd=323, io_uring_setup=425, io_uring_enter=426, io_uring_register=427, open_tree=428,
         move_mount=429, fsopen=430, fsconfig=431, fsmount=432, fspick=433, pidfd_open=434, clone3=435,
-        pidfd_getfd=438, mount_setattr=442,
+        pidfd_getfd=438, mount_setattr=442, memfd_secret=447,
     ),
     "aarch64": dict(
-        socket=198, clone=220, ptrace=117, syslog=116, personality=92, pivot_root=41, acct=89, mount=40, umount2=39,
-        swapon=224, swapoff=225, reboot=142, sethostname=161, setdomainname=162, init_module=105, delete_module=106,
+        shmget=194, socket=198, clone=220, msgget=186, ptrace=117, syslog=116, personality=92, pivot_root=41,
+        prctl=167, acct=89, mount=40, umount2=39, swapon=224, swapoff=225, reboot=142, sethostname=161, setdomainname=162, init_module=105, delete_module=106,
         quotactl=60, settimeofday=170, chroot=51, add_key=217, request_key=218, keyctl=219, unshare=97, move_pages=239,
         perf_event_open=241, fanotify_init=262, name_to_handle_at=264, open_by_handle_at=265, setns=268,
-        process_vm_readv=270, process_vm_writev=271, kcmp=272, finit_module=273, kexec_file_load=294, kexec_load=104,
-        bpf=280, userfaultfd=282, io_uring_setup=425, io_uring_enter=426, io_uring_register=427, open_tree=428,
+        process_vm_readv=270, process_vm_writev=271, kcmp=272, finit_module=273, memfd_create=279,
+        kexec_file_load=294, kexec_load=104, bpf=280, userfaultfd=282, io_uring_setup=425, io_uring_enter=426, io_uring_register=427, open_tree=428,
         move_mount=429, fsopen=430, fsconfig=431, fsmount=432, fspick=433, pidfd_open=434, clone3=435,
-        pidfd_getfd=438, mount_setattr=442,
+        pidfd_getfd=438, mount_setattr=442, memfd_secret=447,
     ),
 }  # fmt: skip
 NEW_NAMESPACES = 0x7E020080
@@ -139,9 +139,9 @@ def _prctl(option: int, *values: int) -> None:
     _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(value) for value in padded))
 
 
-def die_with_parent() -> None:
-    """Get SIGKILL when the parent dies. A change of uid clears it: call it again after one."""
-    _prctl(PR_SET_PDEATHSIG, 9)
+def die_with_parent(number: int = 9) -> None:
+    """Get a signal (SIGKILL) when the parent dies. A change of uid clears it: call it again after one."""
+    _prctl(PR_SET_PDEATHSIG, number)
 
 
 def no_new_privileges() -> None:
@@ -213,9 +213,23 @@ LOAD, JUMP_EQUAL, JUMP_ANY_BIT, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 
+def _refuse_if(test: int, value: int, unless: bool = False) -> list[bytes]:
+    """Refuse the system call if (or `unless`) its first argument passes `test` with `value`; allow it otherwise."""
+    return [
+        _instruction(LOAD, 16),
+        _instruction(test, value, int(unless), int(not unless)),
+        _instruction(RETURN, REFUSE | EPERM),
+        _instruction(RETURN, ALLOW),
+    ]
+
+
 def seccomp_program(machine: str) -> bytes:
-    """The BPF program that refuses what a worker never needs: other processes' memory, mounts, namespaces, keys, BPF,
-    io_uring, sockets other than AF_UNIX. clone3 does not exist for it, so that libc uses clone, whose flags it can see."""
+    """The BPF program that refuses what a worker never needs.
+
+    Other processes' memory, mounts, namespaces, keys, BPF, io_uring, sockets other than AF_UNIX; memory that no limit
+    counts (memfd, System V); and to outlive its parent (prctl PR_SET_PDEATHSIG). clone3 does not exist for it, so that
+    libc uses clone, whose flags it can see.
+    """
     numbers = SYSTEM_CALLS[machine]
     code = [
         _instruction(LOAD, 4),  # the architecture
@@ -227,9 +241,11 @@ def seccomp_program(machine: str) -> bytes:
         code += [_instruction(JUMP_AT_LEAST, 0x40000000, 0, 1), _instruction(RETURN, REFUSE | EPERM)]  # x32
     for name, number in numbers.items():
         if name == "socket":
-            refuse = [_instruction(LOAD, 16), _instruction(JUMP_EQUAL, AF_UNIX, 1, 0), _instruction(RETURN, REFUSE | EPERM), _instruction(RETURN, ALLOW)]
+            refuse = _refuse_if(JUMP_EQUAL, AF_UNIX, unless=True)
+        elif name == "prctl":
+            refuse = _refuse_if(JUMP_EQUAL, PR_SET_PDEATHSIG)
         elif name == "clone":
-            refuse = [_instruction(LOAD, 16), _instruction(JUMP_ANY_BIT, NEW_NAMESPACES, 0, 1), _instruction(RETURN, REFUSE | EPERM), _instruction(RETURN, ALLOW)]
+            refuse = _refuse_if(JUMP_ANY_BIT, NEW_NAMESPACES)
         else:
             refuse = [_instruction(RETURN, REFUSE | (ENOSYS if name == "clone3" else EPERM))]
         code += [_instruction(JUMP_EQUAL, number, 0, len(refuse)), *refuse]

@@ -9,7 +9,7 @@ import sys
 import types
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -22,8 +22,8 @@ from autograder.observation import observe
 
 __all__ = ["serve"]
 
-KEPT_CALLS = 64
-"""So many past calls keep their graph for a backward pass."""
+KEPT_CALLS = 10_000
+"""So many past calls keep their graph for a backward pass, until the judge says that it will not ask for it."""
 
 
 class OutOfTime(BaseException):
@@ -41,6 +41,11 @@ class _Worker:
         self.count += 1
         return self.count
 
+    def forget(self, calls: Iterable[int]) -> None:
+        """Drop the graphs of these calls: nobody will ask for their gradients."""
+        for call in calls:
+            self.graphs.pop(call, None)
+
     def run(self, source: str) -> dict[str, Any]:
         return run_cell(self.shell, source)
 
@@ -56,7 +61,7 @@ class _Worker:
         return {"kind": "value", "value": _plain(value)}
 
     def call(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
-        return self._called(self.objects[object], list(args), dict(kwargs), [])
+        return self._called(self.objects[object], list(args), dict(kwargs), {})
 
     def make(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
         made = self.objects[object](*args, **kwargs)
@@ -78,11 +83,13 @@ class _Worker:
     def forward(self, object: int, state: Mapping[str, Tensor], args: Any, kwargs: Any, training: bool) -> dict[str, Any]:
         module = self.objects[object].train(training)
         function = lambda *a, **k: torch.func.functional_call(module, dict(state), tuple(a), dict(k))  # noqa: E731
-        return self._called(function, list(args), dict(kwargs), list(state.values()))
+        return self._called(function, list(args), dict(kwargs), state)
 
-    def _called(self, function: Callable[..., Any], args: Any, kwargs: Any, more: list[Tensor]) -> dict[str, Any]:
+    def _called(
+        self, function: Callable[..., Any], args: Any, kwargs: Any, state: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        leaves = [tensor for tensor in _tensors([args, kwargs, state]) if tensor.requires_grad]
         result = function(*args, **kwargs)
-        leaves = [v for v in (*args, *kwargs.values(), *more) if isinstance(v, Tensor) and v.requires_grad]
         outputs = _tensors(result)
         number = self._number()
         if leaves and any(output.requires_grad for output in outputs):
@@ -138,11 +145,13 @@ def _plain(value: Any, depth: int = 0) -> Any:
     """A value as far as it can cross: tensors stripped of subclasses, what is unknown by the name of its type."""
     if isinstance(value, Tensor):
         # The graph stays here; whether there is one is part of the answer.
-        return value.as_subclass(Tensor)
+        return value.as_subclass(Tensor) if value.layout == torch.strided else value
     if value is None or value is ... or type(value) in (bool, int, float, str):
         return value[:10_000] if isinstance(value, str) else value
     if depth < 4 and type(value) in (list, tuple) and len(value) <= 100:
         return type(value)(_plain(item, depth + 1) for item in value)
+    if depth < 4 and type(value) is dict and len(value) <= 100 and all(type(key) is str for key in value):
+        return {key: _plain(item, depth + 1) for key, item in value.items()}
     if hasattr(value, "item") and getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
         return value.item()
     return Opaque(type(value).__name__)
@@ -174,6 +183,7 @@ def serve(channel: socket.socket, shell: Any) -> None:
             return
         ticket, what = request.get("ticket"), request.get("do")
         seconds = float(request.pop("seconds", 0) or 0)
+        worker.forget(request.pop("forget", ()))
         arguments = {key: value for key, value in request.items() if key not in ("ticket", "do")}
         try:
             signal.signal(signal.SIGALRM, ring)

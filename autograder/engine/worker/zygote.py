@@ -11,6 +11,7 @@ torch work itself, so that no thread exists when it forks, and it never holds an
 from __future__ import annotations
 
 import array
+import contextlib
 import gc
 import json
 import os
@@ -28,6 +29,9 @@ PRELOAD = (
     "IPython", "matplotlib.pyplot", "ipywidgets", "safetensors.torch", "einops",
 )  # fmt: skip
 """Imported once, here, instead of in each worker; what is not installed is left out."""
+
+WORKERS_AT_ONCE = 8
+"""So many uids a zygote gives out in turn."""
 
 
 def _preload() -> Any:
@@ -48,7 +52,7 @@ def _threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
-def _worker(shell: Any, channel: socket.socket, request: dict[str, Any]) -> None:
+def _worker(shell: Any, channel: socket.socket, request: dict[str, Any], number: int) -> None:
     """The life of a worker, from the fork to its end; never returns."""
     from autograder.engine.worker.serve import serve
 
@@ -56,15 +60,21 @@ def _worker(shell: Any, channel: socket.socket, request: dict[str, Any]) -> None
         if request["jail"]:
             from autograder.engine.worker import jail
 
-            jail.enter(request["slot"], jail.Bounds(**request["bounds"]), channel.fileno())
+            jail.enter(number, jail.Bounds(**request["bounds"]), channel.fileno())
+        else:
+            os.setsid()  # so that it can be killed with what it started
         _reseed()
         channel.sendall(b"+")
-        serve(channel, shell)
     except BaseException as error:  # noqa: BLE001  the judge is told, and the worker ends
         try:
             channel.sendall(b"-" + f"{type(error).__name__}: {error}".encode()[:500])
         finally:
             os._exit(70)
+    try:
+        serve(channel, shell)
+    except BaseException as e:  # noqa: BLE001  what a student has broken so far that nothing can be answered any more
+        import traceback; channel.sendall(traceback.format_exc().encode())
+        os._exit(70)
     os._exit(0)
 
 
@@ -112,7 +122,7 @@ def _loop(shell: Any, control: socket.socket) -> None:
     selector = selectors.DefaultSelector()
     selector.register(control, selectors.EVENT_READ)
     selector.register(wake, selectors.EVENT_READ)
-    workers: set[int] = set()
+    workers = _Workers()
     while True:
         for key, _ in selector.select():
             if key.fileobj is control:
@@ -125,12 +135,42 @@ def _loop(shell: Any, control: socket.socket) -> None:
         _reap(control, workers)
 
 
+class _Workers:
+    """The workers that run and have not been reaped yet, so that their numbers are still their own."""
+
+    def __init__(self) -> None:
+        self.jailed: dict[int, bool] = {}
+        self.home, self.count = os.getpid(), 0
+
+    def number(self) -> int:
+        """A number that no other worker on this machine has, nor the one before, which may not have died yet."""
+        return self.home * WORKERS_AT_ONCE + self.count % WORKERS_AT_ONCE
+
+    def add(self, pid: int, jailed: bool) -> None:
+        self.jailed[pid] = jailed
+        self.count += 1
+
+    def kill(self, pid: int) -> None:
+        """End a worker and all that it started: its guard does so where it is jailed."""
+        if pid not in self.jailed:
+            return
+        if self.jailed[pid]:
+            os.kill(pid, signal.SIGTERM)
+        else:
+            with contextlib.suppress(ProcessLookupError):  # it has not got as far as a group of its own
+                os.killpg(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+
+    def remove(self, pid: int) -> bool:
+        """Forget a worker that has ended; whether it was one."""
+        return self.jailed.pop(pid, None) is not None
+
+
 def _serve_request(
-    shell: Any, control: socket.socket, request: dict[str, Any], descriptor: int | None, workers: set[int]
+    shell: Any, control: socket.socket, request: dict[str, Any], descriptor: int | None, workers: _Workers
 ) -> None:
     if "kill" in request:
-        if request["kill"] in workers:  # not reaped yet, so the number is still its own
-            os.kill(request["kill"], signal.SIGKILL)
+        workers.kill(request["kill"])
         return
     if descriptor is None:
         return
@@ -142,11 +182,11 @@ def _serve_request(
         control.close()
         if request.get("twin"):
             _twin(shell, channel)
-        _worker(shell, channel, request)
+        _worker(shell, channel, request, workers.number())
     channel.close()
     if request.get("twin"):
         return
-    workers.add(pid)
+    workers.add(pid, request["jail"])
     control.send(json.dumps({"pid": pid}).encode())
 
 
@@ -159,7 +199,7 @@ def _twin(shell: Any, control: socket.socket) -> None:
         os._exit(0)
 
 
-def _reap(control: socket.socket, workers: set[int]) -> None:
+def _reap(control: socket.socket, workers: _Workers) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -167,9 +207,8 @@ def _reap(control: socket.socket, workers: set[int]) -> None:
             return
         if not pid:
             return
-        if pid not in workers:
+        if not workers.remove(pid):
             continue  # a twin
-        workers.remove(pid)
         try:
             control.send(json.dumps({"gone": pid, "status": os.waitstatus_to_exitcode(status)}).encode())
         except OSError:
