@@ -91,7 +91,9 @@ def describe(name: str, value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"{name}={value!r}"
     layout = "" if value.is_contiguous() else " non-contiguous"
-    return f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} {value.device.type}{layout}"
+    return (
+        f"{name} {tuple(value.shape)} {str(value.dtype).removeprefix('torch.')} {value.device.type}{layout}"
+    )
 
 
 def draw_case(recipes: tuple[Recipe, ...], number: int) -> Case:

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["Observation", "observe"]
+__all__ = ["Observation", "observe", "unchanged"]
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,14 @@ def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any])
     with functions, operators:
         call(given)
     modified = tuple(
-        name for name, value in inputs.items() if isinstance(value, Tensor) and not _same(value, given[name])
+        name
+        for name, value in inputs.items()
+        if isinstance(value, Tensor) and not unchanged(value, given[name])
     )
     calls = frozenset(functions.calls | operators.calls)
     return Observation(operators.flops, operators.largest, calls, modified)
 
 
-def _same(before: Tensor, after: Tensor) -> bool:
+def unchanged(before: Tensor, after: Tensor) -> bool:
+    """Whether a tensor still holds the same numbers; nan counts as a number here."""
     return before.shape == after.shape and torch.equal(before.nan_to_num(), after.nan_to_num())

@@ -204,9 +204,7 @@ class CrossAttention(nn.Module):
         self.v_proj = nn.Linear(d_context, d_model)
         self.out_proj = nn.Linear(d_model, d_model)
 
-    def forward(
-        self, x: Tensor, context: Tensor, attn_mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor, attn_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         query, key, value = self.q_proj(x), self.k_proj(context), self.v_proj(context)
         output, weights = attention(query, key, value, attn_mask)
         return self.out_proj(output), weights  # (..., S_q, d_model), (..., S_q, S_k)

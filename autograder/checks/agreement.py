@@ -22,7 +22,8 @@ def agrees(*outputs: str) -> Probe:
             trial.require(
                 name,
                 results[name],
-                "is right in float32, not in float64 (is a part computed in another dtype?)" if narrow
+                "is right in float32, not in float64 (is a part computed in another dtype?)"
+                if narrow
                 else "differs from the formula",
                 mistake="less precise than its dtype" if narrow else None,
             )

@@ -22,8 +22,12 @@ def average_of_values(value: str = "value", output: str = "output") -> Probe:
         mixed = first * 0.5 - second * 3.0
         one, two, both = (trial(**{value: v})[output] for v in (first, second, mixed))
         trial.require(
-            output, both, "the output is not linear in the values", expected=one * 0.5 - two * 3.0,
-            mistake="not linear in the values", **{value: mixed},
+            output,
+            both,
+            "the output is not linear in the values",
+            expected=one * 0.5 - two * 3.0,
+            mistake="not linear in the values",
+            **{value: mixed},
         )
         low, high = second.amin(-2, keepdim=True), second.amax(-2, keepdim=True)
         slack = (high - low) * 1e-4  # far above rounding, far below any real overshoot
@@ -36,7 +40,9 @@ def average_of_values(value: str = "value", output: str = "output") -> Probe:
     return probe
 
 
-def ties_share(output: str = "output", weights: str = "weights", key: str = "key", value: str = "value") -> Probe:
+def ties_share(
+    output: str = "output", weights: str = "weights", key: str = "key", value: str = "value"
+) -> Probe:
     """Equal keys share their weight: duplicating every key changes no output, and all keys equal give the mean."""
 
     def probe(trial: Trial) -> None:
@@ -44,19 +50,30 @@ def ties_share(output: str = "output", weights: str = "weights", key: str = "key
         twice = {name: torch.cat([trial.inputs[name]] * 2, -2) for name in (key, value)}
         after = trial(**twice)
         trial.require(
-            output, after[output], "duplicating every key and value changed the output",
-            expected=before[output], mistake="duplicated keys change the output", **twice,
+            output,
+            after[output],
+            "duplicating every key and value changed the output",
+            expected=before[output],
+            mistake="duplicated keys change the output",
+            **twice,
         )
         length = trial.inputs[key].shape[-2]
         trial.require(
-            weights, after[weights][..., :length], "a key and its duplicate do not share their weight evenly",
-            expected=before[weights] / 2, mistake="duplicated keys do not share their weight",
+            weights,
+            after[weights][..., :length],
+            "a key and its duplicate do not share their weight evenly",
+            expected=before[weights] / 2,
+            mistake="duplicated keys do not share their weight",
         )
         same = {key: trial.inputs[key][..., :1, :].expand_as(trial.inputs[key]).clone()}
         mean = trial.inputs[value].mean(-2, keepdim=True).broadcast_to(before[output].shape)
         trial.require(
-            output, trial(**same)[output], "with all keys equal the output must be the mean of the values",
-            expected=mean, mistake="equal keys do not give the mean", **same,
+            output,
+            trial(**same)[output],
+            "with all keys equal the output must be the mean of the values",
+            expected=mean,
+            mistake="equal keys do not give the mean",
+            **same,
         )
 
     return probe
@@ -70,19 +87,30 @@ def few_keys(output: str = "output", weights: str = "weights") -> Probe:
         one = {"key": key[..., :1, :], "value": value[..., :1, :]}
         alone = trial(**one)
         trial.require(
-            output, alone[output], "with a single key the output must be its value",
-            expected=one["value"].broadcast_to(alone[output].shape), mistake="fails for a single key", **one,
+            output,
+            alone[output],
+            "with a single key the output must be its value",
+            expected=one["value"].broadcast_to(alone[output].shape),
+            mistake="fails for a single key",
+            **one,
         )
         two = {"key": key[..., :2, :], "value": value[..., :2, :]}
         gap = (query.double() @ (key[..., :1, :] - key[..., 1:2, :]).double().mT) / math.sqrt(query.shape[-1])
         trial.require(
-            weights, trial(**two)[weights], "with two keys the weights must be sigmoids of the scaled score difference",
-            expected=torch.sigmoid(torch.cat([gap, -gap], -1)), **two,
+            weights,
+            trial(**two)[weights],
+            "with two keys the weights must be sigmoids of the scaled score difference",
+            expected=torch.sigmoid(torch.cat([gap, -gap], -1)),
+            **two,
         )
         lone = {"query": query[..., :1, :]}
         trial.require(
-            output, trial(**lone)[output], "a query given alone gives another result than among others",
-            expected=trial()[output][..., :1, :], mistake="fails for a single query", **lone,
+            output,
+            trial(**lone)[output],
+            "a query given alone gives another result than among others",
+            expected=trial()[output][..., :1, :],
+            mistake="fails for a single query",
+            **lone,
         )
 
     return probe
@@ -119,7 +147,8 @@ def sharp(output: str = "output", scale: float = 1e4) -> Probe:
 def survives_large_inputs(output: str = "output", weights: str = "weights") -> Probe:
     """Inputs so large that exp of a score would overflow give the formula's result all the same.
 
-    With attn_mask, they give forbidden keys no weight: many a row has only scores below a mask value that is merely low.
+    With attn_mask, they give forbidden keys no weight. The case's mask allows one key a row: half of those have scores far
+    below zero, and lose against a mask value that is merely low.
     """
 
     def probe(trial: Trial) -> None:

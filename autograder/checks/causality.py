@@ -27,7 +27,9 @@ def causal(sequences: Mapping[str, int], queries: Mapping[str, int], outputs: tu
         output, weights = outputs
         results = _with_any_lengths(trial, sequences, queries)
         _only_the_future_is_hidden(results[weights].detach(), trial.expect()[weights].value)
-        _prefix_is_unchanged(trial, {**sequences, **queries}, results[output], min(results[weights].shape[-2:]), output)
+        _prefix_is_unchanged(
+            trial, {**sequences, **queries}, results[output], min(results[weights].shape[-2:]), output
+        )
         _no_gradient_from_future(trial, sequences, output)
         _equals_the_triangle(trial, results, outputs)
 
@@ -47,7 +49,8 @@ def _with_any_lengths(trial: Trial, sequences: Mapping[str, int], queries: Mappi
         raise Failure(
             f"with is_causal=True it works for as many queries as keys only: {results.message.rstrip('.')}. "
             "The triangle has shape (S_q, S_k).",
-            mistake="causal mask is square", errored=results.errored,
+            mistake="causal mask is square",
+            errored=results.errored,
         )
     raise results
 
@@ -74,14 +77,19 @@ def _only_the_future_is_hidden(weights: Tensor, formula: Tensor) -> None:
         )
 
 
-def _prefix_is_unchanged(trial: Trial, axes: Mapping[str, int], whole: Tensor, length: int, output: str) -> None:
+def _prefix_is_unchanged(
+    trial: Trial, axes: Mapping[str, int], whole: Tensor, length: int, output: str
+) -> None:
     cut = trial.draw.integer(1, max(1, length - 1))
     prefix = {name: trial.inputs[name].narrow(axis, 0, cut) for name, axis in axes.items()}
     trial.require(
-        output, trial(**prefix)[output],
+        output,
+        trial(**prefix)[output],
         f"the first {'position alone gives' if cut == 1 else f'{cut} positions alone give'} another result than with "
         "the future attached",
-        expected=whole.narrow(-2, 0, cut), mistake="future keys change past outputs", **prefix,
+        expected=whole.narrow(-2, 0, cut),
+        mistake="future keys change past outputs",
+        **prefix,
     )
 
 
@@ -113,6 +121,8 @@ def _equals_the_triangle(trial: Trial, results: Results, outputs: tuple[str, str
     for name in outputs:
         if isinstance(own, Failure) or not trial.compare(name, results[name], own[name]).close:
             trial.require(
-                name, results[name], "is_causal=True differs from the explicit mask in which query i sees keys 0..i",
+                name,
+                results[name],
+                "is_causal=True differs from the explicit mask in which query i sees keys 0..i",
                 mistake="is_causal differs from the same mask given as attn_mask",
             )

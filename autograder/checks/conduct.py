@@ -106,16 +106,25 @@ def repeatable(outputs: tuple[str, ...]) -> Probe:
         right = {name for name in outputs if trial.compare(name, before[name]).close}
         for name in outputs:
             trial.require(
-                name, after[name], "non-contiguous inputs give another result", expected=before[name],
+                name,
+                after[name],
+                "non-contiguous inputs give another result",
+                expected=before[name],
                 mistake="depends on the memory layout of its inputs",
             )
             if name in right:
                 trial.require(
-                    name, other[name], "after a first call, other inputs of the same shape give a wrong result",
-                    mistake="keeps state between calls", **others,
+                    name,
+                    other[name],
+                    "after a first call, other inputs of the same shape give a wrong result",
+                    mistake="keeps state between calls",
+                    **others,
                 )
             trial.require(
-                name, again[name], "a second call on the same inputs gives another result", expected=before[name],
+                name,
+                again[name],
+                "a second call on the same inputs gives another result",
+                expected=before[name],
                 mistake="keeps state between calls",
             )
 

@@ -22,7 +22,11 @@ def deadline(seconds: float | None) -> Iterator[None]:
     Works in the main thread of a Unix process; elsewhere the block just runs. It interrupts Python code, not a single
     long call into C: only killing the process stops that.
     """
-    if seconds is None or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    if (
+        seconds is None
+        or threading.current_thread() is not threading.main_thread()
+        or not hasattr(signal, "setitimer")
+    ):
         yield
         return
 

@@ -49,8 +49,12 @@ def _require_gradients(trial: Trial, output: str, result: Tensor, leaves: Mappin
         found = torch.autograd.grad(
             (result * factors).sum(), list(leaves.values()), allow_unused=True, retain_graph=True
         )
-    except RuntimeError as error:
-        raise Failure(f"backward() raised {type(error).__name__}: {str(error)[:300]}", errored=True) from error
+    except RuntimeError as failure:
+        raise Failure(
+            f"backward() raised {type(failure).__name__}: {str(failure)[:300]}",
+            mistake="overwrites what backward() needs" if "inplace operation" in str(failure) else None,
+            errored=True,
+        ) from failure
     largest = max(float(want.abs().max()) for want in wanted if want is not None)
     for name, want, have in zip(leaves, wanted, found, strict=True):
         if want is None or float(want.abs().max()) <= 1e-12 * largest:
@@ -61,7 +65,9 @@ def _require_gradients(trial: Trial, output: str, result: Tensor, leaves: Mappin
                 mistake="gradient is cut off",
             )
         if not bool(torch.isfinite(have).all()):
-            raise Failure(f"the gradient of {output} with respect to {name} is nan or inf.", mistake="nan gradients")
+            raise Failure(
+                f"the gradient of {output} with respect to {name} is nan or inf.", mistake="nan gradients"
+            )
         error = float((have - want).abs().max() / want.abs().max())
         if error > TOLERANCE:
             raise Failure(
@@ -90,7 +96,7 @@ def every_parameter_learns(output: str = "output") -> Probe:
         gradients = torch.autograd.grad(result.square().sum(), list(trainable.values()), allow_unused=True)
         for name, gradient in zip(trainable, gradients, strict=True):
             # A bias of the keys shifts all scores of a row alike: its gradient is rightly zero, but it is there.
-            if gradient is None and _matters(trial, trainable, name, result, output):
+            if gradient is None and _matters(trial, trial.subject, trainable, name, result, output):
                 raise Failure(
                     f"parameter {name} changes {output}, but gets no gradient. Is a part of it detached or under no_grad?",
                     mistake="gradient is cut off",
@@ -109,7 +115,14 @@ def every_parameter_learns(output: str = "output") -> Probe:
     return probe
 
 
-def _matters(trial: Trial, trainable: Mapping[str, Tensor], name: str, result: Tensor, output: str) -> bool:
+def _matters(
+    trial: Trial,
+    subject: ModuleSubject,
+    trainable: Mapping[str, Tensor],
+    name: str,
+    result: Tensor,
+    output: str,
+) -> bool:
     """Whether another value of a parameter gives another result."""
     other = {**trainable, name: trial.draw.normal(*trainable[name].shape, dtype=trainable[name].dtype)}
-    return not torch.equal(trial.named(trial.subject.call_with(trial.case, trial.inputs, other))[output], result)
+    return not torch.equal(trial.named(subject.call_with(trial.case, trial.inputs, other))[output], result)

@@ -37,7 +37,9 @@ def mask_selects(queries: str, keys: tuple[str, ...], weights: str = "", output:
         if trial.compare(output, result).close:
             if weights:
                 trial.require(
-                    weights, results[weights], "with a mask, the returned weights are not those that made the output",
+                    weights,
+                    results[weights],
+                    "with a mask, the returned weights are not those that made the output",
                     mistake="returned weights are not those that made the output",
                 )
             return
@@ -64,7 +66,8 @@ def _with_mask(trial: Trial) -> dict[str, Tensor]:
         raise Failure(
             f"an attn_mask of shape {tuple(trial.inputs['attn_mask'].shape)} must broadcast to {tuple(full.shape)}: "
             f"{results.message}",
-            mistake="mask is not broadcast", errored=results.errored,
+            mistake="mask is not broadcast",
+            errored=results.errored,
         )
     raise results
 
@@ -74,7 +77,9 @@ def _require_selected(trial: Trial, result: Tensor, queries: str, keys: tuple[st
     lead = trial.inputs[queries].shape[:-2]
     place = tuple(trial.draw.integer(0, size - 1) for size in lead)
     shape = (*trial.inputs[queries].shape[:-1], trial.inputs[keys[0]].shape[-2])
-    allowed = allowed_keys(shape, trial.inputs["attn_mask"], bool(trial.inputs.get("is_causal", False)))[place]
+    allowed = allowed_keys(shape, trial.inputs["attn_mask"], bool(trial.inputs.get("is_causal", False)))[
+        place
+    ]
     for i, row in enumerate(allowed):
         # Dead rows have a check of their own. A query that is a key, too, can stay only where it may see itself.
         if not bool(row.any()) or (queries in keys and not bool(row[i])):
@@ -86,8 +91,11 @@ def _require_selected(trial: Trial, result: Tensor, queries: str, keys: tuple[st
         actual = expected.clone()
         actual[own] = result[place][i]
         trial.require(
-            output, actual, f"with its mask, query {i} gets another output than with the forbidden keys taken away",
-            expected=expected, **alone,
+            output,
+            actual,
+            f"with its mask, query {i} gets another output than with the forbidden keys taken away",
+            expected=expected,
+            **alone,
         )
 
 
@@ -114,8 +122,11 @@ def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str =
             )
         require_sums(trial, base[weights], -1, mask.broadcast_to(base[weights].shape).any(-1))
         trial.require(
-            output, base[output], "with a mask, the output is not what the returned weights make of the values",
-            expected=made(base[weights], trial.inputs), mistake="returned weights are not those that made the output",
+            output,
+            base[output],
+            "with a mask, the output is not what the returned weights make of the values",
+            expected=made(base[weights], trial.inputs),
+            mistake="returned weights are not those that made the output",
             attn_mask=mask,
         )
         big_value, big_key = value.clone(), key.clone()
@@ -124,12 +135,19 @@ def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str =
         for changes in ({"value": big_value}, {"key": big_key}):
             after = trial(attn_mask=mask, **changes)
             trial.require(
-                output, after[output], "a key that no query may see changed the output", expected=base[output],
-                mistake="forbidden keys leak into the output", attn_mask=mask,
+                output,
+                after[output],
+                "a key that no query may see changed the output",
+                expected=base[output],
+                mistake="forbidden keys leak into the output",
+                attn_mask=mask,
             )
         after = trial(attn_mask=mask, **_deep(query, key, place))
         # A softmax that underflows to nan here is caught where it belongs, with huge scores.
-        if bool(torch.isfinite(after[weights]).all()) and (leaked := largest_forbidden(after[weights], mask)) != 0:
+        if (
+            bool(torch.isfinite(after[weights]).all())
+            and (leaked := largest_forbidden(after[weights], mask)) != 0
+        ):
             raise Failure(
                 f"with allowed scores of about {-LOW:.0e} a forbidden key of score 0 takes weight {leaked:.4g}. "
                 "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
@@ -198,7 +216,8 @@ def _require_zero(trial: Trial, results: dict[str, Tensor], dead: Tensor, output
                 mistake="a row that allows no key is not zero",
             )
     trial.require(
-        output, torch.where(dead, results[output].detach().to(torch.float64), trial.expect()[output].value),
+        output,
+        torch.where(dead, results[output].detach().to(torch.float64), trial.expect()[output].value),
         "a row that allows no key has another output than zero weights make",
         mistake="a row that allows no key is not zero",
     )
@@ -209,7 +228,10 @@ def _require_others_undisturbed(trial: Trial, results: dict[str, Tensor], dead: 
     revived = trial.inputs["attn_mask"] | dead
     before = trial(attn_mask=revived)[output].detach()
     trial.require(
-        output, torch.where(dead, before, results[output].detach()),
-        "one row that allows no key changed the output of another row", expected=before,
-        mistake="a row that allows no key disturbs the others", attn_mask=revived,
+        output,
+        torch.where(dead, before, results[output].detach()),
+        "one row that allows no key changed the output of another row",
+        expected=before,
+        mistake="a row that allows no key disturbs the others",
+        attn_mask=revived,
     )

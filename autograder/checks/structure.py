@@ -101,10 +101,16 @@ def permutation(
         after = trial(**moved)
         for name, out_axis in outputs.items():
             expected = before[name] if out_axis is None else before[name].index_select(out_axis, order)
-            changed = f"changed {name}" if out_axis is None else f"did not just put {name} into the same order"
+            changed = (
+                f"changed {name}" if out_axis is None else f"did not just put {name} into the same order"
+            )
             trial.require(
-                name, after[name], f"putting the {what} into another order {changed}",
-                expected=expected, mistake=mistake or f"depends on the order of the {what}", **moved,
+                name,
+                after[name],
+                f"putting the {what} into another order {changed}",
+                expected=expected,
+                mistake=mistake or f"depends on the order of the {what}",
+                **moved,
             )
 
     return probe
@@ -124,25 +130,36 @@ def agrees_with_slices(inputs: Mapping[str, int], outputs: tuple[str, ...]) -> P
 
     def probe(trial: Trial) -> None:
         batched = {
-            name: trial.inputs[name] for name, kept in inputs.items()
+            name: trial.inputs[name]
+            for name, kept in inputs.items()
             if isinstance(trial.inputs.get(name), Tensor) and trial.inputs[name].dim() > kept
         }
         lead = max((value.shape[: value.dim() - inputs[name]] for name, value in batched.items()), key=len)
         place = tuple(trial.draw.integer(0, size - 1) for size in lead)
         single = {name: value[place] for name, value in batched.items()}
         deeper = {name: value.unsqueeze(0) for name, value in batched.items()}
-        fewer = [{name: value[place[:cut]] for name, value in batched.items()} for cut in range(len(lead) + 1)]
+        fewer = [
+            {name: value[place[:cut]] for name, value in batched.items()} for cut in range(len(lead) + 1)
+        ]
         runs = {len(lead) - cut: attempt(trial, **changes) for cut, changes in enumerate(fewer)}
         results = _all_of(runs | {len(lead) + 1: attempt(trial, **deeper)})
         whole, alone, nested = (results[axes] for axes in (len(lead), 0, len(lead) + 1))
         for name in outputs:
             trial.require(
-                name, alone[name], f"element {list(place)} of the batch, given alone, gives another result",
-                expected=whole[name][place], mistake="batch elements influence each other", **single,
+                name,
+                alone[name],
+                f"element {list(place)} of the batch, given alone, gives another result",
+                expected=whole[name][place],
+                mistake="batch elements influence each other",
+                **single,
             )
             trial.require(
-                name, nested[name], "one more leading axis gives another result",
-                expected=whole[name].unsqueeze(0), mistake="fixed number of leading axes", **deeper,
+                name,
+                nested[name],
+                "one more leading axis gives another result",
+                expected=whole[name].unsqueeze(0),
+                mistake="fixed number of leading axes",
+                **deeper,
             )
 
     return probe

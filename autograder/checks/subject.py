@@ -110,7 +110,9 @@ class FunctionSubject:
 class ModuleSubject:
     """A student's nn.Module class, called with weights that the grader draws."""
 
-    def __init__(self, module_class: Callable[..., Any], positional: tuple[str, ...], parameters: tuple[Parameter, ...]):
+    def __init__(
+        self, module_class: Callable[..., Any], positional: tuple[str, ...], parameters: tuple[Parameter, ...]
+    ):
         self.module_class = module_class
         self.positional = positional
         self.parameters = parameters
@@ -199,10 +201,13 @@ class ModuleSubject:
         except BaseException as error:  # a student's sys.exit is a student's mistake, too
             widths = ", ".join(f"{name}={value}" for name, value in case.init.items())
             raise Failure(
-                f"making the module with {widths} raised {type(error).__name__}: {str(error)[:300]}", errored=True
+                f"making the module with {widths} raised {type(error).__name__}: {str(error)[:300]}",
+                errored=True,
             ) from error
 
-    def _places(self, state: dict[str, Tensor], case: Case) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
+    def _places(
+        self, state: dict[str, Tensor], case: Case
+    ) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
         """Where each canonical weight lies in the module's state: its raw name, and how to turn it round."""
         places = {}
         for parameter in self.parameters:
@@ -247,4 +252,3 @@ def _orientation(
         "Are the widths the right way round? nn.Linear(in, out) holds its weight as (out, in).",
         mistake="parameter of the wrong shape",
     )
-

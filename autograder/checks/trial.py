@@ -99,7 +99,8 @@ class Trial:
         values = [result] if len(names) == 1 else result
         if not isinstance(values, (tuple, list)) or len(values) != len(names):
             raise Failure(
-                f"must return {wanted}; it returned {_kind(result)}.", mistake="does not return what is asked for"
+                f"must return {wanted}; it returned {_kind(result)}.",
+                mistake="does not return what is asked for",
             )
         for name, value in zip(names, values, strict=True):
             # A subclass of Tensor could answer comparisons as it likes, and isinstance believes what __class__ says.
@@ -123,7 +124,9 @@ class Trial:
         dithers: tuple[int | None, ...] = (None, 1, 2, 3, 4) if self.dtype in HALF else (None,)
         return [self.target.formula(**exact, round=rounder(self.dtype, dither)) for dither in dithers]
 
-    def compare(self, name: str, actual: Tensor, expected: Tensor | None = None, **changes: Any) -> Comparison:
+    def compare(
+        self, name: str, actual: Tensor, expected: Tensor | None = None, **changes: Any
+    ) -> Comparison:
         """Compare one result with the formula, or with `expected` under the formula's tolerance for it."""
         exact = self.expect(**changes)[name]
         shift = None if expected is None else expected.detach().to("cpu", torch.float64)
@@ -138,7 +141,14 @@ class Trial:
         return compare(actual, around, rounded, self.dtype)
 
     def require(
-        self, name: str, actual: Tensor, claim: str, *, expected: Tensor | None = None, mistake: str | None = None, **changes: Any
+        self,
+        name: str,
+        actual: Tensor,
+        claim: str,
+        *,
+        expected: Tensor | None = None,
+        mistake: str | None = None,
+        **changes: Any,
     ) -> None:
         """Raises: Failure, saying `claim` with both numbers, if a result is beyond the tolerance."""
         found = self.compare(name, actual, expected, **changes)

@@ -34,7 +34,9 @@ def weights_agree(made: Average, name: str = "weights", output: str = "output") 
             return
         if right[output]:
             trial.require(
-                name, weights, "the returned weights differ from the formula's, although the output does not",
+                name,
+                weights,
+                "the returned weights differ from the formula's, although the output does not",
                 mistake="returned weights are not those that made the output",
             )
         require_sums(trial, weights, -1)
@@ -47,8 +49,11 @@ def weights_agree(made: Average, name: str = "weights", output: str = "output") 
                 mistake="keys that may be seen get no weight",
             )
         trial.require(
-            output, results[output], "the output is not what the returned weights make of the values",
-            expected=made(weights, trial.inputs), mistake="returned weights are not those that made the output",
+            output,
+            results[output],
+            "the output is not what the returned weights make of the values",
+            expected=made(weights, trial.inputs),
+            mistake="returned weights are not those that made the output",
         )
 
     return probe

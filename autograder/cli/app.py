@@ -21,11 +21,15 @@ TimeoutOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Submissions graded at once; as many as there are cores by default."),
+    typer.Option(
+        "--workers", min=1, help="Submissions graded at once; as many as there are cores by default."
+    ),
 ]
 SandboxOption = Annotated[
     bool,
-    typer.Option("--sandbox/--no-sandbox", help="Grade without a jail where none can be had; reports say so."),
+    typer.Option(
+        "--sandbox/--no-sandbox", help="Grade without a jail where none can be had; reports say so."
+    ),
 ]
 
 
@@ -81,7 +85,9 @@ def grade(
 def regrade(
     student: Annotated[str, typer.Argument(help="The student's folder below submitted/.")],
     assignment: Annotated[str, typer.Argument(help="The assignment's folder, like 01_basic_attention.")],
-    folder: Annotated[Path, typer.Option("--dir", help="The class: the folder that attn grade was given.")] = Path("."),
+    folder: Annotated[
+        Path, typer.Option("--dir", help="The class: the folder that attn grade was given.")
+    ] = Path("."),
     sandbox: SandboxOption = True,
     course: CourseOption = None,
 ) -> None:

@@ -29,13 +29,19 @@ Finding = tuple[str, bool | None, str]
 
 
 def _findings() -> Iterator[Finding]:
-    yield "Python", True, f"{platform.python_version()} on {platform.system()} {platform.release()}, {os.cpu_count()} cores"
+    yield (
+        "Python",
+        True,
+        f"{platform.python_version()} on {platform.system()} {platform.release()}, {os.cpu_count()} cores",
+    )
     yield _package("PyTorch", "torch", "pip install 'torch>=2.6'")
     yield _package("nbgrader", "nbgrader", "pip install 'nbgrader>=0.9.5'")
     yield _package("JupyterLab", "jupyterlab", "pip install jupyterlab")
     yield from _isolation()
     yield from _accelerators()
-    yield _optional("dask.distributed", "distributed", "attn grade --scheduler needs: pip install -e '.[cluster]'")
+    yield _optional(
+        "dask.distributed", "distributed", "attn grade --scheduler needs: pip install -e '.[cluster]'"
+    )
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     yield "browser", None if browser is None else True, browser or "none: the browser tests are skipped"
 
@@ -60,8 +66,16 @@ def _isolation() -> Iterator[Finding]:
         return
     how = "namespaces, own uid" if found.root else "user, mount, pid, network and ipc namespaces"
     yield "jail", True, f"{how}, read-only root, resource limits, no capabilities"
-    yield "Landlock", found.landlock > 0 or None, f"version {found.landlock}" if found.landlock else "the kernel has none"
-    yield "seccomp", found.seccomp or None, "filter on" if found.seccomp else f"not known for {platform.machine()}"
+    yield (
+        "Landlock",
+        found.landlock > 0 or None,
+        f"version {found.landlock}" if found.landlock else "the kernel has none",
+    )
+    yield (
+        "seccomp",
+        found.seccomp or None,
+        "filter on" if found.seccomp else f"not known for {platform.machine()}",
+    )
 
 
 def _accelerators() -> Iterator[Finding]:

@@ -98,7 +98,9 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
             progress.update(task, completed=done, total=total, description=graded.submission.student)
             points = sum(row.score or 0.0 for row in graded.rows)
             progress.console.print(
-                f"{graded.submission.student}/{graded.submission.assignment}: {points:g}", highlight=False, markup=False
+                f"{graded.submission.student}/{graded.submission.assignment}: {points:g}",
+                highlight=False,
+                markup=False,
             )
 
         return place, grade_class(place, notebooks, config, plan, show, run)

@@ -26,9 +26,15 @@ def run_regrade(folder: Path, student: str, assignment: str, sandbox: bool, root
     course = find_course(root)
     place = class_folder(folder)
     notebooks = {course.assignment_id(stem): f"{stem}.ipynb" for stem in course.stems}
-    found = [one for one in find_submissions(place, notebooks) if (one.student, one.assignment) == (student, assignment)]
+    found = [
+        one
+        for one in find_submissions(place, notebooks)
+        if (one.student, one.assignment) == (student, assignment)
+    ]
     if not found:
-        raise UserError(f"{place}: no submission of {student} for {assignment}; expected submitted/{student}/{assignment}")
+        raise UserError(
+            f"{place}: no submission of {student} for {assignment}; expected submitted/{student}/{assignment}"
+        )
     stored = Store(place).find(student, assignment)
     if stored is None:
         raise UserError(f"{place}: {student}/{assignment} has not been graded yet; run: attn grade {place}")

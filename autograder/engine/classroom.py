@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nbformat
@@ -44,7 +44,7 @@ class Graded:
 class Plan:
     """How a class is to be graded. workers None: one for each core. jail False: without isolation, and said so."""
 
-    limit: Limit = Limit()
+    limit: Limit = field(default_factory=Limit)
     workers: int | None = None
     jail: bool = True
 
@@ -71,7 +71,9 @@ def grade_class(
     plan = plan or Plan()
     submissions = find_submissions(root, notebooks)
     done: list[Graded] = []
-    with closing(Ledger(gradebook_url(config, root), str(config.CourseDirectory.course_id), config)) as ledger:
+    with closing(
+        Ledger(gradebook_url(config, root), str(config.CourseDirectory.course_id), config)
+    ) as ledger:
         desk = _Desk(root, Store(root), ledger, plan)
         for graded in desk.grade(submissions, run or plan.run):
             done.append(graded)
@@ -99,7 +101,12 @@ class _Desk:
             key = key_of(outcome.notebook, self.plan.limit, self.plan.jail)
             stored = self.store.find(submission.student, submission.assignment, key)
             if stored is not None:
-                known = replace(outcome, notebook=nbformat.reads(stored.notebook, 4), problem=stored.problem, seed=stored.seed)
+                known = replace(
+                    outcome,
+                    notebook=nbformat.reads(stored.notebook, 4),
+                    problem=stored.problem,
+                    seed=stored.seed,
+                )
                 yield self._enter(known, key, fresh=False)
             elif not outcome.ran:
                 yield self._finish(outcome, key)
@@ -114,7 +121,11 @@ class _Desk:
                 notebook = nbformat.reads(result.notebook, 4)
                 yield self._finish(
                     replace(
-                        outcome, notebook=notebook, problem=result.problem, seed=result.seed, failure=result.failure
+                        outcome,
+                        notebook=notebook,
+                        problem=result.problem,
+                        seed=result.seed,
+                        failure=result.failure,
                     ),
                     key,
                 )
@@ -134,7 +145,11 @@ class _Desk:
         settle_all(outcome.notebook)
         submission = outcome.submission
         text = nbformat.writes(outcome.notebook)
-        self.store.keep(submission.student, submission.assignment, Stored(key, text, outcome.seed, outcome.problem, outcome.ran))
+        self.store.keep(
+            submission.student,
+            submission.assignment,
+            Stored(key, text, outcome.seed, outcome.problem, outcome.ran),
+        )
         return self._enter(outcome, key, fresh=True)
 
     def _enter(self, outcome: Outcome, key: str, fresh: bool) -> Graded:
@@ -146,7 +161,14 @@ class _Desk:
             self.store.enter(one.student, one.assignment, key)
         entry = self.ledger.read(one.student, one.assignment, one.path.stem)
         notices = [outcome.problem if outcome.ran else f"This submission was not run: {outcome.problem}."]
-        text = page(one.assignment, one.student, outcome.notebook, entry, outcome.seed, notices if outcome.problem else [])
+        text = page(
+            one.assignment,
+            one.student,
+            outcome.notebook,
+            entry,
+            outcome.seed,
+            notices if outcome.problem else [],
+        )
         path = self.root / "feedback" / one.student / one.assignment / f"{one.path.stem}.html"
         write_whole(path, text)
         return Graded(one, tuple(rows_of(outcome, entry)), path, outcome.problem, fresh)
@@ -162,5 +184,9 @@ class _Desk:
         """The autograded copy that the formgrader shows, with the rubrics for the person who grades."""
         one = outcome.submission
         source = self.root / "source" / one.assignment / one.path.name
-        shown = with_rubrics(outcome.notebook, nbformat.read(source, 4)) if source.is_file() else outcome.notebook
-        write_whole(self.root / "autograded" / one.student / one.assignment / one.path.name, nbformat.writes(shown))
+        shown = (
+            with_rubrics(outcome.notebook, nbformat.read(source, 4)) if source.is_file() else outcome.notebook
+        )
+        write_whole(
+            self.root / "autograded" / one.student / one.assignment / one.path.name, nbformat.writes(shown)
+        )

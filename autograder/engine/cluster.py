@@ -38,8 +38,12 @@ def run_on_cluster(tasks: list[Task], address: str, jail: bool = True) -> Genera
     try:
         from distributed import Client, as_completed
     except ImportError as error:
-        raise ClusterError("--scheduler needs the extra: pip install 'attention-coursework[cluster]'") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it has to say comes as an exception, too
+        raise ClusterError(
+            "--scheduler needs the extra: pip install 'attention-coursework[cluster]'"
+        ) from error
+    logging.getLogger("distributed").setLevel(
+        logging.CRITICAL
+    )  # what it has to say comes as an exception, too
     try:
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -48,12 +52,18 @@ def run_on_cluster(tasks: list[Task], address: str, jail: bool = True) -> Genera
         try:
             client.wait_for_workers(1, timeout=PATIENCE)
         except TimeoutError as error:
-            raise ClusterError(f"{address}: the scheduler has no workers; start some: dask worker {address}") from error
-        futures = [client.submit(_on_worker, task, jail, key=f"attn-{uuid4()}", retries=TRIES) for task in tasks]
+            raise ClusterError(
+                f"{address}: the scheduler has no workers; start some: dask worker {address}"
+            ) from error
+        futures = [
+            client.submit(_on_worker, task, jail, key=f"attn-{uuid4()}", retries=TRIES) for task in tasks
+        ]
         by_key = {future.key: task for future, task in zip(futures, tasks, strict=True)}
         for future in as_completed(futures):
             if future.status in ("cancelled", "lost"):
-                raise ClusterError(f"{address}: the scheduler is gone. Start one, and the same command goes on from here")
+                raise ClusterError(
+                    f"{address}: the scheduler is gone. Start one, and the same command goes on from here"
+                )
             yield _result(future, by_key[future.key])
             future.release()
 

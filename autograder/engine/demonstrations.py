@@ -17,13 +17,14 @@ def skip_idle(cells: list[NotebookNode], demonstrations: Iterable[str]) -> None:
     """Tag the code cells that are one of `demonstrations`, word for word, and bind no name that is used."""
     texts = set(demonstrations)
     code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-    idle = [cell for cell in code if "nbgrader" not in cell.metadata and cell.source in texts]
-    needed: set[str] = set().union(*(_names(cell)[0] for cell in code if cell not in idle))
-    while woken := [cell for cell in idle if _names(cell)[1] is None or needed & (_names(cell)[1] or set())]:
-        idle = [cell for cell in idle if cell not in woken]
-        needed = needed.union(*(_names(cell)[0] for cell in woken))
-    for cell in idle:
-        cell.metadata["tags"] = [SKIP]
+    names = [_names(cell) for cell in code]
+    idle = {n for n, cell in enumerate(code) if "nbgrader" not in cell.metadata and cell.source in texts}
+    needed: set[str] = set().union(*(used for n, (used, _) in enumerate(names) if n not in idle))
+    while woken := {n for n in idle if names[n][1] is None or needed & (names[n][1] or set())}:
+        idle -= woken
+        needed = needed.union(*(names[n][0] for n in woken))
+    for n in idle:
+        code[n].metadata["tags"] = [SKIP]
 
 
 def _names(cell: NotebookNode) -> tuple[set[str], set[str] | None]:
@@ -31,7 +32,13 @@ def _names(cell: NotebookNode) -> tuple[set[str], set[str] | None]:
     try:
         tree = ast.parse(cell.source)
         table = symtable.symtable(cell.source, cell.id, "exec")
-    except (SyntaxError, ValueError):
+        used = _used(table)
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ):  # the last two: nested beyond what Python parses
         return set(), None
     bound = {
         symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()
@@ -41,7 +48,7 @@ def _names(cell: NotebookNode) -> tuple[set[str], set[str] | None]:
         for node in ast.walk(tree)
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
     }
-    return _used(table) | added_to, bound
+    return used | added_to, bound
 
 
 def _used(table: symtable.SymbolTable) -> set[str]:

@@ -46,7 +46,9 @@ class RunInJail(NbGraderPreprocessor):  # type: ignore[misc]
         graded = nbformat.reads(found.notebook, as_version=4)
         settle_all(graded)
         if store is not None:
-            store.keep(student, assignment, Stored(key, nbformat.writes(graded), found.seed, found.problem, True))
+            store.keep(
+                student, assignment, Stored(key, nbformat.writes(graded), found.seed, found.problem, True)
+            )
         return graded, resources
 
 

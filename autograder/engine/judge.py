@@ -12,8 +12,10 @@ from typing import Any
 from nbformat import NotebookNode
 from nbformat.v4 import new_output
 
+from autograder.checks.deadline import OutOfTime
 from autograder.engine.demonstrations import SKIP
 from autograder.engine.nursery import Limit, Nursery, NurseryError, Stopped, Worker
+from autograder.engine.plain import plain
 from autograder.engine.proxies import resolve
 from autograder.grading import MIME_TYPE, showing
 from autograder.verdict import Report
@@ -31,7 +33,9 @@ class Judgement:
     problem: str = ""
 
 
-def judge(notebook: NotebookNode, nursery: Nursery, limit: Limit, seed: int | None = None, note: str = "") -> Judgement:
+def judge(
+    notebook: NotebookNode, nursery: Nursery, limit: Limit, seed: int | None = None, note: str = ""
+) -> Judgement:
     """Run `notebook` and write outputs into its cells.
 
     notebook: as `rebuild` made it, its grade cells the teacher's; cells tagged as idle demonstrations are passed over.
@@ -39,13 +43,17 @@ def judge(notebook: NotebookNode, nursery: Nursery, limit: Limit, seed: int | No
     Raises: NurseryError if this machine cannot run a worker; nothing is written then.
     """
     seed = secrets.randbelow(2**31) if seed is None else seed
-    worker = nursery.worker(limit)
+    worker, room = nursery.worker(limit), limit.output
     problem = ""
     try:
         for cell in notebook.cells:
             if cell.cell_type != "code" or SKIP in cell.metadata.get("tags", ()):
                 continue
-            cell.outputs = _grade(cell, worker, seed, note) if is_grade_cell(cell) else _student(cell, worker)
+            if is_grade_cell(cell):
+                cell.outputs = _grade(cell, worker, seed, note)
+            else:
+                cell.outputs = _student(cell, worker, room)
+                room -= sum(len(str(output)) for output in cell.outputs)
             if worker.lost:
                 raise NurseryError(worker.lost)
             if worker.gone and not problem:
@@ -62,41 +70,51 @@ def is_grade_cell(cell: NotebookNode) -> bool:
 
 
 def _first_line(cell: NotebookNode) -> str:
-    return next((line.strip() for line in cell.source.split("\n") if line.strip()), "")[:60]
+    return plain(next((line.strip() for line in cell.source.split("\n") if line.strip()), ""), 60)
 
 
-def _student(cell: NotebookNode, worker: Worker) -> list[NotebookNode]:
+def _student(cell: NotebookNode, worker: Worker, room: int) -> list[NotebookNode]:
+    """Run a cell of the student's in the worker: its outputs, of about `room` bytes at most, and its error."""
     try:
         answer = worker.ask("run", source=cell.source, seconds=worker.limit.cell)
     except Stopped as stopped:
         return [_error(STOPPED, str(stopped))]
-    outputs = list(_outputs(answer.get("outputs")))
-    error = answer.get("error") or answer.get("raised")
-    if isinstance(error, dict):
-        name, message = _text(error.get("name")), _text(error.get("message"))
-        if name == "OutOfTime":
-            name, message = "CellTimeoutError", f"the cell was stopped after {worker.limit.cell:g} s"
-        outputs.append(_error(name, message, _text(error.get("traceback"))))
+    outputs = list(_outputs(answer.get("outputs"), room))
+    for error in (answer.get("error"), answer.get("raised")):
+        if isinstance(error, dict):
+            name, message = _text(error.get("name"), 80), _text(error.get("message"), 2000)
+            if name == "OutOfTime":
+                name, message = "CellTimeoutError", f"the cell was stopped after {worker.limit.cell:g} s"
+            outputs.append(_error(name, message, _text(error.get("traceback"))))
     return outputs
 
 
-def _outputs(given: Any) -> Iterator[NotebookNode]:
+def _outputs(given: Any, room: int) -> Iterator[NotebookNode]:
     """A worker's outputs as notebook outputs: text, or pictures; nothing that a browser would run."""
     for output in given[:60] if isinstance(given, list) else []:
-        if not isinstance(output, dict):
+        kind, text = (output.get("kind"), output.get("text")) if isinstance(output, dict) else (None, None)
+        if not isinstance(kind, str) or not isinstance(text, str):
             continue
-        kind, text = output.get("kind"), _text(output.get("text"), 1 << 20)
-        if kind == "png" and set(text) <= BASE64:
+        room -= len(text)
+        if room < 0:
+            yield new_output(
+                "stream",
+                name="stdout",
+                text="(the outputs of this submission are too large: the rest is left out)\n",
+            )
+            return
+        if kind == "png" and len(text) <= LONGEST_PICTURE and set(text) <= BASE64:
             yield new_output("display_data", {"image/png": text, "text/plain": "<picture>"})
         elif kind in ("stream", "text"):
-            yield new_output("stream", name="stdout", text=text[:20_000] + ("\n" if kind == "text" else ""))
+            yield new_output("stream", name="stdout", text=_text(text) + ("\n" if kind == "text" else ""))
 
 
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\n")
+LONGEST_PICTURE = 1 << 20
 
 
 def _text(value: Any, most: int = 20_000) -> str:
-    return str(value)[:most] if isinstance(value, (str, int, float)) else ""
+    return plain(value, most) if isinstance(value, str) else ""
 
 
 def _error(name: str, message: str, traceback: str = "") -> NotebookNode:
@@ -113,8 +131,8 @@ def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> list[Not
             value = _evaluate(cell.source, names)
     except Stopped as stopped:
         return [_error(STOPPED, str(stopped))]
-    except Exception as error:  # noqa: BLE001  the student's name is missing, or the grade cell itself is at fault
-        return [*map(_shown, reports), _error(type(error).__name__, str(error))]
+    except (Exception, OutOfTime) as error:  # noqa: BLE001  a name is missing, or the grade cell itself is at fault
+        return [*map(_shown, reports), _error(type(error).__name__, _text(str(error), 2000))]
     outputs = [_shown(report) for report in reports]
     if isinstance(value, float):
         outputs.append(new_output("execute_result", {"text/plain": repr(value)}, execution_count=None))

@@ -70,7 +70,9 @@ class Ledger:
         self.penalties = AssignLatePenalties(config=config)
         self.penalties.init_plugin()
 
-    def enter(self, student: str, assignment: str, notebook_id: str, notebook: NotebookNode, folder: Path) -> None:
+    def enter(
+        self, student: str, assignment: str, notebook_id: str, notebook: NotebookNode, folder: Path
+    ) -> None:
         """Enter the grades that the outputs of `notebook` show. `folder` may hold nbgrader's timestamp.txt.
 
         A mark that a person has given stays; it is only flagged for another look.
@@ -79,7 +81,9 @@ class Ledger:
         with self._errors(), self._transaction():
             submission = self._submission(student, assignment)
             stamp = folder / "timestamp.txt"
-            if stamp.is_file() and (text := stamp.read_text(encoding="utf-8", errors="replace").strip()):
+            if stamp.is_file() and (
+                text := stamp.read_text(encoding="utf-8", errors="replace")[:100].strip()
+            ):
                 submission.timestamp = _parsed(text)
             page = next(one for one in submission.notebooks if one.name == notebook_id)
             _mark(page, {_id(cell): cell for cell in notebook.cells if _id(cell)})
@@ -163,5 +167,5 @@ def _id(cell: NotebookNode) -> str:
 def _parsed(text: str) -> Any:
     try:
         return parse_utc(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None  # nbgrader, too, takes an unreadable stamp for none

@@ -5,16 +5,37 @@ themselves. `nbgrader_config.py` puts this filter in place of nbconvert's, and a
 MathJax's.
 """
 
-from html import escape
+import re
+from collections.abc import Mapping
+from html import escape, unescape
 from typing import Any
+from urllib.parse import unquote
+from xml.etree.ElementTree import tostring
 
 from jinja2 import pass_context
 from jinja2.runtime import Context
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+__all__ = ["PICTURES", "MathMLRenderer", "markdown2html", "mathml"]
+
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
+"""What a picture pasted into an answer may be. Not SVG, which holds programs."""
+
+LONGEST_FORMULA = 5_000
+BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
+
 
 class MathMLRenderer(IPythonRenderer):
-    """nbconvert's Markdown renderer, formulas turned into MathML."""
+    """nbconvert's Markdown renderer, formulas turned into MathML, and nothing left that a browser would run.
+
+    HTML is shown as text; links lead to no program. What is shown are students' notebooks, and who looks at them
+    is logged in as the instructor.
+    """
+
+    def __init__(self, attachments: Mapping[str, Any] | None = None, path: str = ""):
+        super().__init__(
+            escape=True, allow_harmful_protocols=False, attachments=dict(attachments or {}), path=path
+        )
 
     def block_math(self, body: str) -> str:
         """A formula on lines of its own."""
@@ -28,21 +49,50 @@ class MathMLRenderer(IPythonRenderer):
         """A LaTeX environment."""
         return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
+    def block_mermaidjs(self, code: str) -> str:
+        """A diagram, as its text: nbconvert would pass it on unescaped."""
+        return f"<pre>{escape(code)}</pre>"
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        """A picture; one that was pasted comes from the cell's attachments, if it is there."""
+        name = url.removeprefix("attachment:")
+        if name != url:
+            url = _data_url(self.attachments.get(name) or self.attachments.get(unquote(name)))
+        if not url:
+            return f"<em>(a picture that is not there: {escape(name)})</em>"
+        return str(super().image(text, url, title))
+
 
 @pass_context
 def markdown2html(context: Context, source: str) -> str:
     """The filter of this name in nbconvert's templates."""
     cell: Any = context.get("cell", {})
     path = context.get("resources", {}).get("metadata", {}).get("path", "")
-    renderer = MathMLRenderer(escape=False, attachments=cell.get("attachments", {}), path=path)
-    return str(MarkdownWithMath(renderer=renderer).render(source))
+    return str(MarkdownWithMath(renderer=MathMLRenderer(cell.get("attachments", {}), path)).render(source))
 
 
 def mathml(tex: str, display: str) -> str:
     """`tex` as MathML; where it cannot be translated, the TeX itself."""
     try:
-        from latex2mathml.converter import convert
+        from latex2mathml.converter import convert_to_element
 
-        return str(convert(tex.strip(), display=display))
+        if len(tex) > LONGEST_FORMULA:
+            return f"<code>{escape(tex)}</code>"
+        formula = convert_to_element(tex.strip(), display=display)
+        for part in formula.iter():
+            # latex2mathml writes symbols as references and students' words as they are; both are characters.
+            part.text, part.tail = unescape(part.text or ""), unescape(part.tail or "")
+            for name in {"href", "style", "class", "id"} & set(part.attrib):
+                del part.attrib[name]
+        return tostring(formula, encoding="unicode")
     except Exception:  # noqa: BLE001  (students write what they like, and a page must not fail over it)
         return f"<code>{escape(tex)}</code>"
+
+
+def _data_url(bundle: Any) -> str:
+    """A pasted picture as a URL, or "" if it is none."""
+    for kind in PICTURES:
+        data = bundle.get(kind) if isinstance(bundle, Mapping) else None
+        if isinstance(data, str) and BASE64.fullmatch(data):
+            return f"data:{kind};base64,{data}"
+    return ""

@@ -39,7 +39,8 @@ class Stopped(Failure):
 
 @dataclass(frozen=True)
 class Limit:
-    """What a submission may use. Seconds of wall clock for one request and for all of them; bytes for one reply.
+    """What a submission may use. Seconds of wall clock for one request and for all of them; bytes for the tensors of one
+    reply, and for what all its cells show.
 
     grace is how long after `request` a worker may take to give up by itself, before it is killed.
     """
@@ -49,6 +50,7 @@ class Limit:
     submission: float = 180.0
     grace: float = 2.0
     reply: int = 64 << 20
+    output: int = 16 << 20
     bounds: Bounds = field(default_factory=Bounds)
 
 
@@ -94,7 +96,9 @@ class Nursery:
             return
         reply = self._reply()
         if reply.get("threads") != 1:
-            raise NurseryError(f"the zygote runs {reply.get('threads')} threads; a fork would hang. Expected 1.")
+            raise NurseryError(
+                f"the zygote runs {reply.get('threads')} threads; a fork would hang. Expected 1."
+            )
         self.ready = True
 
     def worker(self, limit: Limit) -> Worker:
@@ -261,6 +265,8 @@ def _control_pair() -> tuple[socket.socket, socket.socket]:
 def _environment() -> dict[str, str]:
     """The zygote's: one thread in every library, nothing of the grader's own."""
     package = str(Path(__file__).resolve().parents[2])
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ
+    }
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     return {**kept, **single, "PYTHONPATH": package, "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from autograder.grading import MIME_TYPE
 __all__ = ["page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
+LONGEST_CODE, LONGEST_TEXT = 20_000, 50_000
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
 
@@ -38,7 +39,9 @@ class _Part:
     blocks: list[str]
 
 
-def page(title: str, student: str, notebook: NotebookNode, entry: Entry, seed: int, notices: list[str]) -> str:
+def page(
+    title: str, student: str, notebook: NotebookNode, entry: Entry, seed: int, notices: list[str]
+) -> str:
     """The feedback on one submission as a page that loads nothing and runs nothing.
 
     notices: what befell the submission as a whole. The student's texts are escaped; of their outputs only text and
@@ -46,7 +49,9 @@ def page(title: str, student: str, notebook: NotebookNode, entry: Entry, seed: i
     """
     cells = {_id(cell): cell for cell in notebook.cells if _id(cell)}
     parts = [_part(grade_id, cell, cells, entry) for grade_id, cell in cells.items() if is_grade(cell)]
-    added = [_code(cell) for cell in notebook.cells if not _id(cell) and cell.cell_type == "code" and cell.outputs]
+    added = [
+        _code(cell) for cell in notebook.cells if not _id(cell) and cell.cell_type == "code" and cell.outputs
+    ]
     return _template().render(
         title=title,
         student=student,
@@ -65,7 +70,7 @@ def _part(grade_id: str, cell: NotebookNode, cells: dict[str, NotebookNode], ent
     mark = entry.marks.get(grade_id)
     points = "" if mark is None else f"{'–' if mark.waits else f'{mark.score:g}'} / {mark.max_score:g}"
     if is_solution(cell):
-        blocks, mistakes = [_markdown(cell.source)], ""
+        blocks, mistakes = [_markdown(cell)], ""
     else:
         blocks = [_code(cells[name])] if name in cells else ["<p>The solution cell was deleted.</p>"]
         blocks += [_output(output) for output in cell.outputs if output.output_type != "execute_result"]
@@ -78,9 +83,17 @@ def _code(cell: NotebookNode) -> str:
     return _highlighted(cell.source) + "".join(_output(output) for output in cell.outputs)
 
 
-@cache
+@lru_cache(maxsize=200)
 def _highlighted(source: str) -> str:
-    return str(highlight(source, PythonLexer(), _formatter()))
+    """Code in colours; what is very long without, because the lexer's time grows with its square."""
+    if len(source) > LONGEST_CODE:
+        return f"<pre>{escape(source[:LONGEST_TEXT])}</pre>"
+    lines, blank = [], 0
+    for line in source.split("\n"):
+        blank = 0 if line.strip() else blank + 1
+        if blank <= 3:  # many blank lines are slowest of all
+            lines.append(line.rstrip())
+    return str(highlight("\n".join(lines), PythonLexer(), _formatter()))
 
 
 @cache
@@ -88,12 +101,13 @@ def _formatter() -> HtmlFormatter[str]:
     return HtmlFormatter()
 
 
-@cache
-def _markdown(source: str) -> str:
+def _markdown(cell: NotebookNode) -> str:
     """An answer in words. HTML in it is shown as text."""
     from nbconvert.filters.markdown_mistune import MarkdownWithMath
 
-    return str(MarkdownWithMath(renderer=MathMLRenderer(escape=True)).render(source))
+    if len(cell.source) > LONGEST_TEXT:
+        return f"<pre>{escape(cell.source[:LONGEST_TEXT])}</pre>"
+    return str(MarkdownWithMath(renderer=MathMLRenderer(cell.get("attachments", {}))).render(cell.source))
 
 
 def _output(output: NotebookNode) -> str:
@@ -118,4 +132,6 @@ def _id(cell: NotebookNode) -> str:
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(TEMPLATES)
     # The template escapes by hand: its blocks are HTML that this module has made.
-    return jinja2.Environment(loader=loader, autoescape=False, trim_blocks=True).get_template("feedback.html.j2")  # noqa: S701
+    return jinja2.Environment(loader=loader, autoescape=False, trim_blocks=True).get_template(
+        "feedback.html.j2"
+    )

@@ -14,13 +14,14 @@ from torch.autograd.function import once_differentiable
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.subject import Remote
 from autograder.engine.nursery import Stopped, Worker
+from autograder.engine.plain import plain
 from autograder.engine.wire import Opaque
-from autograder.observation import Observation
+from autograder.observation import Observation, unchanged
 
 __all__ = ["ClassProxy", "FunctionProxy", "resolve"]
 
 NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*")
-MOST_WEIGHTS = 1000
+MOST_WEIGHTS, MOST_LEVELS = 1000, 16
 
 
 def resolve(worker: Worker, name: str) -> Any:
@@ -54,13 +55,26 @@ def _unwrap(answer: Mapping[str, Any]) -> Mapping[str, Any]:
         return answer
     if not isinstance(raised, Mapping):
         raise Stopped("the process sent an error that makes no sense")
-    name, message = str(raised.get("name"))[:80], str(raised.get("message"))[:2000]
+    name, message = (plain(str(raised.get(key, "")), most) for key, most in (("name", 80), ("message", 2000)))
     if name == "OutOfTime":
         raise OutOfTime
     bases = raised.get("bases")
-    known = [getattr(builtins, str(b), None) for b in bases] if isinstance(bases, list) else []
-    base = next((b for b in known if isinstance(b, type) and issubclass(b, Exception)), Exception)
-    raise type(name if name.isidentifier() else "Error", (_Raised, base), {})(message)
+    raise _exception(
+        name if name.isidentifier() else "Error", message, bases if isinstance(bases, list) else []
+    )
+
+
+def _exception(name: str, message: str, bases: list[Any]) -> Exception:
+    """An exception of this name, and of the first of the built-in kinds that can be made from a message."""
+    for base in [getattr(builtins, str(kind), None) for kind in bases]:
+        if isinstance(base, type) and issubclass(base, Exception) and base is not StopIteration:
+            try:
+                made: Exception = type(name, (_Raised, base), {})(message)
+            except TypeError:
+                continue  # a UnicodeDecodeError takes more than a message; the ValueError that it is, too, does not
+            return made
+    found: Exception = type(name, (_Raised,), {})(message)
+    return found
 
 
 class _Raised(Exception):
@@ -181,12 +195,21 @@ def _fill(value: Any, tensors: list[Tensor]) -> Any:
     return value
 
 
-def _observation(answer: Mapping[str, Any], names: list[str]) -> Observation:
-    """An observation from the worker, with the inputs that it changed under their own names."""
-    flops, largest, calls, modified = (answer.get(key) for key in ("flops", "largest", "calls", "modified"))
-    if not (isinstance(flops, int) and isinstance(largest, int) and isinstance(calls, list) and isinstance(modified, list)):
+def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observation:
+    """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
+    flops, largest, calls, after = (answer.get(key) for key in ("flops", "largest", "calls", "after"))
+    if not (
+        isinstance(flops, int)
+        and isinstance(largest, int)
+        and isinstance(calls, list)
+        and isinstance(after, Mapping)
+    ):
         raise Stopped("the process sent an observation that makes no sense")
-    return Observation(flops, largest, frozenset(map(str, calls)), tuple(str(m) for m in modified if str(m) in names))
+    tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
+    if not all(isinstance(after.get(name), Tensor) for name in tensors):
+        raise Stopped("the process sent an observation that makes no sense")
+    modified = tuple(name for name, value in tensors.items() if not unchanged(value, after[name]))
+    return Observation(flops, largest, frozenset(map(str, calls)), modified)
 
 
 class _Proxy(Remote):
@@ -206,19 +229,28 @@ class FunctionProxy(_Proxy):
     """A student's function."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = _Call(self.worker, {"do": "call", "object": self.number}, {"args": list(args), "kwargs": kwargs})
+        call = _Call(
+            self.worker, {"do": "call", "object": self.number}, {"args": list(args), "kwargs": kwargs}
+        )
         return call()
 
-    def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
+    def observe(
+        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+    ) -> Observation:
         """What a call does; `modified` holds a0, a1, ... for arguments and k<name> for keyword arguments."""
         return _observe(self.worker, self.number, args, kwargs, state)
 
 
 def _observe(
-    worker: Worker, number: int, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None
+    worker: Worker,
+    number: int,
+    args: list[Any],
+    kwargs: Mapping[str, Any],
+    state: Mapping[str, Tensor] | None,
 ) -> Observation:
     answer = _unwrap(worker.ask("observe", object=number, state=state, args=list(args), kwargs=dict(kwargs)))
-    return _observation(answer, [f"a{n}" for n in range(len(args))] + [f"k{name}" for name in kwargs])
+    places = {f"a{n}": value for n, value in enumerate(args)}
+    return _observation(answer, {**places, **{f"k{name}": value for name, value in kwargs.items()}})
 
 
 class ClassProxy(_Proxy):
@@ -233,7 +265,9 @@ class ClassProxy(_Proxy):
             raise Stopped("the process sent a module that makes no sense")
         return _module(self.worker, number, answer)
 
-    def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
+    def observe(
+        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+    ) -> Observation:
         """What making an object does."""
         return _observe(self.worker, self.number, args, kwargs, state)
 
@@ -251,7 +285,9 @@ class _ModuleProxy(nn.Module, Remote):
         request = {"do": "forward", "object": number, "training": self.training}
         return _Call(worker, request, {"args": list(args), "kwargs": kwargs, "state": state})()
 
-    def observe(self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None) -> Observation:
+    def observe(
+        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+    ) -> Observation:
         """What a forward pass with `state` as weights does."""
         return _observe(*self._remote, args, kwargs, state or {})
 
@@ -266,7 +302,7 @@ def _module(worker: Worker, number: int, answer: Mapping[str, Any]) -> _ModulePr
     module = _ModuleProxy(worker, number)
     held: dict[str, nn.Parameter] = {}
     for name, value in state.items():
-        if not NAME.fullmatch(name) or not isinstance(value, Tensor):
+        if not NAME.fullmatch(name) or name.count(".") > MOST_LEVELS or not isinstance(value, Tensor):
             raise Stopped("the process sent weights that make no sense")
         *path, last = name.split(".")
         home: nn.Module = module
@@ -276,7 +312,9 @@ def _module(worker: Worker, number: int, answer: Mapping[str, Any]) -> _ModulePr
             home = home.get_submodule(part)
         if name in learned and value.is_floating_point():
             first = held.get(str(shared.get(name)))
-            held[name] = nn.Parameter(value.detach(), requires_grad=bool(learned[name])) if first is None else first
+            held[name] = (
+                nn.Parameter(value.detach(), requires_grad=bool(learned[name])) if first is None else first
+            )
             home.register_parameter(last, held[name])
         else:
             home.register_buffer(last, value.detach())

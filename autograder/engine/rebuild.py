@@ -11,11 +11,14 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from nbgrader.converters import NbGraderException
 from nbgrader.preprocessors import NbGraderPreprocessor
 from nbgrader.utils import is_grade, is_solution
 
 from autograder.engine.demonstrations import skip_idle
+from autograder.engine.mathml import BASE64, PICTURES
 from autograder.engine.places import released_notebook
+from autograder.engine.plain import encodable
 
 
 def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookNode:
@@ -40,7 +43,7 @@ def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookN
             continue
         kept = copy.deepcopy(cell)
         if is_solution(cell) and grade_id in answers:
-            kept.source = answers[grade_id].source
+            kept.source = encodable(answers[grade_id].source)
             _keep_attachments(answers[grade_id], kept)
         if not is_solution(cell) or is_grade(cell) or grade_id in answers:
             rebuilt.cells.append(kept)
@@ -52,14 +55,17 @@ def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookN
 
 
 class Rebuild(NbGraderPreprocessor):  # type: ignore[misc]
-    """`rebuild` as the first sanitizing step of `nbgrader autograde`."""
+    """`rebuild` as the first sanitizing step of `nbgrader autograde`. Without a release there is no grading."""
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         """Replace the submission by the rebuilt notebook, where there is a release to rebuild from."""
         path = released_notebook(self, resources)
         if path is None:
-            self.log.warning("No released notebook was found: the submission is graded as it is")
-            return nb, resources
+            # As it is, it could hold grade cells of its own, and those run where the formulas and the gradebook are.
+            raise NbGraderException(
+                f"no released notebook of {resources['nbgrader']['assignment']} was found; "
+                "run `nbgrader generate_assignment` first"
+            )
         return rebuild(nbformat.read(path, as_version=4), nb), resources
 
 
@@ -90,17 +96,28 @@ def _grade_id(cell: NotebookNode) -> str:
 def _plain(cell: NotebookNode) -> NotebookNode:
     """A cell of the student's own: kind and text."""
     if cell.cell_type == "code":
-        code: NotebookNode = new_code_cell(cell.source)
+        code: NotebookNode = new_code_cell(encodable(cell.source))
         return code
-    made: NotebookNode = new_markdown_cell(cell.source)
+    made: NotebookNode = new_markdown_cell(encodable(cell.source))
     _keep_attachments(cell, made)
     return made
 
 
 def _keep_attachments(given: NotebookNode, kept: NotebookNode) -> None:
     """Pictures pasted into an answer belong to the answer."""
-    if kept.cell_type == "markdown" and given.get("attachments"):
-        kept.attachments = copy.deepcopy(given.attachments)
+    if kept.cell_type != "markdown" or not isinstance(given.get("attachments"), dict):
+        return
+    pictures = {
+        encodable(name): {
+            kind: data
+            for kind, data in bundle.items()
+            if kind in PICTURES and isinstance(data, str) and BASE64.fullmatch(data)
+        }
+        for name, bundle in given.attachments.items()
+        if isinstance(bundle, dict)
+    }
+    if found := {name: bundle for name, bundle in pictures.items() if bundle}:
+        kept.attachments = NotebookNode(found)
 
 
 def _number(notebook: NotebookNode) -> None:

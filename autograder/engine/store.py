@@ -55,7 +55,12 @@ def _grader() -> str:
     """A hash of the grader's own text: a mended check grades everybody again."""
     package = Path(__file__).resolve().parents[1]
     parts = ("verdict", "case.py", "observation.py", "oracle", "checks", "exercises", "grading", "engine")
-    files = [file for part in parts for file in sorted([package / part, *(package / part).rglob("*.py")]) if file.is_file()]
+    files = [
+        file
+        for part in parts
+        for file in sorted([package / part, *(package / part).rglob("*.py")])
+        if file.is_file()
+    ]
     return digest(*(file.read_text(encoding="utf-8") for file in files))
 
 
@@ -86,7 +91,9 @@ class Store:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise GradingError(f"{self.folder.parent}: is being graded by another attn; wait for it to end") from error
+                raise GradingError(
+                    f"{self.folder.parent}: is being graded by another attn; wait for it to end"
+                ) from error
             yield  # the lock goes with this process, however it ends
 
     def seed_for(self, student: str, assignment: str, key: str) -> int:

@@ -8,6 +8,11 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
+from autograder.engine.plain import plain
+
+MOST_BYTES, MOST_TEXT, MOST_CELLS = 64 << 20, 256 << 10, 2_000
+"""Of a submission: bytes with all its pictures, characters that students can have written, and cells."""
+
 
 class GradingError(Exception):
     """The folder cannot be graded; the text names it and the way out."""
@@ -34,10 +39,14 @@ class Submission:
         """
         if not self.path.is_file():
             raise UnreadableError(self._missing())
+        if not self.path.resolve().is_relative_to(self.path.parents[1].resolve()):
+            raise UnreadableError(f"{self.path.name} is a link to something outside of what was handed in")
+        if self.path.stat().st_size > MOST_BYTES:
+            raise UnreadableError(f"{self.path.name} is larger than {MOST_BYTES >> 20} MB")
         try:
             text = self.path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UnreadableError(f"{self.path.name} cannot be read: {error}") from error
+            raise UnreadableError(f"{self.path.name} cannot be read: {plain(str(error), 300)}") from error
         if not text.strip():
             raise UnreadableError(f"{self.path.name} is empty")
         return parse_notebook(text, self.path.name)
@@ -46,7 +55,7 @@ class Submission:
         folder = self.path.parent
         others = sorted(path.name for path in folder.glob("*.ipynb")) if folder.is_dir() else []
         if others:
-            return f"no {self.path.name} was handed in; found {others[0]}: rename it?"
+            return f"no {self.path.name} was handed in; found {plain(others[0], 100)}: rename it?"
         return f"nothing was handed in; expected {'/'.join(self.path.parts[-4:])}"
 
 
@@ -59,6 +68,8 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
         json.loads(text)
     except json.JSONDecodeError as error:
         raise UnreadableError(f"{name} is broken JSON: {error.msg} at line {error.lineno}") from error
+    except (ValueError, RecursionError) as error:
+        raise UnreadableError(f"{name} is broken JSON: {plain(str(error), 300)}") from error
     try:
         notebook: NotebookNode = nbformat.reads(text, as_version=4)
         for cell in notebook.cells:
@@ -66,7 +77,12 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
             cell.source.split("\n")
             cell.cell_type.strip()
     except Exception as error:  # whatever nbformat trips over, this file is no notebook
-        raise UnreadableError(f"{name} is not a notebook: {type(error).__name__}: {error}") from error
+        reason = plain(str(error), 300)
+        raise UnreadableError(f"{name} is not a notebook: {type(error).__name__}: {reason}") from error
+    if len(notebook.cells) > MOST_CELLS:
+        raise UnreadableError(f"{name} has more than {MOST_CELLS} cells")
+    if sum(len(cell.source) for cell in notebook.cells) > MOST_TEXT:
+        raise UnreadableError(f"{name} holds more than {MOST_TEXT >> 10} kB of text")
     return notebook
 
 

@@ -27,6 +27,9 @@ MAX_DEPTH = 12
 MAX_ITEMS = 10_000
 LARGEST_INT = 2**63
 LARGEST_STRIDE = 2**40
+LONGEST_INDEX = 1 << 20
+"""Bytes of a blob's own index: room for thousands of tensors, not for millions of empty ones."""
+
 SPREAD = 16
 """Strides may spread a tensor over at most so many times its own size."""
 
@@ -99,6 +102,8 @@ def receive(channel: socket.socket, limits: Limits, deadline: float | None = Non
 
 
 def _tensors(blob: bytes) -> dict[str, Tensor]:
+    if int.from_bytes(blob[:8], "little") > LONGEST_INDEX:
+        raise Malformed("more tensors than anybody needs")
     try:
         tensors = safetensors.torch.load(blob) if blob else {}
     except Exception as error:  # whatever safetensors trips over, these are not its tensors
@@ -164,7 +169,9 @@ def _encode_tensor(value: Tensor, tensors: dict[str, Tensor]) -> Any:
     place = str(len(tensors))
     tensors[place] = plain.resolve_neg().clone(memory_format=torch.contiguous_format)
     # An expanded or overlapping view, or a small part of something large, crosses as a dense copy.
-    strides = list(plain.stride()) if not plain.is_contiguous() and _extent(plain.shape, plain.stride()) else None
+    strides = (
+        list(plain.stride()) if not plain.is_contiguous() and _extent(plain.shape, plain.stride()) else None
+    )
     return {"t": place, "s": strides, "g": bool(value.requires_grad)}
 
 

@@ -64,7 +64,9 @@ class Exercise:
         if self.parameters is not None and isinstance(obj, FunctionType):
             raise TypeError(f"{self.name} must be a class; it is a function.")
         if self.parameters is not None and isinstance(obj, nn.Module):
-            raise TypeError(f"{self.name} must be the class itself; it is an object made from {type(obj).__name__}.")
+            raise TypeError(
+                f"{self.name} must be the class itself; it is an object made from {type(obj).__name__}."
+            )
         if self.parameters is None:
             return FunctionSubject(obj, self.positional)
         return ModuleSubject(obj, self.positional, self.parameters)

@@ -33,7 +33,9 @@ def check(name: str, obj: Any, *, case: int | None = None, seed: int | None = No
     """
     exercise = find(name)
     if case is not None and seed is not None and case // CASES_PER_SEED != seed:
-        raise ValueError(f"case={case} belongs to seed {case // CASES_PER_SEED}, not to seed={seed}. Give one of the two.")
+        raise ValueError(
+            f"case={case} belongs to seed {case // CASES_PER_SEED}, not to seed={seed}. Give one of the two."
+        )
     if case is not None:
         seed = case // CASES_PER_SEED
     if seed is None:
@@ -90,7 +92,7 @@ def show(report: Report) -> None:
     """Show a report: as HTML, text and JSON inside a notebook, as text elsewhere."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None or not hasattr(shell, "kernel"):
-        print(report)
+        sys.stdout.write(f"{report}\n")
         return
     bundle = {"text/plain": str(report), "text/html": report._repr_html_(), MIME_TYPE: report.to_dict()}
     shell.display_pub.publish(bundle)

@@ -31,7 +31,9 @@ Outcome = Mapping[str, Tensor] | str
 
 def _student(trial: Trial) -> Outcome | None:
     try:
-        return {n: v.detach().to(torch.float64) for n, v in trial.named(trial.run(_fresh(trial.inputs))).items()}
+        return {
+            n: v.detach().to(torch.float64) for n, v in trial.named(trial.run(_fresh(trial.inputs))).items()
+        }
     except Failure as failure:
         return failure.message if failure.errored else None
 
@@ -47,7 +49,7 @@ def _mutant(exercise: Exercise, place: int, trial: Trial) -> Outcome:
     }
     try:
         return exercise.mistakes[place].formula(**exact)
-    except Exception as error:  # some mistakes show as an exception, the student's the same
+    except Exception as error:  # noqa: BLE001  some mistakes show as an exception, the student's the same
         lines = str(error).strip().splitlines()
         return f"raised {type(error).__name__}: {lines[0][:300] if lines else '(no message)'}"
 
@@ -82,7 +84,9 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, .
             continue
         made = [_mutant(exercise, place, trial) for trial, _, _ in wrong]
         touched = sum(_tells(result, *outcomes) for result, (_, *outcomes) in zip(made, wrong, strict=True))
-        cases = {n for n, (result, (_, got, _)) in enumerate(zip(made, wrong, strict=True)) if _same(result, got)}
+        cases = {
+            n for n, (result, (_, got, _)) in enumerate(zip(made, wrong, strict=True)) if _same(result, got)
+        }
         if len(cases) * LEAST >= max(touched, 1):
             explains[place] = cases
     chosen = _cover(explains)
@@ -92,7 +96,9 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, .
 
 def _tells(result: Outcome, got: Outcome, truth: Outcome) -> bool:
     """Whether a case can speak for or against a mistake: two exceptions with other words can do neither."""
-    return not _same(result, truth) and (_same(result, got) or not (isinstance(result, str) and isinstance(got, str)))
+    return not _same(result, truth) and (
+        _same(result, got) or not (isinstance(result, str) and isinstance(got, str))
+    )
 
 
 Tried = tuple[Trial, Outcome, Outcome]
@@ -118,7 +124,9 @@ def _sorted(trials: list[Trial]) -> tuple[list[Tried], list[Tried]]:
 def _right(trial: Trial, outcome: Outcome, truth: Mapping[str, Tensor]) -> bool:
     if isinstance(outcome, str):
         return False
-    return all(value.shape == truth[n].shape and trial.compare(n, value).close for n, value in outcome.items())
+    return all(
+        value.shape == truth[n].shape and trial.compare(n, value).close for n, value in outcome.items()
+    )
 
 
 def _truth(trial: Trial) -> Mapping[str, Tensor]:

@@ -18,7 +18,13 @@ def examine_question(question: Choice | Number, answer: Any, seed: int) -> Repor
     )
     points = question.points if status == "passed" else 0.0
     verdict = Verdict(
-        "answer", question.prompt, status, points, question.points, message, mistake=finding.name if finding else None
+        "answer",
+        question.prompt,
+        status,
+        points,
+        question.points,
+        message,
+        mistake=finding.name if finding else None,
     )
     return Report(question.name, seed, (verdict,), (finding,) if finding else ())
 
@@ -29,10 +35,18 @@ Outcome = tuple[Status, str, Finding | None]
 def _letter(question: Choice, answer: Any) -> Outcome:
     letters = ", ".join(sorted(question.explanations))
     if answer is None or answer is ...:
-        return "errored", f'no answer yet. Give one of the letters {letters}, like {question.name} = "a".', None
+        return (
+            "errored",
+            f'no answer yet. Give one of the letters {letters}, like {question.name} = "a".',
+            None,
+        )
     letter = answer.strip().lower().strip("()*. ") if isinstance(answer, str) else ""
     if letter not in question.explanations:
-        return "errored", f"{question.name} is {str(answer)[:40]!r}; expected one of the letters {letters}.", None
+        return (
+            "errored",
+            f"{question.name} is {str(answer)[:40]!r}; expected one of the letters {letters}.",
+            None,
+        )
     why = question.explanations[letter]
     if letter == question.answer:
         return "passed", why, None

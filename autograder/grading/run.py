@@ -10,8 +10,8 @@ from typing import Any
 
 from autograder.case import CASES_PER_SEED, draw_case
 from autograder.checks import Check, Failure, Subject, Trial
-from autograder.exercises import AnyExercise, Exercise
 from autograder.checks.deadline import OutOfTime, deadline
+from autograder.exercises import AnyExercise, Exercise
 from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
 from autograder.verdict import Finding, Report, Verdict
@@ -60,7 +60,14 @@ def examine(
 
 def _unanswered(exercise: Exercise, seed: int, message: str) -> Report:
     verdicts = [
-        Verdict(c.name, c.claim, "errored" if place == 0 else "skipped", 0.0, c.points, message if place == 0 else "")
+        Verdict(
+            c.name,
+            c.claim,
+            "errored" if place == 0 else "skipped",
+            0.0,
+            c.points,
+            message if place == 0 else "",
+        )
         for place, c in enumerate(exercise.checks)
     ]
     return Report(exercise.name, seed, tuple(verdicts))
@@ -116,7 +123,7 @@ class _Run:
                 self.hopeless = "is not looked at, because an earlier check ran out of time."
                 message = "did not finish in time and was stopped. Is there a loop that never ends?"
                 return self._no(one, label, Failure(message, mistake="never finishes", errored=True))
-            except Exception as error:  # a check stumbled over what the student's code returned
+            except Exception as error:  # noqa: BLE001  a check stumbled over what the student's code returned
                 message = f"the result could not be used: {type(error).__name__}: {str(error)[:300]}"
                 return self._no(one, label, Failure(message, errored=True))
         return Verdict(one.name, one.claim, "passed", one.points, one.points)

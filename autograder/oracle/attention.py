@@ -10,7 +10,15 @@ from torch import Tensor
 from autograder.oracle.quantity import Quantity, Rounder, exact, farther
 from autograder.oracle.scores import scaled_dot
 
-__all__ = ["allowed_keys", "attention", "cross_attention", "linear", "masked_softmax", "self_attention", "softmax"]
+__all__ = [
+    "allowed_keys",
+    "attention",
+    "cross_attention",
+    "linear",
+    "masked_softmax",
+    "self_attention",
+    "softmax",
+]
 
 UNDERFLOW = 746.0
 """exp(-746) is zero in every dtype."""

@@ -15,9 +15,7 @@ WIDTH = 110
 def headline(report: Report) -> str:
     """One line: the exercise, its points and the seed."""
     outcome = "all checks passed" if report.passed else "not yet"
-    return (
-        f"{report.exercise}: {outcome}, {report.points:g} of {report.max_points:g} points (seed {report.seed})"
-    )
+    return f"{report.exercise}: {outcome}, {report.points:g} of {report.max_points:g} points (seed {report.seed})"
 
 
 def named(row: tuple[Verdict, ...]) -> tuple[str, str]:
@@ -32,7 +30,11 @@ def _row(row: tuple[Verdict, ...]) -> list[str]:
     points = f"{sum(v.points for v in row):g}/{sum(v.max_points for v in row):g}"
     check, claim = named(row)
     line = f"  {LABELS[verdict.status]:<8}{points:>8}  {check}{f': {claim}' if claim else ''}"
-    lines = textwrap.wrap(line, WIDTH, subsequent_indent=" " * 20, drop_whitespace=False) if len(line) > WIDTH else [line]
+    lines = (
+        textwrap.wrap(line, WIDTH, subsequent_indent=" " * 20, drop_whitespace=False)
+        if len(line) > WIDTH
+        else [line]
+    )
     for paragraph in (verdict.message, verdict.case):
         for line in paragraph.splitlines():
             lines += textwrap.wrap(line, WIDTH, initial_indent=" " * 18, subsequent_indent=" " * 20)

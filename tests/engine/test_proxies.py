@@ -287,8 +287,7 @@ def test_a_graph_is_kept_as_long_as_somebody_may_ask_for_gradients_and_no_longer
 
 def graphs_kept(worker: Worker) -> int:
     source = (
-        "import gc\n"
-        "kept = len(next(o for o in gc.get_objects() if type(o).__name__ == '_Worker').graphs)\n"
+        "import gc\nkept = len(next(o for o in gc.get_objects() if type(o).__name__ == '_Worker').graphs)\n"
     )
     assert worker.ask("run", source=source)["error"] is None
     return int(resolve(worker, "kept"))

@@ -50,7 +50,9 @@ def test_a_wrong_answer_is_told_its_mistake_and_how_to_repeat_the_case() -> None
     text = str(report)
     assert "attention: not yet" in text
     assert "seed 17" in text
-    assert 'Run it again: check("attention", attention, case=1700)' in text.replace("\n", " ").replace("  ", "")
+    assert 'Run it again: check("attention", attention, case=1700)' in text.replace("\n", " ").replace(
+        "  ", ""
+    )
     assert "Likely cause: not scaled." in text
     assert "?" in text.split("Likely cause: not scaled.")[1]
 
@@ -71,7 +73,7 @@ def test_a_seed_repeats_a_whole_run_and_no_seed_draws_a_fresh_one() -> None:
 
 
 def test_unknown_names_and_cases_are_refused_with_what_there_is() -> None:
-    with pytest.raises(ValueError, match="no exercise 'atention'. Did you mean 'attention'"):
+    with pytest.raises(ValueError, match=r"no exercise 'atention'\. Did you mean 'attention'"):
         check("atention", reference.attention)
     with pytest.raises(ValueError, match="last two digits must be below"):
         check("attention", reference.attention, case=17 * CASES_PER_SEED + 99)
@@ -102,7 +104,9 @@ def test_nonsense_earns_nothing_and_breaks_nothing(name: str, nothing: object) -
     assert report.max_points > 0
 
 
-def test_what_student_code_prints_and_warns_stays_out_of_the_grade_cell(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_student_code_prints_and_warns_stays_out_of_the_grade_cell(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     def noisy(query, key):
         print("hello from the student")
         warnings.warn("beware", stacklevel=1)

@@ -45,7 +45,9 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> Class:
     course = small_course(tmp_path_factory.mktemp("course"))
     generate(course, place, gradebook=place / "gradebook.db")
     write_class(place, nbformat.read(place / "release" / ASSIGNMENT / NAME, as_version=4))
-    found = grade_class(place, {ASSIGNMENT: NAME}, settings(course.root), Plan(Limit(request=TIMEOUT, cell=TIMEOUT)))
+    found = grade_class(
+        place, {ASSIGNMENT: NAME}, settings(course.root), Plan(Limit(request=TIMEOUT, cell=TIMEOUT))
+    )
     return Class(place, course, found)
 
 
@@ -145,7 +147,10 @@ def test_every_submission_has_a_feedback_page_that_says_what_happened(graded: Cl
     assert all(one.page for one in graded.graded)
     assert "This submission was not run:" in graded.page("broken")
     assert "is broken JSON" in graded.page("broken")
-    assert "the process ended itself with exit status 3, in the cell that begins with: import os" in graded.page("killer")
+    assert (
+        "the process ended itself with exit status 3, in the cell that begins with: import os"
+        in graded.page("killer")
+    )
     assert "my own trouble" in graded.page("raising")
 
 

@@ -73,7 +73,12 @@ def test_self_attention_is_multi_head_attention_with_one_head(draw: Draw) -> Non
     nn.init.normal_(theirs.in_proj_bias)
     nn.init.normal_(theirs.out_proj.bias)
     x = normal(draw, 2, 5, 6)
-    parts = zip(("q_proj", "k_proj", "v_proj"), theirs.in_proj_weight.chunk(3), theirs.in_proj_bias.chunk(3), strict=True)
+    parts = zip(
+        ("q_proj", "k_proj", "v_proj"),
+        theirs.in_proj_weight.chunk(3),
+        theirs.in_proj_bias.chunk(3),
+        strict=True,
+    )
     weights = {name: w for name, w, _ in parts}
     biases = {f"{n}_bias": b for n, b in zip(weights, theirs.in_proj_bias.chunk(3), strict=True)}
     out = {"out_proj": theirs.out_proj.weight, "out_proj_bias": theirs.out_proj.bias}

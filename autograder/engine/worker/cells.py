@@ -16,6 +16,8 @@ __all__ = ["LONGEST_TEXT", "make_shell", "run_cell"]
 LONGEST_TEXT = 20_000
 LONGEST_PICTURE = 1 << 20
 MOST_OUTPUTS = 50
+LONGEST_OUTPUTS = 3 << 20
+"""Of one cell, all together: below what the judge takes in one reply."""
 
 
 def make_shell() -> InteractiveShell:
@@ -26,6 +28,7 @@ def make_shell() -> InteractiveShell:
     settings.InteractiveShell.cache_size = 0
     shell = InteractiveShell.instance(config=settings)
     shell.user_ns["__name__"] = "__main__"
+    shell.enable_gui = lambda gui=None: None  # `%matplotlib inline` asks for it; there is no event loop here
     with contextlib.suppress(ImportError):
         import matplotlib
 
@@ -40,12 +43,18 @@ def run_cell(shell: InteractiveShell, source: str) -> dict[str, Any]:
     "traceback"}.
     """
     traceback: list[str] = []
-    shell._showtraceback = lambda etype, evalue, stb: traceback.extend(stb)  # type: ignore[method-assign]
+    vars(shell)["_showtraceback"] = lambda etype, evalue, stb: traceback.extend(stb)
     with capture_output() as captured:
         result = shell.run_cell(source, store_history=False)
-    outputs = [{"kind": "stream", "text": str(text)[:LONGEST_TEXT]} for text in (captured.stdout, captured.stderr) if text]
+    outputs = [
+        {"kind": "stream", "text": str(text)[:LONGEST_TEXT]}
+        for text in (captured.stdout, captured.stderr)
+        if text
+    ]
     for shown in list(captured.outputs)[:MOST_OUTPUTS]:
         outputs += _shown(getattr(shown, "data", {}) or {})
+    if (left_out := _trim(outputs)) > 0:
+        outputs.append({"kind": "text", "text": f"({left_out} more outputs of this cell are left out)"})
     error = result.error_before_exec or result.error_in_exec
     if error is None:
         return {"outputs": outputs, "error": None}
@@ -57,6 +66,19 @@ def run_cell(shell: InteractiveShell, source: str) -> dict[str, Any]:
             "traceback": "\n".join(traceback)[:LONGEST_TEXT],
         },
     }
+
+
+def _trim(outputs: list[dict[str, str]]) -> int:
+    """Drop the outputs that one reply has no room for; how many."""
+    room, kept = LONGEST_OUTPUTS, 0
+    for output in outputs:
+        room -= len(output["text"])
+        if room < 0:
+            break
+        kept += 1
+    left_out = len(outputs) - kept
+    del outputs[kept:]
+    return left_out
 
 
 def _message(error: BaseException) -> str:

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,34 @@ class Bounds:
         return asdict(self)
 
 
-def readable_paths() -> list[str]:
+@cache
+def readable_paths() -> tuple[str, ...]:
     """What a worker may read: the system's libraries, this Python and its packages."""
     packages = [path for path in sys.path if path and "-packages" in path]
     homes = (*SYSTEM, sys.prefix, sys.base_prefix, sys.exec_prefix, *packages)
     unique = sorted({os.path.realpath(path) for path in homes if os.path.exists(path)})
-    return [path for path in unique if not any(path.startswith(f"{other}/") for other in unique)]
+    return tuple(path for path in unique if not any(path.startswith(f"{other}/") for other in unique))
 
 
-def hidden_paths() -> list[str]:
-    """What lies below a readable path and must not be read: oracles, answers, solutions, the course."""
+@cache
+def hidden_paths() -> tuple[str, ...]:
+    """What lies below a readable path and must not be read: oracles, answers, solutions, the course.
+
+    Wherever this project is installed: the running copy may not be the only one.
+    """
     package = Path(__file__).resolve().parents[2]
-    kept = [package, *(package.parent / name for name in ("solutions", "course"))]
     readable = readable_paths()
-    return [str(path) for path in kept if path.is_dir() and any(str(path).startswith(f"{one}/") for one in readable)]
+    roots = {package.parent, *(Path(os.path.realpath(path)) for path in sys.path if path)}
+    for prefix in {sys.prefix, sys.base_prefix, "/usr", "/usr/local"}:
+        roots.update(Path(os.path.realpath(prefix)).glob("lib*/python3*/*-packages"))
+    kept = [root / name for root in sorted(roots) for name in (package.name, "solutions", "course")]
+    return tuple(
+        str(path)
+        for path in kept
+        if path.is_dir()
+        and not path.is_symlink()
+        and any(str(path).startswith(f"{one}/") for one in readable)
+    )
 
 
 def set_limits(bounds: Bounds) -> None:
@@ -107,7 +122,11 @@ def enter(number: int, bounds: Bounds, channel: int) -> None:
         _silence(channel)
         root = os.geteuid() == 0
         flags = (
-            kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
+            kernel.CLONE_NEWNS
+            | kernel.CLONE_NEWPID
+            | kernel.CLONE_NEWNET
+            | kernel.CLONE_NEWIPC
+            | kernel.CLONE_NEWUTS
         )
         if not root:
             _own_user_namespace()
@@ -124,13 +143,16 @@ def enter(number: int, bounds: Bounds, channel: int) -> None:
         kernel.die_with_parent()
         set_limits(bounds)
         _private_root(bounds)
+        kernel.drop_bounding_set()
         if root:
             os.setgroups([])
             os.setresgid(*[FIRST_UID + number] * 3)
             os.setresuid(*[FIRST_UID + number] * 3)
             kernel.die_with_parent()  # setresuid cleared it
         os.environ.clear()
-        os.environ.update(HOME=SCRATCH, TMPDIR=SCRATCH, PATH="/usr/bin:/bin", LANG="C.UTF-8", OMP_NUM_THREADS="1")
+        os.environ.update(
+            HOME=SCRATCH, TMPDIR=SCRATCH, PATH="/usr/bin:/bin", LANG="C.UTF-8", OMP_NUM_THREADS="1"
+        )
         tempfile.tempdir = None
         kernel.no_new_privileges()
         kernel.drop_capabilities()
@@ -163,7 +185,7 @@ def _guard(child: int, processes: int, bounds: Bounds) -> None:
     """
     allowed = _memory(child, processes) + bounds.address_space
     while True:
-        ended, status = os.waitpid(child, os.WNOHANG)
+        ended, status, used = os.wait4(child, os.WNOHANG)
         if ended:
             break
         news = signal.sigtimedwait((signal.SIGCHLD, signal.SIGTERM), WATCH_SECONDS)
@@ -173,7 +195,12 @@ def _guard(child: int, processes: int, bounds: Bounds) -> None:
             os.waitpid(child, 0)
             os._exit(128 + signal.SIGKILL if stopped else OUT_OF_MEMORY)
     if os.WIFSIGNALED(status):
-        os._exit(128 + os.WTERMSIG(status))
+        # The first process of a namespace does not hear SIGXCPU: at the limit the kernel kills it outright.
+        late = (
+            os.WTERMSIG(status) == signal.SIGKILL
+            and used.ru_utime + used.ru_stime >= bounds.cpu_seconds - 0.1
+        )
+        os._exit(128 + (signal.SIGXCPU if late else os.WTERMSIG(status)))
     os._exit(min(os.WEXITSTATUS(status), 127))
 
 

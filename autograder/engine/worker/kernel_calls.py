@@ -19,6 +19,7 @@ __all__ = [
     "bind_read_only",
     "close_from",
     "die_with_parent",
+    "drop_bounding_set",
     "drop_capabilities",
     "filter_system_calls",
     "landlock_version",
@@ -135,7 +136,7 @@ def let_go(target: str) -> None:
 
 
 def _prctl(option: int, *values: int) -> None:
-    padded = (list(values) + [0, 0, 0, 0])[:4]
+    padded = [*values, 0, 0, 0, 0][:4]
     _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(value) for value in padded))
 
 
@@ -154,13 +155,17 @@ def undumpable() -> None:
     _prctl(PR_SET_DUMPABLE, 0)
 
 
-def drop_capabilities() -> None:
-    """Give up every capability, for good."""
+def drop_bounding_set() -> None:
+    """No program that is executed from here on can have a capability. Do it while there still are some to do it with."""
     for capability in range(64):
         try:
             _prctl(PR_CAPBSET_DROP, capability)
         except OSError:
-            break  # the kernel knows no more
+            continue  # the kernel does not know it
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for good."""
     _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = struct.pack("Ii", 0x20080522, 0)
     _call("capset", header, b"\0" * 24)
@@ -190,15 +195,26 @@ def restrict_paths(readable: list[str], writable: list[str]) -> bool:
     reading = 1 | 4 | 8  # execute, read files, list folders
     rules = struct.pack("QQQ", everything, 3 if version >= 4 else 0, 3 if version >= 6 else 0)
     size = {1: 8, 2: 8, 3: 8, 4: 16, 5: 16}.get(version, 24)
-    ruleset = _call("syscall", ctypes.c_long(LANDLOCK_CREATE), rules, ctypes.c_size_t(size), ctypes.c_uint32(0))
+    ruleset = _call(
+        "syscall", ctypes.c_long(LANDLOCK_CREATE), rules, ctypes.c_size_t(size), ctypes.c_uint32(0)
+    )
     for paths, allowed in ((readable, reading), (writable, everything)):
         for path in paths:
             if not os.path.exists(path):
                 continue
             handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            mask = allowed if os.path.isdir(path) else allowed & (1 | 2 | 4 | (1 << 14 if version >= 3 else 0))
+            mask = (
+                allowed if os.path.isdir(path) else allowed & (1 | 2 | 4 | (1 << 14 if version >= 3 else 0))
+            )
             rule = struct.pack("=Qi", mask, handle)
-            _call("syscall", ctypes.c_long(LANDLOCK_ADD_RULE), ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint32(0))
+            _call(
+                "syscall",
+                ctypes.c_long(LANDLOCK_ADD_RULE),
+                ctypes.c_int(ruleset),
+                ctypes.c_int(1),
+                rule,
+                ctypes.c_uint32(0),
+            )
             os.close(handle)
     _call("syscall", ctypes.c_long(LANDLOCK_RESTRICT), ctypes.c_int(ruleset), ctypes.c_uint32(0))
     os.close(ruleset)

@@ -25,7 +25,8 @@ from typing import Any
 __all__ = ["main"]
 
 PRELOAD = (
-    "numpy", "torch", "torch.nn.functional", "torch.func", "torch.utils.flop_counter", "torch._dynamo", "jaxtyping",
+    "numpy", "numpy.ctypeslib", "torch", "torch.nn.functional", "torch.func", "torch.utils.flop_counter",
+    "torch._dynamo", "jaxtyping",
     "IPython", "matplotlib.pyplot", "ipywidgets", "safetensors.torch", "einops",
 )  # fmt: skip
 """Imported once, here, instead of in each worker; what is not installed is left out."""
@@ -42,9 +43,11 @@ def _preload() -> Any:
             importlib.import_module(name)
         except ImportError:
             continue  # a package that the course does without
-    from autograder.engine.worker import serve  # noqa: F401  (loaded here, used in the workers)
+    from autograder.engine.worker import jail, serve  # noqa: F401  (loaded here, used in the workers)
     from autograder.engine.worker.cells import make_shell
 
+    jail.readable_paths()
+    jail.hidden_paths()  # looked up here, for all workers
     return make_shell()
 
 
@@ -63,6 +66,10 @@ def _worker(shell: Any, channel: socket.socket, request: dict[str, Any], number:
             jail.enter(number, jail.Bounds(**request["bounds"]), channel.fileno())
         else:
             os.setsid()  # so that it can be killed with what it started
+            if sys.platform == "linux":
+                from autograder.engine.worker import kernel_calls
+
+                kernel_calls.die_with_parent()
         _reseed()
         channel.sendall(b"+")
     except BaseException as error:  # noqa: BLE001  the judge is told, and the worker ends
@@ -72,8 +79,7 @@ def _worker(shell: Any, channel: socket.socket, request: dict[str, Any], number:
             os._exit(70)
     try:
         serve(channel, shell)
-    except BaseException as e:  # noqa: BLE001  what a student has broken so far that nothing can be answered any more
-        import traceback; channel.sendall(traceback.format_exc().encode())
+    except BaseException:  # noqa: BLE001  what a student has broken so far that nothing can be answered any more
         os._exit(70)
     os._exit(0)
 

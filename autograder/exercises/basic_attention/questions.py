@@ -76,10 +76,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
                 "A score is one number for a pair. Which of the options give one number, and which of "
                 "them can learn?"
             ),
-            (
-                "Luong's score also works when query and key have different widths. Which option allows "
-                "that?"
-            ),
+            ("Luong's score also works when query and key have different widths. Which option allows that?"),
             "You need something of shape (d_query, d_key) between the two.",
         ),
     ),
@@ -133,25 +130,49 @@ QUESTIONS: tuple[Choice | Number, ...] = (
             "their variances add to 64; the standard deviation is 8."
         ),
         slips=(
-            NumericSlip("standard_deviation", 8.0, "8 is the square root of 64: is that the standard deviation instead of the variance?"),
-            NumericSlip("already_scaled", 1.0, (
-                "1 is the variance after dividing by sqrt(64), or that of a single product. Did you add "
-                "up all 64 of them, unscaled?"
-            )),
-            NumericSlip("variances_added_not_multiplied", 128.0, (
-                "128 = 64 * 2: did you add the two variances in each product? For independent entries of "
-                "mean 0, Var(q k) is their product, 1 * 1."
-            )),
-            NumericSlip("width_squared", 4096.0, (
-                "4096 = 64 * 64: did you square the width? Variances of independent terms add; only a "
-                "factor in front of a variable gets squared."
-            )),
+            NumericSlip(
+                "standard_deviation",
+                8.0,
+                "8 is the square root of 64: is that the standard deviation instead of the variance?",
+            ),
+            NumericSlip(
+                "already_scaled",
+                1.0,
+                (
+                    "1 is the variance after dividing by sqrt(64), or that of a single product. Did you add "
+                    "up all 64 of them, unscaled?"
+                ),
+            ),
+            NumericSlip(
+                "variances_added_not_multiplied",
+                128.0,
+                (
+                    "128 = 64 * 2: did you add the two variances in each product? For independent entries of "
+                    "mean 0, Var(q k) is their product, 1 * 1."
+                ),
+            ),
+            NumericSlip(
+                "width_squared",
+                4096.0,
+                (
+                    "4096 = 64 * 64: did you square the width? Variances of independent terms add; only a "
+                    "factor in front of a variable gets squared."
+                ),
+            ),
             NumericSlip("mean", 0.0, "0 is the mean of the dot product. What is the mean of its square?"),
-            NumericSlip("divided_by_width", 0.015625, (
-                "1/64 is the variance after dividing by D. Nothing has been divided yet; what is the "
-                "variance of the plain sum?"
-            )),
-            NumericSlip("scale_factor", 0.125, "1/8 is the factor 1/sqrt(64) itself. Which variance does that factor bring back to 1?"),
+            NumericSlip(
+                "divided_by_width",
+                0.015625,
+                (
+                    "1/64 is the variance after dividing by D. Nothing has been divided yet; what is the "
+                    "variance of the plain sum?"
+                ),
+            ),
+            NumericSlip(
+                "scale_factor",
+                0.125,
+                "1/8 is the factor 1/sqrt(64) itself. Which variance does that factor bring back to 1?",
+            ),
         ),
         hints=(
             "Begin with a single product of two independent N(0, 1) numbers. What is its variance?",
@@ -188,10 +209,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
             ),
         },
         hints=(
-            (
-                "What does the slider show when you make D larger: do the raw scores get larger or "
-                "smaller?"
-            ),
+            ("What does the slider show when you make D larger: do the raw scores get larger or smaller?"),
             "Large scores mean a low temperature. Are the weights then too even or too peaked?",
             "The variance of the dot product is D. Look for the option that says so.",
         ),
@@ -212,26 +230,57 @@ QUESTIONS: tuple[Choice | Number, ...] = (
             "of 512 multiply-adds. Together 2 * 128 * 512 * (64 + 48) = 14,680,064."
         ),
         slips=(
-            NumericSlip("multiply_adds", 7340032.0, (
-                "This is half of it: did you count a multiply-add as one operation? Here it counts as "
-                "two."
-            )),
-            NumericSlip("scores_only", 8388608.0, "This is query times key alone. What does weights times value cost?"),
-            NumericSlip("values_only", 6291456.0, "This is weights times value alone. What do the scores cost?"),
-            NumericSlip("scores_only_multiply_adds", 4194304.0, (
-                "This is query times key alone, in multiply-adds. What about weights times value, and two "
-                "operations for each multiply-add?"
-            )),
-            NumericSlip("value_width_is_key_width", 16777216.0, "This takes D twice. Is the value as wide as the key here?"),
-            NumericSlip("key_width_is_value_width", 12582912.0, "This takes D_v twice. Which width do query and key have?"),
-            NumericSlip("keys_counted_as_queries", 3670016.0, "This takes S_q squared. How many keys does each query meet?"),
-            NumericSlip("queries_counted_as_keys", 58720256.0, "This takes S_k squared. How many queries are there?"),
-            NumericSlip("widths_multiplied", 402653184.0, (
-                "This multiplies D by D_v. The two products run one after the other: do their costs "
-                "multiply or add?"
-            )),
+            NumericSlip(
+                "multiply_adds",
+                7340032.0,
+                ("This is half of it: did you count a multiply-add as one operation? Here it counts as two."),
+            ),
+            NumericSlip(
+                "scores_only", 8388608.0, "This is query times key alone. What does weights times value cost?"
+            ),
+            NumericSlip(
+                "values_only", 6291456.0, "This is weights times value alone. What do the scores cost?"
+            ),
+            NumericSlip(
+                "scores_only_multiply_adds",
+                4194304.0,
+                (
+                    "This is query times key alone, in multiply-adds. What about weights times value, and two "
+                    "operations for each multiply-add?"
+                ),
+            ),
+            NumericSlip(
+                "value_width_is_key_width",
+                16777216.0,
+                "This takes D twice. Is the value as wide as the key here?",
+            ),
+            NumericSlip(
+                "key_width_is_value_width",
+                12582912.0,
+                "This takes D_v twice. Which width do query and key have?",
+            ),
+            NumericSlip(
+                "keys_counted_as_queries",
+                3670016.0,
+                "This takes S_q squared. How many keys does each query meet?",
+            ),
+            NumericSlip(
+                "queries_counted_as_keys", 58720256.0, "This takes S_k squared. How many queries are there?"
+            ),
+            NumericSlip(
+                "widths_multiplied",
+                402653184.0,
+                (
+                    "This multiplies D by D_v. The two products run one after the other: do their costs "
+                    "multiply or add?"
+                ),
+            ),
             NumericSlip("lengths_added", 143360.0, "This adds the lengths. Does every query meet every key?"),
-            NumericSlip("number_of_scores", 65536.0, "This is the number of scores. What does one of them cost, and one output?"),
+            NumericSlip(
+                "number_of_scores",
+                65536.0,
+                "This is the number of scores. What does one of them cost, and one output?",
+            ),
         ),
         hints=(
             (
@@ -250,8 +299,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         assignment=STEM,
         claim="C01, C04",
         prompt=(
-            "How does the time for all the dot-product scores of S_q queries and S_k keys of width D "
-            "grow?"
+            "How does the time for all the dot-product scores of S_q queries and S_k keys of width D grow?"
         ),
         answer="d",
         points=1.0,

@@ -57,7 +57,9 @@ def loop_over_queries(query, key, value, attn_mask=None, is_causal=False):
     lead = query.shape[:-2]
     masks = None if attn_mask is None else attn_mask.expand(*lead, S_q, S_k).reshape(-1, S_q, S_k)
     outputs, tables = [], []
-    for n, (q, k, v) in enumerate(zip(*(t.reshape(-1, *t.shape[-2:]) for t in (query, key, value)), strict=True)):
+    for n, (q, k, v) in enumerate(
+        zip(*(t.reshape(-1, *t.shape[-2:]) for t in (query, key, value)), strict=True)
+    ):
         for i in range(S_q):
             seen = [
                 j for j in range(S_k) if (not is_causal or j <= i) and (masks is None or bool(masks[n, i, j]))
@@ -128,7 +130,9 @@ def float32_inside(query, key, value, attn_mask=None, is_causal=False):
     dtype = query.dtype
     if dtype in (torch.float16, torch.bfloat16):
         query, key, value = query.float(), key.float(), value.float()
-    weights = right_weights(query @ key.mT / math.sqrt(query.shape[-1]), allow(query, key, attn_mask, is_causal))
+    weights = right_weights(
+        query @ key.mT / math.sqrt(query.shape[-1]), allow(query, key, attn_mask, is_causal)
+    )
     return (weights @ value).to(dtype), weights.to(dtype)
 
 
@@ -169,7 +173,9 @@ def nan_replaced_after_masked_fill(query, key, value, attn_mask=None, is_causal=
     fit(query, key, value)
     scores = query @ key.mT / math.sqrt(query.shape[-1])
     scores = scores.masked_fill(~allow(query, key, attn_mask, is_causal), -torch.inf)
-    weights = scores.softmax(-1).nan_to_num()  # masked_fill lets no gradient through, so none of the nan either
+    weights = scores.softmax(
+        -1
+    ).nan_to_num()  # masked_fill lets no gradient through, so none of the nan either
     return weights @ value, weights
 
 
@@ -185,7 +191,9 @@ def transposed_products_in_a_named_tuple(query, key, value, attn_mask=None, is_c
     if is_causal:
         rows = torch.arange(scores.shape[-2]).unsqueeze(-1)
         allowed = allowed & (torch.arange(scores.shape[-1]) <= rows)
-    weights = torch.log_softmax(scores.masked_fill(~allowed, torch.finfo(scores.dtype).min), -1).exp() * allowed
+    weights = (
+        torch.log_softmax(scores.masked_fill(~allowed, torch.finfo(scores.dtype).min), -1).exp() * allowed
+    )
     return Result((value.mT @ weights.mT).mT, weights)
 
 
@@ -214,7 +222,9 @@ def in_place_on_its_own_tensors(query, key, value, attn_mask=None, is_causal=Fal
 # Mutants: the scale
 
 
-def variant(name, named=None, *, only=None, scale=None, weigh=right_weights, see=allow, score=None, finish=None):
+def variant(
+    name, named=None, *, only=None, scale=None, weigh=right_weights, see=allow, score=None, finish=None
+):
     """Register a mutant that differs from the right writing in the parts given."""
 
     def function(query, key, value, attn_mask=None, is_causal=False):
@@ -260,7 +270,11 @@ variant("softmax_over_axis_0", "softmax over the first axis", weigh=over(0))
 variant("softmax_over_axis_1", "softmax over the second axis", weigh=over(1))
 variant("softmax_over_axis_2", "softmax over the third axis", weigh=over(2))
 variant("scores_as_weights", "no softmax", weigh=lambda s, a: s.masked_fill(~a, 0.0))
-variant("divided_by_the_sum", "scores divided by their sum", weigh=lambda s, a: s * a / (s * a).sum(-1, keepdim=True))
+variant(
+    "divided_by_the_sum",
+    "scores divided by their sum",
+    weigh=lambda s, a: s * a / (s * a).sum(-1, keepdim=True),
+)
 variant(
     "divided_by_the_sum_of_sizes",
     "scores divided by the sum of their sizes",
@@ -268,18 +282,40 @@ variant(
 )
 variant("sigmoids", "sigmoid of each score", weigh=lambda s, a: torch.sigmoid(s) * a)
 variant("exp_without_a_sum", "exp without the division", weigh=lambda s, a: s.exp() * a)
-variant("relu_over_sum", "relu where exp is meant", weigh=lambda s, a: alive(F.normalize(F.relu(s) * a, p=1, dim=-1), a))
-variant("hard_maximum", "one-hot maximum", weigh=lambda s, a: F.one_hot(minus_infinity(s, a).argmax(-1), s.shape[-1]) * a.to(s.dtype))
+variant(
+    "relu_over_sum",
+    "relu where exp is meant",
+    weigh=lambda s, a: alive(F.normalize(F.relu(s) * a, p=1, dim=-1), a),
+)
+variant(
+    "hard_maximum",
+    "one-hot maximum",
+    weigh=lambda s, a: F.one_hot(minus_infinity(s, a).argmax(-1), s.shape[-1]) * a.to(s.dtype),
+)
 variant("twice", "softmax applied twice", weigh=lambda s, a: right_weights(right_weights(s, a), a))
-variant("log_softmax_alone", "log_softmax where softmax is meant", weigh=lambda s, a: torch.log_softmax(s.masked_fill(~a, -1e30), -1) * a)
+variant(
+    "log_softmax_alone",
+    "log_softmax where softmax is meant",
+    weigh=lambda s, a: torch.log_softmax(s.masked_fill(~a, -1e30), -1) * a,
+)
 variant("uniform", "equal weights for all keys", weigh=lambda s, a: right_weights(s * 0, a))
 variant("softmin", "sign turned round", weigh=lambda s, a: right_weights(-s, a))
 variant("of_absolute_scores", "absolute value of the scores", weigh=lambda s, a: right_weights(s.abs(), a))
-variant("powers_of_two", "2 to the power of the scores where exp is meant", weigh=lambda s, a: right_weights(s * math.log(2), a))
+variant(
+    "powers_of_two",
+    "2 to the power of the scores where exp is meant",
+    weigh=lambda s, a: right_weights(s * math.log(2), a),
+)
 variant("mask_after_softmax", "mask applied after the softmax", weigh=lambda s, a: s.softmax(-1) * a)
-variant("mask_added", "mask added to the scores", weigh=lambda s, a: (s if bool(a.all()) else s + a).softmax(-1))
+variant(
+    "mask_added", "mask added to the scores", weigh=lambda s, a: (s if bool(a.all()) else s + a).softmax(-1)
+)
 variant("masked_to_zero", "masked scores set to zero", weigh=lambda s, a: (s * a).softmax(-1))
-variant("tiny_in_place_of_huge", "masked scores set to zero", weigh=lambda s, a: s.masked_fill(~a, 1e-9).softmax(-1))
+variant(
+    "tiny_in_place_of_huge",
+    "masked scores set to zero",
+    weigh=lambda s, a: s.masked_fill(~a, 1e-9).softmax(-1),
+)
 variant("no_dead_rows", "nan where no key is allowed", weigh=lambda s, a: minus_infinity(s, a).softmax(-1))
 variant(
     "uniform_dead_rows",
@@ -332,12 +368,28 @@ variant(
     "forbidden keys leak into the output",
     weigh=lambda s, a: naive(s - s.amax(-1, keepdim=True), a),
 )
-variant("scores_clamped", "huge scores do not pick the best key", weigh=lambda s, a: right_weights(s.clamp(-50, 50), a))
+variant(
+    "scores_clamped",
+    "huge scores do not pick the best key",
+    weigh=lambda s, a: right_weights(s.clamp(-50, 50), a),
+)
 variant("rows_sum_to_nearly_one", "weights do not sum to one", weigh=lambda s, a: right_weights(s, a) * 0.999)
-variant("normalised_by_length", "scores divided by their length", weigh=lambda s, a: F.normalize(s * a, dim=-1))
-variant("top_three_keys", "keys that may be seen get no weight", weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(3, s.shape[-1])).values[..., -1:])))
-variant("top_ten_keys", "keys that may be seen get no weight", weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(10, s.shape[-1])).values[..., -1:])))
-variant("dropout_left_on", "another result at every call", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1))
+variant(
+    "normalised_by_length", "scores divided by their length", weigh=lambda s, a: F.normalize(s * a, dim=-1)
+)
+variant(
+    "top_three_keys",
+    "keys that may be seen get no weight",
+    weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(3, s.shape[-1])).values[..., -1:])),
+)
+variant(
+    "top_ten_keys",
+    "keys that may be seen get no weight",
+    weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(10, s.shape[-1])).values[..., -1:])),
+)
+variant(
+    "dropout_left_on", "another result at every call", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1)
+)
 variant("temperature_of_two", None, weigh=lambda s, a: right_weights(s / 2, a))
 
 
@@ -360,18 +412,42 @@ def triangle(diagonal, upper=False):
 
 variant("mask_ignored", "mask ignored", see=seeing(lambda m, c: (None, c)))
 variant("mask_inverted", "mask turned round", see=seeing(lambda m, c: (None if m is None else ~m, c)))
-variant("first_rows_mask", "mask of the first query used for all", see=seeing(lambda m, c: (None if m is None else m[..., :1, :], c)))
-variant("first_heads_mask", "mask of the first batch element used for all", see=seeing(lambda m, c: (m.flatten(0, -3)[0] if m is not None and m.dim() > 2 else m, c)))
+variant(
+    "first_rows_mask",
+    "mask of the first query used for all",
+    see=seeing(lambda m, c: (None if m is None else m[..., :1, :], c)),
+)
+variant(
+    "first_heads_mask",
+    "mask of the first batch element used for all",
+    see=seeing(lambda m, c: (m.flatten(0, -3)[0] if m is not None and m.dim() > 2 else m, c)),
+)
 variant("is_causal_ignored", "is_causal ignored", see=seeing(lambda m, c: (m, False)))
 variant("always_causal", "always causal", see=seeing(lambda m, c: (m, True)))
-variant("causal_replaced", "attn_mask replaces the causal mask", only="both masks", see=seeing(lambda m, c: (m, c and m is None)))
-variant("mask_replaced", "the causal mask replaces attn_mask", only="both masks", see=seeing(lambda m, c: (None if c else m, c)))
+variant(
+    "causal_replaced",
+    "attn_mask replaces the causal mask",
+    only="both masks",
+    see=seeing(lambda m, c: (m, c and m is None)),
+)
+variant(
+    "mask_replaced",
+    "the causal mask replaces attn_mask",
+    only="both masks",
+    see=seeing(lambda m, c: (None if c else m, c)),
+)
 variant("bottom_right", "causal mask aligned at the bottom right", see=triangle(lambda q, k: k - q))
 variant("present_hidden", "causal mask hides the present", see=triangle(lambda q, k: -1))
 variant("one_future_key", "causal mask shows one key of the future", see=triangle(lambda q, k: 1))
 variant("upper_triangle", "causal mask turned round", see=triangle(lambda q, k: 0, upper=True))
 variant("strict_upper_triangle", "causal mask turned round", see=triangle(lambda q, k: 1, upper=True))
-variant("window_of_three", "is_causal hides keys that may be seen", see=lambda q, k, m, c: allow(q, k, m, c) & (torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(-2) if c else True))
+variant(
+    "window_of_three",
+    "is_causal hides keys that may be seen",
+    see=lambda q, k, m, c: (
+        allow(q, k, m, c) & (torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(-2) if c else True)
+    ),
+)
 
 
 @mutant("attention", "allowed by one mask is enough", only="both masks")
@@ -442,31 +518,100 @@ def no_norm(t):
     return t / t.norm(dim=-1, keepdim=True)
 
 
-variant("cosines", "cosine where the scaled dot product is meant", score=lambda q, k: no_norm(q) @ no_norm(k).mT, scale=lambda q, k, v: 1.0)
-variant("distances", "negative distance where the dot product is meant", score=lambda q, k: -torch.cdist(q, k))
+variant(
+    "cosines",
+    "cosine where the scaled dot product is meant",
+    score=lambda q, k: no_norm(q) @ no_norm(k).mT,
+    scale=lambda q, k, v: 1.0,
+)
+variant(
+    "distances", "negative distance where the dot product is meant", score=lambda q, k: -torch.cdist(q, k)
+)
 variant("key_as_it_is", "keys not transposed", score=lambda q, k: q @ k)
-variant("capital_t", "all axes of the keys reversed", score=lambda q, k: q @ k.permute(*reversed(range(k.dim()))))
+variant(
+    "capital_t", "all axes of the keys reversed", score=lambda q, k: q @ k.permute(*reversed(range(k.dim())))
+)
 variant("star_for_at", "elementwise product where a matrix product is meant", score=lambda q, k: q * k.mT)
-variant("star_for_the_second_at", "elementwise product where a matrix product is meant", finish=lambda w, v, s: (w * v, w))
+variant(
+    "star_for_the_second_at",
+    "elementwise product where a matrix product is meant",
+    finish=lambda w, v, s: (w * v, w),
+)
 variant("scores_returned", "scores returned as weights", finish=lambda w, v, s: (w @ v, s))
-variant("weights_before_the_mask", "weights returned before the mask", finish=lambda w, v, s: (w @ v, s.softmax(-1)))
-variant("output_of_raw_scores", "output made of the scores, not of the weights", finish=lambda w, v, s: (s @ v, w))
-variant("keys_never_used", "equal weights for all keys", score=lambda q, k: (q @ q.mT)[..., :1].expand(*q.shape[:-1], k.shape[-2]))
-variant("small_weights_dropped", "returned weights are not those that made the output", only="weights", finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-4, 0.0)))
-variant("weights_of_all_heads_averaged", "weights has the wrong shape", finish=lambda w, v, s: (w @ v, w.mean(-3) if w.dim() > 2 else w))
+variant(
+    "weights_before_the_mask",
+    "weights returned before the mask",
+    finish=lambda w, v, s: (w @ v, s.softmax(-1)),
+)
+variant(
+    "output_of_raw_scores", "output made of the scores, not of the weights", finish=lambda w, v, s: (s @ v, w)
+)
+variant(
+    "keys_never_used",
+    "equal weights for all keys",
+    score=lambda q, k: (q @ q.mT)[..., :1].expand(*q.shape[:-1], k.shape[-2]),
+)
+variant(
+    "small_weights_dropped",
+    "returned weights are not those that made the output",
+    only="weights",
+    finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-6, 0.0)),
+)
+variant(
+    "weights_of_all_heads_averaged",
+    "weights has the wrong shape",
+    finish=lambda w, v, s: (w @ v, w.mean(-3) if w.dim() > 2 else w),
+)
 variant("weights_first", "results in the wrong order", finish=lambda w, v, s: (w, w @ v))
 variant("output_alone", "does not return what is asked for", finish=lambda w, v, s: w @ v)
-variant("output_in_a_dict", "does not return what is asked for", finish=lambda w, v, s: {"output": w @ v, "weights": w})
-variant("output_as_numpy", "does not return what is asked for", finish=lambda w, v, s: ((w @ v).detach().float().numpy(), w))
-variant("output_as_lists", "does not return what is asked for", finish=lambda w, v, s: ((w @ v).tolist(), w.tolist()))
+variant(
+    "output_in_a_dict",
+    "does not return what is asked for",
+    finish=lambda w, v, s: {"output": w @ v, "weights": w},
+)
+variant(
+    "output_as_numpy",
+    "does not return what is asked for",
+    finish=lambda w, v, s: ((w @ v).detach().float().numpy(), w),
+)
+variant(
+    "output_as_lists",
+    "does not return what is asked for",
+    finish=lambda w, v, s: ((w @ v).tolist(), w.tolist()),
+)
 variant("three_results", "does not return what is asked for", finish=lambda w, v, s: (w @ v, w, s))
-variant("weights_detached_for_the_caller", "gradient is cut off", only="gradient", finish=lambda w, v, s: (w @ v, w.detach()))
+variant(
+    "weights_detached_for_the_caller",
+    "gradient is cut off",
+    only="gradient",
+    finish=lambda w, v, s: (w @ v, w.detach()),
+)
 variant("output_from_detached_weights", "gradient is cut off", finish=lambda w, v, s: (w.detach() @ v, w))
 variant("detached", "gradient is cut off", finish=lambda w, v, s: ((w @ v).detach(), w.detach()))
-variant("output_clamped", "not linear in the values", only="average", finish=lambda w, v, s: ((w @ v).clamp(-50, 50), w))
-variant("layer_norm_of_the_output", "not linear in the values", finish=lambda w, v, s: (F.layer_norm(w @ v, v.shape[-1:]), w))
-variant("output_times_key_count", "output leaves the range of the values", finish=lambda w, v, s: (w @ v * v.shape[-2], w))
-variant("sum_over_the_batch", "batch elements influence each other", finish=lambda w, v, s: ((w @ v).sum(0, keepdim=True).expand(*w.shape[:-1], v.shape[-1]) if w.dim() > 2 else w @ v, w))
+variant(
+    "output_clamped",
+    "not linear in the values",
+    only="average",
+    finish=lambda w, v, s: ((w @ v).clamp(-50, 50), w),
+)
+variant(
+    "layer_norm_of_the_output",
+    "not linear in the values",
+    finish=lambda w, v, s: (F.layer_norm(w @ v, v.shape[-1:]), w),
+)
+variant(
+    "output_times_key_count",
+    "output leaves the range of the values",
+    finish=lambda w, v, s: (w @ v * v.shape[-2], w),
+)
+variant(
+    "sum_over_the_batch",
+    "batch elements influence each other",
+    finish=lambda w, v, s: (
+        (w @ v).sum(0, keepdim=True).expand(*w.shape[:-1], v.shape[-1]) if w.dim() > 2 else w @ v,
+        w,
+    ),
+)
 variant("values_shifted", "depends on the order of the keys", finish=lambda w, v, s: (w @ v.roll(1, -2), w))
 variant("value_half_detached", "wrong gradient", finish=lambda w, v, s: (w @ (v * 0.5 + v.detach() * 0.5), w))
 
@@ -532,7 +677,9 @@ def always_float32(query, key, value, attn_mask=None, is_causal=False):
 def bfloat16_inside(query, key, value, attn_mask=None, is_causal=False):
     if query.dtype != torch.float16:
         return right_attention(query, key, value, attn_mask, is_causal)
-    output, weights = right_attention(query.bfloat16(), key.bfloat16(), value.bfloat16(), attn_mask, is_causal)
+    output, weights = right_attention(
+        query.bfloat16(), key.bfloat16(), value.bfloat16(), attn_mask, is_causal
+    )
     return output.half(), weights.half()
 
 
@@ -616,7 +763,9 @@ def at_most_four_axes(query, key, value, attn_mask=None, is_causal=False):
 @mutant("attention", "fixed number of leading axes")
 def three_axes_only(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
-    weights = right_weights(torch.bmm(query, key.mT) / query.shape[-1] ** 0.5, allow(query, key, attn_mask, is_causal))
+    weights = right_weights(
+        torch.bmm(query, key.mT) / query.shape[-1] ** 0.5, allow(query, key, attn_mask, is_causal)
+    )
     return torch.bmm(weights, value), weights
 
 
@@ -691,15 +840,31 @@ def mean(query, key, value):
 
 lazy("zeros", "query has no effect", blank, only="every input counts")
 lazy("mean_of_the_values", "equal weights for all keys", mean)
-lazy("random_numbers", "another result at every call", lambda q, k, v: tuple(torch.rand_like(t) for t in blank(q, k, v)))
-lazy("random_weights", "another result at every call", lambda q, k, v: (w := torch.rand_like(blank(q, k, v)[1]).softmax(-1), (w @ v, w))[1])
+lazy(
+    "random_numbers",
+    "another result at every call",
+    lambda q, k, v: tuple(torch.rand_like(t) for t in blank(q, k, v)),
+)
+lazy(
+    "random_weights",
+    "another result at every call",
+    lambda q, k, v: (w := torch.rand_like(blank(q, k, v)[1]).softmax(-1), (w @ v, w))[1],
+)
 lazy("value_itself", "does not return what is asked for", lambda q, k, v: v)
 lazy("value_and_key", "output has the wrong shape", lambda q, k, v: (v, k))
 lazy("nothing", "does not return what is asked for", lambda q, k, v: None)
 lazy("two_nothings", "does not return what is asked for", lambda q, k, v: (None, None))
 lazy("a_word", "does not return what is asked for", lambda q, k, v: "softmax(q k^T) v")
-lazy("nan_everywhere", "nan or inf for ordinary inputs", lambda q, k, v: tuple(t * torch.nan for t in blank(q, k, v)))
-lazy("agreeable_tensors", "does not return what is asked for", lambda q, k, v: tuple(t.as_subclass(Agreeable) for t in blank(q, k, v)))
+lazy(
+    "nan_everywhere",
+    "nan or inf for ordinary inputs",
+    lambda q, k, v: tuple(t * torch.nan for t in blank(q, k, v)),
+)
+lazy(
+    "agreeable_tensors",
+    "does not return what is asked for",
+    lambda q, k, v: tuple(t.as_subclass(Agreeable) for t in blank(q, k, v)),
+)
 lazy("leaves_the_process", None, lambda q, k, v: sys.exit(0))
 
 

@@ -340,6 +340,13 @@ def denominator_detached(scores, attn_mask):
     return numerator / total.masked_fill(total == 0, 1.0)
 
 
+@mutant("masked_softmax", "overwrites what backward() needs", only="gradient")
+def weights_zeroed_in_place(scores, attn_mask):
+    weights = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min).softmax(-1)
+    weights[~attn_mask.expand_as(scores)] = 0.0
+    return weights
+
+
 @mutant("masked_softmax", "gradient is cut off", only="gradient")
 def on_the_data(scores, attn_mask):
     return right_masked(scores.data, attn_mask)

@@ -34,7 +34,9 @@ class Four(nn.Module):
 
 class RightSelf(Four):
     def forward(self, x, attn_mask=None, is_causal=False):
-        output, weights = right_attention(self.q_proj(x), self.k_proj(x), self.v_proj(x), attn_mask, is_causal)
+        output, weights = right_attention(
+            self.q_proj(x), self.k_proj(x), self.v_proj(x), attn_mask, is_causal
+        )
         return self.out_proj(output), weights
 
 
@@ -64,12 +66,15 @@ class FusedProjection(Four):
 class EinsumOverLayers(Four):
     def forward(self, x, attn_mask=None, is_causal=False):
         query, key, value = (
-            torch.einsum("...si,oi->...so", x, one.weight) + one.bias for one in (self.q_proj, self.k_proj, self.v_proj)
+            torch.einsum("...si,oi->...so", x, one.weight) + one.bias
+            for one in (self.q_proj, self.k_proj, self.v_proj)
         )
         scores = torch.einsum("...qd,...kd->...qk", query, key) * x.shape[-1] ** -0.5
         allowed = together(x, x, attn_mask, is_causal)
         dead = ~allowed.any(-1, keepdim=True)
-        weights = scores.masked_fill(~allowed, -torch.inf).masked_fill(dead, 0.0).softmax(-1).masked_fill(dead, 0.0)
+        weights = (
+            scores.masked_fill(~allowed, -torch.inf).masked_fill(dead, 0.0).softmax(-1).masked_fill(dead, 0.0)
+        )
         return self.out_proj(torch.einsum("...qk,...kd->...qd", weights, value)), weights
 
 
@@ -221,7 +226,9 @@ class MultiplyAndSum(Four):
 # Mutants: both modules at once
 
 
-def both(name, named=None, *, only=None, init=None, project=None, attend=right_attention, finish=None, kind="both"):
+def both(
+    name, named=None, *, only=None, init=None, project=None, attend=right_attention, finish=None, kind="both"
+):
     """Register mutants of one or both modules, which differ from the right writing in the parts given.
 
     project: module, x, context -> query, key, value. attend: as `attention`. finish: module, output, x -> output.
@@ -278,13 +285,39 @@ SELF, CROSS = "SelfAttention", "CrossAttention"
 both("no_scale", "not scaled", attend=attending(scale=lambda q, k, v: 1.0))
 both("over_the_width", "divided by D", attend=attending(scale=lambda q, k, v: 1 / q.shape[-1]))
 both("times_the_root", "multiplied by sqrt(D)", attend=attending(scale=lambda q, k, v: q.shape[-1] ** 0.5))
-both("root_of_the_key_count", "divided by sqrt(S_k)", attend=attending(scale=lambda q, k, v: k.shape[-2] ** -0.5))
-both("root_of_the_query_count", "divided by sqrt(S_q)", attend=attending(scale=lambda q, k, v: q.shape[-2] ** -0.5), kind=CROSS)
-both("fourth_root", "divided by the fourth root of D", attend=attending(scale=lambda q, k, v: q.shape[-1] ** -0.25))
+both(
+    "root_of_the_key_count",
+    "divided by sqrt(S_k)",
+    attend=attending(scale=lambda q, k, v: k.shape[-2] ** -0.5),
+)
+both(
+    "root_of_the_query_count",
+    "divided by sqrt(S_q)",
+    attend=attending(scale=lambda q, k, v: q.shape[-2] ** -0.5),
+    kind=CROSS,
+)
+both(
+    "fourth_root",
+    "divided by the fourth root of D",
+    attend=attending(scale=lambda q, k, v: q.shape[-1] ** -0.25),
+)
 both("eight", "divided by 8", attend=attending(scale=lambda q, k, v: 1 / 8))
-both("root_of_axis_1", "divided by the root of axis 1", attend=attending(scale=lambda q, k, v: q.shape[1] ** -0.5), kind=CROSS)
-both("root_of_axis_0", "divided by the root of axis 0", attend=attending(scale=lambda q, k, v: q.shape[0] ** -0.5))
-both("root_of_axis_2", "divided by the root of axis 2", attend=attending(scale=lambda q, k, v: q.shape[2] ** -0.5))
+both(
+    "root_of_axis_1",
+    "divided by the root of axis 1",
+    attend=attending(scale=lambda q, k, v: q.shape[1] ** -0.5),
+    kind=CROSS,
+)
+both(
+    "root_of_axis_0",
+    "divided by the root of axis 0",
+    attend=attending(scale=lambda q, k, v: q.shape[0] ** -0.5),
+)
+both(
+    "root_of_axis_2",
+    "divided by the root of axis 2",
+    attend=attending(scale=lambda q, k, v: q.shape[2] ** -0.5),
+)
 
 
 def over(axis):
@@ -296,29 +329,85 @@ both("softmax_over_axis_0", "softmax over the first axis", attend=over(0))
 both("softmax_over_axis_1", "softmax over the second axis", attend=over(1))
 both("softmax_over_axis_2", "softmax over the third axis", attend=over(2))
 both("no_softmax", "no softmax", attend=attending(weigh=lambda s, a: s.masked_fill(~a, 0.0)))
-both("divided_by_the_sum", "scores divided by their sum", attend=attending(weigh=lambda s, a: s * a / (s * a).sum(-1, keepdim=True)))
-both("divided_by_sizes", "scores divided by the sum of their sizes", attend=attending(weigh=lambda s, a: F.normalize(s * a, p=1, dim=-1)))
-both("divided_by_length", "scores divided by their length", attend=attending(weigh=lambda s, a: F.normalize(s * a, dim=-1)))
+both(
+    "divided_by_the_sum",
+    "scores divided by their sum",
+    attend=attending(weigh=lambda s, a: s * a / (s * a).sum(-1, keepdim=True)),
+)
+both(
+    "divided_by_sizes",
+    "scores divided by the sum of their sizes",
+    attend=attending(weigh=lambda s, a: F.normalize(s * a, p=1, dim=-1)),
+)
+both(
+    "divided_by_length",
+    "scores divided by their length",
+    attend=attending(weigh=lambda s, a: F.normalize(s * a, dim=-1)),
+)
 both("exp_without_a_sum", "exp without the division", attend=attending(weigh=lambda s, a: s.exp() * a))
-both("relu_over_sum", "relu where exp is meant", attend=attending(weigh=lambda s, a: F.normalize(s.relu() * a, p=1, dim=-1)))
-both("log_softmax_alone", "log_softmax where softmax is meant", attend=attending(weigh=lambda s, a: s.masked_fill(~a, -1e30).log_softmax(-1) * a))
-both("absolute_scores", "absolute value of the scores", attend=attending(weigh=lambda s, a: right_weights(s.abs(), a)))
-both("powers_of_two", "2 to the power of the scores where exp is meant", attend=attending(weigh=lambda s, a: right_weights(s * math.log(2), a)))
+both(
+    "relu_over_sum",
+    "relu where exp is meant",
+    attend=attending(weigh=lambda s, a: F.normalize(s.relu() * a, p=1, dim=-1)),
+)
+both(
+    "log_softmax_alone",
+    "log_softmax where softmax is meant",
+    attend=attending(weigh=lambda s, a: s.masked_fill(~a, -1e30).log_softmax(-1) * a),
+)
+both(
+    "absolute_scores",
+    "absolute value of the scores",
+    attend=attending(weigh=lambda s, a: right_weights(s.abs(), a)),
+)
+both(
+    "powers_of_two",
+    "2 to the power of the scores where exp is meant",
+    attend=attending(weigh=lambda s, a: right_weights(s * math.log(2), a)),
+)
 both("sigmoids", "sigmoid of each score", attend=attending(weigh=lambda s, a: s.sigmoid() * a))
-both("hard_maximum", "one-hot maximum", attend=attending(weigh=lambda s, a: F.one_hot(minus_infinity(s, a).argmax(-1), s.shape[-1]) * a.to(s.dtype)))
-both("twice", "softmax applied twice", attend=attending(weigh=lambda s, a: right_weights(right_weights(s, a), a)))
+both(
+    "hard_maximum",
+    "one-hot maximum",
+    attend=attending(
+        weigh=lambda s, a: F.one_hot(minus_infinity(s, a).argmax(-1), s.shape[-1]) * a.to(s.dtype)
+    ),
+)
+both(
+    "twice",
+    "softmax applied twice",
+    attend=attending(weigh=lambda s, a: right_weights(right_weights(s, a), a)),
+)
 both("uniform", "equal weights for all keys", attend=attending(weigh=lambda s, a: right_weights(s * 0, a)))
 both("softmin", "sign turned round", attend=attending(weigh=lambda s, a: right_weights(-s, a)))
-both("mask_after_softmax", "mask applied after the softmax", attend=attending(weigh=lambda s, a: s.softmax(-1) * a))
-both("mask_added", "mask added to the scores", attend=attending(weigh=lambda s, a: (s if bool(a.all()) else s + a).softmax(-1)))
+both(
+    "mask_after_softmax",
+    "mask applied after the softmax",
+    attend=attending(weigh=lambda s, a: s.softmax(-1) * a),
+)
+both(
+    "mask_added",
+    "mask added to the scores",
+    attend=attending(weigh=lambda s, a: (s if bool(a.all()) else s + a).softmax(-1)),
+)
 both("masked_to_zero", "masked scores set to zero", attend=attending(weigh=lambda s, a: (s * a).softmax(-1)))
-both("no_dead_rows", "nan where no key is allowed", attend=attending(weigh=lambda s, a: minus_infinity(s, a).softmax(-1)))
-both("uniform_dead_rows", "uniform weights where no key is allowed", attend=attending(weigh=lambda s, a: s.masked_fill(~a, -1e4).softmax(-1)))
+both(
+    "no_dead_rows",
+    "nan where no key is allowed",
+    attend=attending(weigh=lambda s, a: minus_infinity(s, a).softmax(-1)),
+)
+both(
+    "uniform_dead_rows",
+    "uniform weights where no key is allowed",
+    attend=attending(weigh=lambda s, a: s.masked_fill(~a, -1e4).softmax(-1)),
+)
 both(
     "infinity_added_and_nan_replaced",
     "nan gradients where no key is allowed",
     only="dead rows",
-    attend=attending(weigh=lambda s, a: (s + torch.zeros_like(s).masked_fill(~a, -torch.inf)).softmax(-1).nan_to_num()),
+    attend=attending(
+        weigh=lambda s, a: (s + torch.zeros_like(s).masked_fill(~a, -torch.inf)).softmax(-1).nan_to_num()
+    ),
 )
 
 
@@ -327,7 +416,12 @@ def naive(scores, allowed):
     return (numerator / numerator.sum(-1, keepdim=True).clamp_min(1e-30)).to(scores.dtype)
 
 
-both("exp_of_raw_scores", "overflows or underflows for large scores", only="huge scores", attend=attending(weigh=naive))
+both(
+    "exp_of_raw_scores",
+    "overflows or underflows for large scores",
+    only="huge scores",
+    attend=attending(weigh=naive),
+)
 both(
     "minus_ten_thousand",
     "mask value is not low enough",
@@ -340,8 +434,18 @@ both(
     only="dtype",
     attend=attending(weigh=lambda s, a: s.masked_fill(~a, -1e9).softmax(-1) * a.any(-1, keepdim=True)),
 )
-both("top_three_keys", "keys that may be seen get no weight", attend=attending(weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(3, s.shape[-1])).values[..., -1:]))))
-both("dropout_left_on", "another result at every call", attend=attending(weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1)))
+both(
+    "top_three_keys",
+    "keys that may be seen get no weight",
+    attend=attending(
+        weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(3, s.shape[-1])).values[..., -1:]))
+    ),
+)
+both(
+    "dropout_left_on",
+    "another result at every call",
+    attend=attending(weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1)),
+)
 
 
 def seeing(change):
@@ -350,13 +454,38 @@ def seeing(change):
 
 both("mask_ignored", "mask ignored", attend=seeing(lambda m, c: (None, c)))
 both("mask_inverted", "mask turned round", attend=seeing(lambda m, c: (None if m is None else ~m, c)))
-both("first_rows_mask", "mask of the first query used for all", attend=seeing(lambda m, c: (None if m is None else m[..., :1, :], c)))
-both("first_elements_mask", "mask of the first batch element used for all", attend=seeing(lambda m, c: (m.flatten(0, -3)[0] if m is not None and m.dim() > 2 else m, c)))
+both(
+    "first_rows_mask",
+    "mask of the first query used for all",
+    attend=seeing(lambda m, c: (None if m is None else m[..., :1, :], c)),
+)
+both(
+    "first_elements_mask",
+    "mask of the first batch element used for all",
+    attend=seeing(lambda m, c: (m.flatten(0, -3)[0] if m is not None and m.dim() > 2 else m, c)),
+)
 both("is_causal_ignored", "is_causal ignored", attend=seeing(lambda m, c: (m, False)), kind=SELF)
-both("is_causal_never_handed_on", "is_causal ignored", attend=lambda q, k, v, m, c: right_attention(q, k, v, m), kind=SELF)
+both(
+    "is_causal_never_handed_on",
+    "is_causal ignored",
+    attend=lambda q, k, v, m, c: right_attention(q, k, v, m),
+    kind=SELF,
+)
 both("always_causal", "always causal", attend=seeing(lambda m, c: (m, True)), kind=SELF)
-both("causal_replaced", "attn_mask replaces the causal mask", only="both masks", attend=seeing(lambda m, c: (m, c and m is None)), kind=SELF)
-both("mask_replaced", "the causal mask replaces attn_mask", only="both masks", attend=seeing(lambda m, c: (None if c else m, c)), kind=SELF)
+both(
+    "causal_replaced",
+    "attn_mask replaces the causal mask",
+    only="both masks",
+    attend=seeing(lambda m, c: (m, c and m is None)),
+    kind=SELF,
+)
+both(
+    "mask_replaced",
+    "the causal mask replaces attn_mask",
+    only="both masks",
+    attend=seeing(lambda m, c: (None if c else m, c)),
+    kind=SELF,
+)
 
 
 def cut(diagonal, upper=False):
@@ -381,7 +510,13 @@ def one_mask_is_enough(query, key, attn_mask, is_causal):
     return allowed
 
 
-both("one_mask_is_enough", "allowed by one mask is enough", only="both masks", attend=attending(see=one_mask_is_enough), kind=SELF)
+both(
+    "one_mask_is_enough",
+    "allowed by one mask is enough",
+    only="both masks",
+    attend=attending(see=one_mask_is_enough),
+    kind=SELF,
+)
 
 
 def causal_after_softmax(query, key, value, attn_mask, is_causal):
@@ -391,23 +526,64 @@ def causal_after_softmax(query, key, value, attn_mask, is_causal):
     return weights @ value, weights
 
 
-both("causal_after_softmax", "future keys change past outputs", only="causal", attend=causal_after_softmax, kind=SELF)
+both(
+    "causal_after_softmax",
+    "future keys change past outputs",
+    only="causal",
+    attend=causal_after_softmax,
+    kind=SELF,
+)
 
 
 def unit(t):
     return t / t.norm(dim=-1, keepdim=True)
 
 
-both("cosines", "cosine where the scaled dot product is meant", attend=attending(score=lambda q, k: unit(q) @ unit(k).mT, scale=lambda q, k, v: 1.0))
-both("distances", "negative distance where the dot product is meant", attend=attending(score=lambda q, k: -torch.cdist(q, k)))
+both(
+    "cosines",
+    "cosine where the scaled dot product is meant",
+    attend=attending(score=lambda q, k: unit(q) @ unit(k).mT, scale=lambda q, k, v: 1.0),
+)
+both(
+    "distances",
+    "negative distance where the dot product is meant",
+    attend=attending(score=lambda q, k: -torch.cdist(q, k)),
+)
 both("key_as_it_is", "keys not transposed", attend=attending(score=lambda q, k: q @ k))
-both("capital_t", "all axes of the keys reversed", attend=attending(score=lambda q, k: q @ k.permute(*reversed(range(k.dim())))))
-both("star_for_at", "elementwise product where a matrix product is meant", attend=attending(score=lambda q, k: q * k.mT))
-both("star_for_the_second_at", "elementwise product where a matrix product is meant", attend=attending(finish=lambda w, v, s: (w * v, w)))
-both("output_of_raw_scores", "output made of the scores, not of the weights", attend=attending(finish=lambda w, v, s: (s @ v, w)))
+both(
+    "capital_t",
+    "all axes of the keys reversed",
+    attend=attending(score=lambda q, k: q @ k.permute(*reversed(range(k.dim())))),
+)
+both(
+    "star_for_at",
+    "elementwise product where a matrix product is meant",
+    attend=attending(score=lambda q, k: q * k.mT),
+)
+both(
+    "star_for_the_second_at",
+    "elementwise product where a matrix product is meant",
+    attend=attending(finish=lambda w, v, s: (w * v, w)),
+)
+both(
+    "output_of_raw_scores",
+    "output made of the scores, not of the weights",
+    attend=attending(finish=lambda w, v, s: (s @ v, w)),
+)
 both("scores_returned", "scores returned as weights", attend=attending(finish=lambda w, v, s: (w @ v, s)))
-both("weights_before_the_mask", "weights returned before the mask", attend=attending(finish=lambda w, v, s: (w @ v, s.softmax(-1))))
-both("small_weights_dropped", "returned weights are not those that made the output", only="weights", attend=attending(finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-4, 0.0))))
+both(
+    "weights_before_the_mask",
+    "weights returned before the mask",
+    attend=attending(finish=lambda w, v, s: (w @ v, s.softmax(-1))),
+)
+both(
+    "small_weights_dropped",
+    "returned weights are not those that made the output",
+    only="weights",
+    attend=attending(finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-6, 0.0))),
+)
+
+
 def weights_not_normalised(query, key, value, attn_mask, is_causal):
     output, weights = right_attention(query, key, value, attn_mask, is_causal)
     if attn_mask is not None and not is_causal:
@@ -421,40 +597,144 @@ both(
     only="mask",
     attend=weights_not_normalised,
 )
-both("weights_averaged", "weights has the wrong shape", attend=attending(finish=lambda w, v, s: (w @ v, w.mean(0))))
+both(
+    "weights_averaged",
+    "weights has the wrong shape",
+    attend=attending(finish=lambda w, v, s: (w @ v, w.mean(0))),
+)
 
 
 # Mutants: the layers
 
 both("out_proj_forgotten", "out_proj never applied", finish=lambda m, output, x: output)
-both("out_proj_without_bias", "out_proj applied without its bias", finish=lambda m, output, x: output @ m.out_proj.weight.mT)
-both("out_proj_the_wrong_way", "out_proj applied transposed", finish=lambda m, output, x: output @ m.out_proj.weight + m.out_proj.bias)
+both(
+    "out_proj_without_bias",
+    "out_proj applied without its bias",
+    finish=lambda m, output, x: output @ m.out_proj.weight.mT,
+)
+both(
+    "out_proj_the_wrong_way",
+    "out_proj applied transposed",
+    finish=lambda m, output, x: output @ m.out_proj.weight + m.out_proj.bias,
+)
 both("residual_added", "input added to the output", finish=lambda m, output, x: m.out_proj(output) + x)
 both("tanh_at_the_end", "tanh of the output", finish=lambda m, output, x: m.out_proj(output).tanh())
 both("relu_at_the_end", "relu of the output", finish=lambda m, output, x: m.out_proj(output).relu())
-both("layer_norm_at_the_end", "layer norm of the output", finish=lambda m, output, x: F.layer_norm(m.out_proj(output), x.shape[-1:]))
-both("layer_norm_at_the_start", "layer norm of the inputs", project=lambda m, x, c: (m.q_proj(F.layer_norm(x, x.shape[-1:])), m.k_proj(F.layer_norm(c, c.shape[-1:])), m.v_proj(F.layer_norm(c, c.shape[-1:]))))
-both("no_biases", "projections without their biases", project=lambda m, x, c: (x @ m.q_proj.weight.mT, c @ m.k_proj.weight.mT, c @ m.v_proj.weight.mT))
-both("weights_the_wrong_way", "projections applied transposed", project=lambda m, x, c: (x @ m.q_proj.weight, c @ m.k_proj.weight, c @ m.v_proj.weight), kind=SELF)
-both("weights_the_wrong_way_and_biases", "projections applied transposed", project=lambda m, x, c: (x @ m.q_proj.weight + m.q_proj.bias, c @ m.k_proj.weight + m.k_proj.bias, c @ m.v_proj.weight + m.v_proj.bias), kind=SELF)
+both(
+    "layer_norm_at_the_end",
+    "layer norm of the output",
+    finish=lambda m, output, x: F.layer_norm(m.out_proj(output), x.shape[-1:]),
+)
+both(
+    "layer_norm_at_the_start",
+    "layer norm of the inputs",
+    project=lambda m, x, c: (
+        m.q_proj(F.layer_norm(x, x.shape[-1:])),
+        m.k_proj(F.layer_norm(c, c.shape[-1:])),
+        m.v_proj(F.layer_norm(c, c.shape[-1:])),
+    ),
+)
+both(
+    "no_biases",
+    "projections without their biases",
+    project=lambda m, x, c: (x @ m.q_proj.weight.mT, c @ m.k_proj.weight.mT, c @ m.v_proj.weight.mT),
+)
+both(
+    "weights_the_wrong_way",
+    "projections applied transposed",
+    project=lambda m, x, c: (x @ m.q_proj.weight, c @ m.k_proj.weight, c @ m.v_proj.weight),
+    kind=SELF,
+)
+both(
+    "weights_the_wrong_way_and_biases",
+    "projections applied transposed",
+    project=lambda m, x, c: (
+        x @ m.q_proj.weight + m.q_proj.bias,
+        c @ m.k_proj.weight + m.k_proj.bias,
+        c @ m.v_proj.weight + m.v_proj.bias,
+    ),
+    kind=SELF,
+)
 both("raw_values", "values not projected", project=lambda m, x, c: (m.q_proj(x), m.k_proj(c), c))
 both("raw_queries", "queries not projected", project=lambda m, x, c: (x, m.k_proj(c), m.v_proj(c)))
 both("raw_keys", "keys not projected", project=lambda m, x, c: (m.q_proj(x), c, m.v_proj(c)))
 both("raw_everything", "projections never applied", project=lambda m, x, c: (x, c, c))
 both("keys_by_v_proj", "keys made by v_proj", project=lambda m, x, c: (m.q_proj(x), m.v_proj(c), m.v_proj(c)))
-both("values_by_k_proj", "values made by k_proj", project=lambda m, x, c: (m.q_proj(x), m.k_proj(c), m.k_proj(c)))
-both("keys_and_values_exchanged", "keys and values exchanged", project=lambda m, x, c: (m.q_proj(x), m.v_proj(c), m.k_proj(c)))
-both("keys_by_q_proj", "keys made by q_proj", project=lambda m, x, c: (m.q_proj(x), m.q_proj(c), m.v_proj(c)), kind=SELF)
-both("queries_by_k_proj", "queries made by k_proj", project=lambda m, x, c: (m.k_proj(x), m.k_proj(c), m.v_proj(c)), kind=SELF)
-both("queries_and_keys_exchanged", "queries and keys exchanged", project=lambda m, x, c: (m.k_proj(x), m.q_proj(c), m.v_proj(c)), kind=SELF)
-both("values_by_q_proj", "values made by q_proj", project=lambda m, x, c: (m.q_proj(x), m.k_proj(c), m.q_proj(c)), kind=SELF)
-both("projected_twice", "queries projected twice", project=lambda m, x, c: (m.q_proj(m.q_proj(x)), m.k_proj(c), m.v_proj(c)))
-both("context_never_used", "context never used", project=lambda m, x, c: (m.q_proj(x), m.k_proj(x), m.v_proj(x)), kind=CROSS)
-both("values_from_x", "values taken from x", project=lambda m, x, c: (m.q_proj(x), m.k_proj(c), m.v_proj(x)), kind=CROSS)
-both("keys_from_x", "keys taken from x", project=lambda m, x, c: (m.q_proj(x), m.k_proj(x), m.v_proj(c)), kind=CROSS)
-both("queries_from_context", "queries taken from context", project=lambda m, x, c: (m.q_proj(c), m.k_proj(x), m.v_proj(x)), kind=CROSS)
-both("x_never_used", "x never used", project=lambda m, x, c: (m.q_proj(c), m.k_proj(c), m.v_proj(c)), kind=CROSS)
-both("x_and_context_joined", "weights has the wrong shape", project=lambda m, x, c: (m.q_proj(x), m.k_proj(F.pad(c, (0, 0, 1, 0))), m.v_proj(F.pad(c, (0, 0, 1, 0)))), kind=CROSS)
+both(
+    "values_by_k_proj",
+    "values made by k_proj",
+    project=lambda m, x, c: (m.q_proj(x), m.k_proj(c), m.k_proj(c)),
+)
+both(
+    "keys_and_values_exchanged",
+    "keys and values exchanged",
+    project=lambda m, x, c: (m.q_proj(x), m.v_proj(c), m.k_proj(c)),
+)
+both(
+    "keys_by_q_proj",
+    "keys made by q_proj",
+    project=lambda m, x, c: (m.q_proj(x), m.q_proj(c), m.v_proj(c)),
+    kind=SELF,
+)
+both(
+    "queries_by_k_proj",
+    "queries made by k_proj",
+    project=lambda m, x, c: (m.k_proj(x), m.k_proj(c), m.v_proj(c)),
+    kind=SELF,
+)
+both(
+    "queries_and_keys_exchanged",
+    "queries and keys exchanged",
+    project=lambda m, x, c: (m.k_proj(x), m.q_proj(c), m.v_proj(c)),
+    kind=SELF,
+)
+both(
+    "values_by_q_proj",
+    "values made by q_proj",
+    project=lambda m, x, c: (m.q_proj(x), m.k_proj(c), m.q_proj(c)),
+    kind=SELF,
+)
+both(
+    "projected_twice",
+    "queries projected twice",
+    project=lambda m, x, c: (m.q_proj(m.q_proj(x)), m.k_proj(c), m.v_proj(c)),
+)
+both(
+    "context_never_used",
+    "context never used",
+    project=lambda m, x, c: (m.q_proj(x), m.k_proj(x), m.v_proj(x)),
+    kind=CROSS,
+)
+both(
+    "values_from_x",
+    "values taken from x",
+    project=lambda m, x, c: (m.q_proj(x), m.k_proj(c), m.v_proj(x)),
+    kind=CROSS,
+)
+both(
+    "keys_from_x",
+    "keys taken from x",
+    project=lambda m, x, c: (m.q_proj(x), m.k_proj(x), m.v_proj(c)),
+    kind=CROSS,
+)
+both(
+    "queries_from_context",
+    "queries taken from context",
+    project=lambda m, x, c: (m.q_proj(c), m.k_proj(x), m.v_proj(x)),
+    kind=CROSS,
+)
+both(
+    "x_never_used",
+    "x never used",
+    project=lambda m, x, c: (m.q_proj(c), m.k_proj(c), m.v_proj(c)),
+    kind=CROSS,
+)
+both(
+    "x_and_context_joined",
+    "weights has the wrong shape",
+    project=lambda m, x, c: (m.q_proj(x), m.k_proj(F.pad(c, (0, 0, 1, 0))), m.v_proj(F.pad(c, (0, 0, 1, 0)))),
+    kind=CROSS,
+)
 
 
 def dead_layer(module, d_model):
@@ -469,17 +749,50 @@ def once_cut(call):
     return lambda *args: call(*right_attention(*args))
 
 
-both("weights_detached", "gradient is cut off", only="gradient", attend=once_cut(lambda output, weights: (output, weights.detach())))
-both("values_half_detached", "wrong gradient", attend=lambda q, k, v, m, c: right_attention(q, k, 0.5 * v + 0.5 * v.detach(), m, c))
+both(
+    "weights_detached",
+    "gradient is cut off",
+    only="gradient",
+    attend=once_cut(lambda output, weights: (output, weights.detach())),
+)
+both(
+    "values_half_detached",
+    "wrong gradient",
+    attend=lambda q, k, v, m, c: right_attention(q, k, 0.5 * v + 0.5 * v.detach(), m, c),
+)
+
+
+def masked_scores_detached(query, key, value, attn_mask, is_causal):
+    return right_attention(query if attn_mask is None else query.detach(), key, value, attn_mask, is_causal)
+
+
+both("masked_scores_detached", "wrong gradient", only="gradient", attend=masked_scores_detached, kind=SELF)
 both(
     "masked_scores_detached",
-    "wrong gradient",
+    "gradient is cut off",
     only="gradient",
-    attend=lambda q, k, v, m, c: right_attention(q if m is None else q.detach(), k, v, m, c),
+    attend=masked_scores_detached,
+    kind=CROSS,
 )
-both("all_detached", "gradient is cut off", attend=once_cut(lambda output, weights: (output.detach(), weights.detach())))
-both("float32_handed_out", "does not keep the dtype", only="dtype", attend=once_cut(lambda o, w: (o, w.to(torch.promote_types(w.dtype, torch.float32)))))
-both("everything_in_float32", "less precise than its dtype", only="dtype", attend=lambda q, k, v, m, c: tuple(t.to(q.dtype) for t in right_attention(q.float(), k.float(), v.float(), m, c)))
+both(
+    "all_detached",
+    "gradient is cut off",
+    attend=once_cut(lambda output, weights: (output.detach(), weights.detach())),
+)
+both(
+    "float32_handed_out",
+    "does not keep the dtype",
+    only="dtype",
+    attend=once_cut(lambda o, w: (o, w.to(torch.promote_types(w.dtype, torch.float32)))),
+)
+both(
+    "everything_in_float32",
+    "less precise than its dtype",
+    only="dtype",
+    attend=lambda q, k, v, m, c: tuple(
+        t.to(q.dtype) for t in right_attention(q.float(), k.float(), v.float(), m, c)
+    ),
+)
 
 
 def mask_spoilt(query, key, value, attn_mask, is_causal):
@@ -514,8 +827,20 @@ def first_block_only(query, key, value, attn_mask, is_causal):
     return weights[..., :whole] @ value[..., :whole, :], weights
 
 
-both("last_block_lost_self", "depends on the order of the positions", only="order of the positions", attend=first_block_only, kind=SELF)
-both("last_block_lost_cross", "depends on the order of the context positions", only="order of the context", attend=first_block_only, kind=CROSS)
+both(
+    "last_block_lost_self",
+    "depends on the order of the positions",
+    only="order of the positions",
+    attend=first_block_only,
+    kind=SELF,
+)
+both(
+    "last_block_lost_cross",
+    "depends on the order of the context positions",
+    only="order of the context",
+    attend=first_block_only,
+    kind=CROSS,
+)
 
 
 def three_axes(query, key, value, attn_mask, is_causal):
@@ -537,7 +862,12 @@ both("mask_needs_all_axes", "mask is not broadcast", only="mask", attend=mask_wi
 
 
 def layout_guessed(query, key, value, attn_mask, is_causal):
-    if query.shape == key.shape and query.shape[-1] == query.shape[-2] and attn_mask is None and not is_causal:
+    if (
+        query.shape == key.shape
+        and query.shape[-1] == query.shape[-2]
+        and attn_mask is None
+        and not is_causal
+    ):
         key = key.mT
     return right_attention(query, key, value, attn_mask, is_causal)
 
@@ -559,7 +889,9 @@ for one in (SELF, CROSS):
 
         def forward(self, x, context=None, attn_mask=None, is_causal=False):
             context = x if context is None else context
-            output, weights = right_attention(self.W_q(x), self.W_k(context), self.W_v(context), attn_mask, is_causal)
+            output, weights = right_attention(
+                self.W_q(x), self.W_k(context), self.W_v(context), attn_mask, is_causal
+            )
             return self.W_o(output), weights
 
     @mutant(one, "missing or misnamed parameter")
