@@ -15,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     An error that a user can make is one line on stderr, and never a traceback.
     """
     from autograder.cli.app import app
+    from autograder.engine.startup import spare_grammar
 
+    spare_grammar()
     try:
         code = app(args=arguments, prog_name="attn", standalone_mode=False)
     except (KeyboardInterrupt, EOFError):

@@ -17,7 +17,7 @@ from autograder.engine.ledger import Ledger, gradebook_url
 from autograder.engine.nursery import Limit
 from autograder.engine.outcome import Outcome, prepare
 from autograder.engine.pages import page
-from autograder.engine.pool import Result, Task, default_workers, run_all
+from autograder.engine.pool import Result, Task, run_all
 from autograder.engine.results import Row, rows_of, write_csv
 from autograder.engine.rubric import with_rubrics
 from autograder.engine.settle import settle_all
@@ -50,7 +50,7 @@ class Plan:
 
     def run(self, tasks: list[Task]) -> Generator[Result, None, None]:
         """Results of the tasks, in whatever order, from judges on this machine."""
-        return run_all(tasks, self.workers or default_workers(), self.jail)
+        return run_all(tasks, self.workers, self.jail)
 
 
 def grade_class(

@@ -171,12 +171,8 @@ class Nursery:
     def close(self) -> None:
         """End the zygote, and with it every worker."""
         self.control.close()
-        if self.process is None:
-            return
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        if self.process is not None:
+            self.process.kill()  # it may be busy importing
             self.process.wait()
 
     def __enter__(self) -> Nursery:

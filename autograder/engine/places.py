@@ -26,13 +26,18 @@ def source_notebook(step: Any, resources: Any) -> Path | None:
     return _notebook(step, resources, "source_directory")
 
 
-def _notebook(step: Any, resources: Any, room: str) -> Path | None:
+def submitted_notebook(step: Any, resources: Any) -> Path | None:
+    """The notebook as the student handed it in."""
+    return _notebook(step, resources, "submitted_directory", resources["nbgrader"]["student"])
+
+
+def _notebook(step: Any, resources: Any, room: str, student: str = ".") -> Path | None:
     directory = course_directory(step)
     if directory is None:
         return None
     names = resources["nbgrader"]
     path = Path(
-        directory.format_path(getattr(directory, room), ".", names["assignment"]),
+        directory.format_path(getattr(directory, room), student, names["assignment"]),
         f"{names['notebook']}.ipynb",
     )
     return path if path.is_file() else None

@@ -11,7 +11,7 @@ CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def encodable(text: str) -> str:
-    """The text with U+FFFD for what UTF-8 cannot hold: half of a surrogate pair would break every file that it is in."""
+    """The text with ? for what UTF-8 cannot hold: half of a surrogate pair would break every file that it is in."""
     return text.encode("utf-8", "replace").decode() if not text.isascii() else text
 
 

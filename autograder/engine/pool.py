@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import signal
 import socket
 from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -22,7 +24,7 @@ import nbformat
 
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
 
-__all__ = ["TRIES", "Result", "Standby", "Task", "default_workers", "grade_task", "run_all"]
+__all__ = ["TRIES", "Crew", "Result", "Standby", "Task", "default_workers", "grade_task", "run_all"]
 
 TRIES = 3
 
@@ -125,11 +127,16 @@ def _next_task(connection: Any) -> Task | None:
     return task
 
 
+def _context() -> ForkServerContext:
+    """Judges are forked from a clean process that has imported what they need; never from this one, which has threads."""
+    return multiprocessing.get_context("forkserver")
+
+
 class _Judge:
     """The parent's end of a judge."""
 
     def __init__(self, nursery: Nursery, jail: bool, slot: int):
-        context = multiprocessing.get_context("spawn")
+        context = _context()
         control = nursery.twin()
         self.slot = slot
         self.connection, theirs = context.Pipe()
@@ -157,15 +164,45 @@ class _Judge:
         self.process.join()
 
 
-class _Crew:
-    """All judges of a run, and the zygote that their zygotes come from."""
+class Crew:
+    """Judges, and the zygote that their zygotes come from. Use as a context manager.
 
-    def __init__(self, workers: int, jail: bool):
-        self.jail = jail
+    The zygote and the process that judges are forked from begin to import torch at once, in the background. Judges are
+    made when there is something to grade.
+    """
+
+    def __init__(self, workers: int | None = None, jail: bool = True):
+        self.workers, self.jail = workers or default_workers(), jail
         self.nursery = Nursery(jail)
-        self.judges = [_Judge(self.nursery, jail, slot) for slot in range(workers)]
+        _context().set_forkserver_preload(["autograder.engine.warm"])
+        multiprocessing.forkserver.ensure_running()
+        self.judges: list[_Judge] = []
 
-    def replace(self, judge: _Judge) -> _Judge:
+    def run(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
+        """Grade all tasks; results as they come, in whatever order.
+
+        A task that breaks its judge TRIES times comes back as a failure. Raises: nothing for what a submission does.
+        """
+        waiting = deque(tasks)
+        tries: dict[int, int] = {}
+        while len(self.judges) < min(self.workers, len(waiting)):
+            self.judges.append(_Judge(self.nursery, self.jail, len(self.judges)))
+        for judge in self.judges:
+            _feed(judge, waiting)
+        while busy := {judge.connection: judge for judge in self.judges if judge.task}:
+            for ready in multiprocessing.connection.wait(list(busy)):
+                judge = busy[ready]  # type: ignore[index]
+                result, task = _take(judge)
+                if result.failure:
+                    tries[task.key] = tries.get(task.key, 0) + 1
+                    if again := tries[task.key] < TRIES:
+                        waiting.appendleft(task)
+                    judge = self._replace(judge)
+                _feed(judge, waiting)
+                if not result.failure or not again:
+                    yield result
+
+    def _replace(self, judge: _Judge) -> _Judge:
         """A new judge in the place of one that is no good any more; a new zygote, too, if that is gone."""
         judge.close()
         try:
@@ -178,41 +215,23 @@ class _Crew:
         return fresh
 
     def close(self) -> None:
+        """End all that was started."""
         for judge in self.judges:
             judge.close()
         self.nursery.close()
 
+    def __enter__(self) -> Crew:
+        return self
 
-def run_all(tasks: Iterable[Task], workers: int, jail: bool = True) -> Generator[Result, None, None]:
-    """Grade all tasks with `workers` judges; results as they come, in whatever order.
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
-    A task that breaks its judge TRIES times comes back as a failure. Raises: nothing for what a submission does.
-    """
-    waiting = deque(tasks)
-    tries: dict[int, int] = {}
-    if not waiting:
-        return
-    crew = _Crew(min(workers, len(waiting)), jail)
-    try:
-        for judge in list(crew.judges):
-            _feed(judge, waiting)
-        while any(judge.task for judge in crew.judges):
-            busy = {judge.connection: judge for judge in crew.judges if judge.task}
-            for ready in multiprocessing.connection.wait(list(busy)):
-                judge = busy[ready]  # type: ignore[index]
-                result, task = _take(judge)
-                if result.failure:
-                    tries[task.key] = tries.get(task.key, 0) + 1
-                    if tries[task.key] < TRIES:
-                        waiting.appendleft(task)
-                    else:
-                        yield result
-                    judge = crew.replace(judge)
-                else:
-                    yield result
-                _feed(judge, waiting)
-    finally:
-        crew.close()
+
+def run_all(tasks: Iterable[Task], workers: int | None, jail: bool = True) -> Generator[Result, None, None]:
+    """Grade all tasks with a crew of their own, if there are any."""
+    if waiting := list(tasks):
+        with Crew(workers, jail) as crew:
+            yield from crew.run(waiting)
 
 
 def _feed(judge: _Judge, waiting: deque[Task]) -> None:

@@ -17,8 +17,9 @@ from nbgrader.utils import is_grade, is_solution
 
 from autograder.engine.demonstrations import skip_idle
 from autograder.engine.mathml import BASE64, PICTURES
-from autograder.engine.places import released_notebook
+from autograder.engine.places import released_notebook, submitted_notebook
 from autograder.engine.plain import encodable
+from autograder.engine.submissions import leads_out
 
 
 def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookNode:
@@ -59,7 +60,9 @@ class Rebuild(NbGraderPreprocessor):  # type: ignore[misc]
 
     def preprocess(self, nb: NotebookNode, resources: Any) -> tuple[NotebookNode, Any]:
         """Replace the submission by the rebuilt notebook, where there is a release to rebuild from."""
-        path = released_notebook(self, resources)
+        path, own = released_notebook(self, resources), submitted_notebook(self, resources)
+        if own is not None and leads_out(own):
+            raise NbGraderException(f"{own} is a link to something outside of what was handed in")
         if path is None:
             # As it is, it could hold grade cells of its own, and those run where the formulas and the gradebook are.
             raise NbGraderException(

@@ -39,7 +39,7 @@ class Submission:
         """
         if not self.path.is_file():
             raise UnreadableError(self._missing())
-        if not self.path.resolve().is_relative_to(self.path.parents[1].resolve()):
+        if leads_out(self.path):
             raise UnreadableError(f"{self.path.name} is a link to something outside of what was handed in")
         if self.path.stat().st_size > MOST_BYTES:
             raise UnreadableError(f"{self.path.name} is larger than {MOST_BYTES >> 20} MB")
@@ -57,6 +57,11 @@ class Submission:
         if others:
             return f"no {self.path.name} was handed in; found {plain(others[0], 100)}: rename it?"
         return f"nothing was handed in; expected {'/'.join(self.path.parts[-4:])}"
+
+
+def leads_out(path: Path) -> bool:
+    """Whether submitted/<student>/<assignment>/<name> is, by a link, a file that is not below submitted/<student>."""
+    return not path.resolve().is_relative_to(path.parents[1].resolve())
 
 
 def parse_notebook(text: str, name: str) -> NotebookNode:

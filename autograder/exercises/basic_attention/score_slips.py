@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autograder.exercises.basic_attention.slips import Slip
+from autograder.exercises.basic_attention.slip_table import Slip
 from autograder.oracle import scores as formulas
 
 __all__ = ["ADDITIVE_SLIPS", "COSINE_SLIPS", "DOT_SLIPS", "MULTIPLICATIVE_SLIPS", "SCALED_DOT_SLIPS"]

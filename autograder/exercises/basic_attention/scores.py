@@ -20,7 +20,7 @@ from autograder.exercises.basic_attention.score_slips import (
     MULTIPLICATIVE_SLIPS,
     SCALED_DOT_SLIPS,
 )
-from autograder.exercises.basic_attention.slips import named
+from autograder.exercises.basic_attention.slip_table import named
 from autograder.exercises.exercise import Exercise
 from autograder.oracle import Quantity
 from autograder.oracle import scores as formulas

@@ -20,7 +20,7 @@ from autograder.checks.softmax import (
     probabilities,
     shift_changes_nothing,
 )
-from autograder.exercises.basic_attention.slips import named
+from autograder.exercises.basic_attention.slip_table import named
 from autograder.exercises.basic_attention.softmax_slips import MASKED_SOFTMAX_SLIPS, SOFTMAX_SLIPS
 from autograder.exercises.exercise import Exercise
 from autograder.oracle import Quantity, Rounder, exact

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from autograder.exercises.basic_attention.slips import Slip
+from autograder.exercises.basic_attention.slip_table import Slip
 from autograder.oracle import attention as formulas
 
 __all__ = ["MASKED_SOFTMAX_SLIPS", "SOFTMAX_SLIPS"]

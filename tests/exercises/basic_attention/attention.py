@@ -246,6 +246,7 @@ variant("root_of_the_key_count", "divided by sqrt(S_k)", scale=lambda q, k, v: k
 variant("root_of_the_query_count", "divided by sqrt(S_q)", scale=lambda q, k, v: q.shape[-2] ** -0.5)
 variant("fourth_root", "divided by the fourth root of D", scale=lambda q, k, v: q.shape[-1] ** -0.25)
 variant("root_of_axis_1", "divided by the root of axis 1", scale=lambda q, k, v: q.shape[1] ** -0.5)
+variant("root_of_axis_2", "divided by the root of axis 2", scale=lambda q, k, v: q.shape[2] ** -0.5)
 variant("root_of_axis_0", "divided by the root of axis 0", scale=lambda q, k, v: q.shape[0] ** -0.5)
 variant("eight_as_in_the_paper", "divided by 8", scale=lambda q, k, v: 1 / 8)
 
@@ -505,7 +506,7 @@ def mask_needs_all_axes(query, key, value, attn_mask=None, is_causal=False):
 
 @mutant("attention", "mask applied after the softmax")
 def values_masked_in_place_of_scores(query, key, value, attn_mask=None, is_causal=False):
-    output, weights = right_attention(query, key, value, None, is_causal)
+    weights = right_attention(query, key, value, None, is_causal)[1]
     if attn_mask is not None:
         weights = weights * attn_mask
     return weights @ value, weights
@@ -686,7 +687,7 @@ def bfloat16_inside(query, key, value, attn_mask=None, is_causal=False):
 @mutant("attention", "depends on the memory layout of its inputs", only="layout")
 def views_of_the_inputs(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
-    (*lead, S_q, D), (S_k, D_v) = query.shape, value.shape[-2:]
+    (*lead, S_q, D), S_k = query.shape, key.shape[-2]
     scores = torch.bmm(query.view(-1, S_q, D), key.view(-1, S_k, D).mT).view(*lead, S_q, S_k) / D**0.5
     weights = right_weights(scores, allow(query, key, attn_mask, is_causal))
     return weights @ value, weights

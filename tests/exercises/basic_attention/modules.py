@@ -124,7 +124,7 @@ class WithoutBiases(nn.Module):
 @right("SelfAttention")
 class QueriesOneByOne(Four):
     def forward(self, x, attn_mask=None, is_causal=False):
-        (*lead, S, D), rows, outputs = x.shape, [], []
+        S, D, rows, outputs = x.shape[-2], x.shape[-1], [], []
         query, key, value = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         allowed = together(x, x, attn_mask, is_causal)
         for i in range(S):

@@ -1,0 +1,13 @@
+"""All that a judge needs, imported by the process that judges are forked from, once for all of them."""
+
+from autograder.engine.startup import spare_grammar
+
+spare_grammar()
+
+import autograder.engine.judge  # noqa: E402
+from autograder.exercises import ASSIGNMENTS, in_assignment  # noqa: E402
+
+for stem in ASSIGNMENTS:
+    in_assignment(stem)
+
+__all__ = ["autograder"]
