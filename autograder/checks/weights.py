@@ -40,8 +40,9 @@ def weights_agree(made: Average, name: str = "weights", output: str = "output") 
                 mistake="returned weights are not those that made the output",
             )
         require_sums(trial, weights, -1)
-        # Where the formula's weight is no tiny one, not even scores on a wrong scale make it underflow to zero.
-        missed = (weights == 0) & (trial.expect()[name].value > 1e-3)
+        exact = trial.expect()[name]
+        # Scores of more than 50 may lie 100 apart, where exp underflows to zero in float32: those cases tell nothing.
+        missed = (weights == 0) & (exact.value > 1e-3) & (exact.growth < 50)
         if bool(missed.any()):
             row, column = (int(place) for place in missed.nonzero()[0][-2:])
             raise Failure(

@@ -1,5 +1,6 @@
 """`attn grade`: a class, graded."""
 
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,8 +10,11 @@ from autograder.cli.errors import require_isolation, require_torch
 
 if TYPE_CHECKING:
     from autograder.engine.classroom import Graded
+    from autograder.engine.pool import Result, Task
 
 CONFIG = "nbgrader_config.py"
+Run = Callable[[list["Task"], bool], Generator["Result", None, None]]
+"""How tasks are run: with or without a jail."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,25 @@ def run_grade(folder: Path, options: Options, root: Path | None) -> int:
 
 def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tuple[Path, list["Graded"]]:
     """Set up DIR (source/, release/, gradebook.db, nbgrader's settings) and grade what was handed in."""
+    from autograder.engine.pool import Crew
+    from autograder.engine.submissions import class_folder
+
+    place = class_folder(folder)
+    if options.scheduler is not None:
+        from autograder.engine.cluster import run_on_cluster
+
+        on_cluster = partial(run_on_cluster, address=options.scheduler)
+        return place, _grade(place, options, root, lambda tasks, jail: on_cluster(tasks, jail=jail))
+    with Crew(options.workers) as crew:  # it imports torch while this process imports nbgrader
+
+        def run(tasks: list["Task"], jail: bool) -> Generator["Result", None, None]:
+            crew.jail = jail
+            return crew.run(tasks)
+
+        return place, _grade(place, options, root, run)
+
+
+def _grade(place: Path, options: Options, root: Path | None, run: Run) -> list["Graded"]:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -50,15 +73,13 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
     )
 
     from autograder.engine.classroom import Plan, grade_class
-    from autograder.engine.cluster import run_on_cluster
     from autograder.engine.ledger import gradebook_url
     from autograder.engine.sandbox import Sandbox
     from autograder.engine.store import Store, write_whole
-    from autograder.engine.submissions import class_folder, find_submissions, unknown_folders
+    from autograder.engine.submissions import find_submissions, unknown_folders
     from autograder.weave import find_course, generate, settings
 
     course = find_course(root)
-    place = class_folder(folder)
     notebooks = {course.assignment_id(stem): f"{stem}.ipynb" for stem in course.stems}
     errors = Console(stderr=True)
     for path in unknown_folders(place, notebooks):
@@ -68,6 +89,15 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
             soft_wrap=True,
             markup=False,
         )
+    config = settings(course.root)
+    if options.cell_seconds is not None:
+        config.Sandbox.cell_seconds = options.cell_seconds
+    sandbox = Sandbox(config=config)
+    plan = Plan(sandbox.limit(), options.workers, options.sandbox and sandbox.jail)
+    if options.scheduler is None:
+        require_isolation(plan.jail)
+    used = {submission.assignment for submission in find_submissions(place, notebooks)}
+    stems = [stem for stem in course.stems if course.assignment_id(stem) in used]
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -75,18 +105,6 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    config = settings(course.root)
-    if options.cell_seconds is not None:
-        config.Sandbox.cell_seconds = options.cell_seconds
-    sandbox = Sandbox(config=config)
-    plan = Plan(sandbox.limit(), options.workers, options.sandbox and sandbox.jail)
-    address, run = options.scheduler, None
-    if address is None:
-        require_isolation(plan.jail)
-    else:
-        run = partial(run_on_cluster, address=address, jail=plan.jail)
-    used = {submission.assignment for submission in find_submissions(place, notebooks)}
-    stems = [stem for stem in course.stems if course.assignment_id(stem) in used]
     with Store(place).alone(), Progress(*columns, console=errors, transient=True) as progress:
         task = progress.add_task("grading", total=None)
         generate(course, place, stems, gradebook_url(config, place))
@@ -103,4 +121,4 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
                 markup=False,
             )
 
-        return place, grade_class(place, notebooks, config, plan, show, run)
+        return grade_class(place, notebooks, config, plan, show, lambda tasks: run(tasks, plan.jail))

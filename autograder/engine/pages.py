@@ -107,8 +107,12 @@ def _markdown(cell: NotebookNode) -> str:
     from nbconvert.filters.markdown_mistune import MarkdownWithMath
 
     if len(cell.source) <= LONGEST_TEXT:
-        with contextlib.suppress(Exception):  # students write what they like, and a class must not stop over it
-            return str(MarkdownWithMath(renderer=MathMLRenderer(cell.get("attachments", {}))).render(cell.source))
+        with contextlib.suppress(
+            Exception
+        ):  # students write what they like, and a class must not stop over it
+            return str(
+                MarkdownWithMath(renderer=MathMLRenderer(cell.get("attachments", {}))).render(cell.source)
+            )
     return f"<pre>{escape(cell.source[:LONGEST_TEXT])}</pre>"
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import autograder.weave
 from autograder.cli import main
-from autograder.exercises import find
-from autograder.weave import Course
-from tests.nbgrader.small_class import EXERCISES, ROOT
 
 
 def patch(root: Path) -> None:
     """From here on the course is the small one in `root`."""
-    course = Course(
-        root, ROOT / "solutions", {"basic_attention": {name: find(name).points for name in EXERCISES}}
-    )
+    import autograder.weave
+    from autograder.exercises import find
+    from tests.nbgrader.small_class import EXERCISES, ROOT
+
+    points = {name: find(name).points for name in EXERCISES}
+    course = autograder.weave.Course(root, ROOT / "solutions", {"basic_attention": points})
     autograder.weave.find_course = lambda given=None: course
 
 

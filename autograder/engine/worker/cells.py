@@ -28,7 +28,9 @@ def make_shell() -> InteractiveShell:
     settings.InteractiveShell.cache_size = 0
     shell = InteractiveShell.instance(config=settings)
     shell.user_ns["__name__"] = "__main__"
-    vars(shell)["enable_gui"] = lambda gui=None: None  # `%matplotlib inline` asks for it; there is no event loop here
+    vars(shell)["enable_gui"] = lambda gui=None: (
+        None
+    )  # `%matplotlib inline` asks for it; there is no event loop here
     with contextlib.suppress(ImportError):
         import matplotlib
 
