@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from autograder.cli.errors import UserError, require_isolation, require_torch
 
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
 
 def run_regrade(folder: Path, student: str, assignment: str, sandbox: bool, root: Path | None) -> int:
-    """Replay a submission and print its reports. Returns 0 if all verdicts are those on record, 1 if any differs."""
+    """Replay a submission and print its reports; nothing is written.
+
+    Returns 0 if all verdicts are those on record, 1 if any differs or the submission is not the one that was graded.
+    """
     require_torch()
     import nbformat
     import typer
 
     from autograder.engine.execute import UNSAFE
+    from autograder.engine.nursery import NurseryError
     from autograder.engine.outcome import prepare
-    from autograder.engine.pool import Task, run_all
+    from autograder.engine.pool import Standby, Task
     from autograder.engine.results import reports_of
     from autograder.engine.sandbox import Sandbox
     from autograder.engine.store import Store
@@ -47,10 +56,13 @@ def run_regrade(folder: Path, student: str, assignment: str, sandbox: bool, root
         raise UserError(f"{found[0].path}: {outcome.problem}")
     text = nbformat.writes(outcome.notebook)
     task = Task(0, text, sandbox_settings.limit(), stored.seed, "" if jail else UNSAFE)
-    result = next(iter(run_all([task], 1, jail)))
-    if result.failure:
-        raise UserError(f"{student}/{assignment} could not be graded: {result.failure}")
-    before = reports_of(nbformat.reads(stored.notebook, as_version=4))
+    try:
+        with closing(Standby(jail)) as standby:
+            result = standby.grade(task)
+    except NurseryError as error:
+        raise UserError(f"{student}/{assignment} could not be graded: {error}") from error
+    graded = nbformat.reads(stored.notebook, as_version=4)
+    before = reports_of(graded)
     after = reports_of(nbformat.reads(result.notebook, as_version=4))
     for report in after.values():
         typer.echo(str(Report.from_dict(report)))
@@ -58,4 +70,13 @@ def run_regrade(folder: Path, student: str, assignment: str, sandbox: bool, root
     typer.echo(f"seed {stored.seed}: {len(same)} of {len(before)} exercises have the verdicts on record.")
     if result.problem:
         typer.echo(f"The run ended early: {result.problem}")
-    return 0 if len(same) == len(before) == len(after) else 1
+    changed = _changed(graded, outcome.notebook)
+    if changed:
+        typer.echo(f"The submission has changed since it was graded: {', '.join(changed)}.")
+    return 0 if len(same) == len(before) == len(after) and not changed else 1
+
+
+def _changed(before: NotebookNode, after: NotebookNode) -> list[str]:
+    """The cells whose text is not the one that was graded, by id."""
+    old, new = ({cell.id: cell.source for cell in notebook.cells} for notebook in (before, after))
+    return [name for name in dict.fromkeys([*old, *new]) if old.get(name) != new.get(name)]

@@ -80,9 +80,6 @@ _local = threading.local()
 
 def _on_worker(task: Task, jail: bool) -> Result:
     """Grade one submission in a cluster's worker; each of its threads has a zygote of its own."""
-    import torch
-
-    torch.set_num_threads(1)
     if not hasattr(_local, "standby"):
         _local.standby = Standby(jail, slot=threading.get_ident() % 10_000)
     standby: Standby = _local.standby

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from nbformat import NotebookNode
-from nbgrader.api import Gradebook, MissingEntry, SubmittedAssignment, SubmittedNotebook
+from nbgrader.api import (
+    Comment,
+    Grade,
+    Gradebook,
+    MissingEntry,
+    Student,
+    SubmittedAssignment,
+    SubmittedNotebook,
+)
 from nbgrader.preprocessors import AssignLatePenalties
 from nbgrader.utils import compute_checksum, determine_grade, is_grade, is_solution, parse_utc
 from sqlalchemy.exc import DBAPIError
@@ -132,12 +140,27 @@ class Ledger:
             raise
 
     def _submission(self, student: str, assignment: str) -> SubmittedAssignment:
+        """The student's submission; a new one, with places for all marks, as nbgrader makes them, but not committed yet."""
         try:
             return self.gradebook.find_submission(assignment, student)
         except MissingEntry:
-            self.gradebook.update_or_create_student(student)
-            with self.gradebook.db.no_autoflush:
-                return self.gradebook.add_submission(assignment, student)
+            pass
+        db = self.gradebook.db
+        with db.no_autoflush:
+            made = SubmittedAssignment(
+                assignment=self.gradebook.find_assignment(assignment),
+                student=db.get(Student, student) or Student(id=student),
+            )
+            for notebook in made.assignment.notebooks:
+                page = SubmittedNotebook(notebook=notebook, assignment=made)
+                for cell in (*notebook.grade_cells, *notebook.task_cells):
+                    Grade(cell_id=cell.id, notebook=page)
+                for cell in (*notebook.solution_cells, *notebook.task_cells):
+                    Comment(cell_id=cell.id, notebook=page)
+            db.add(made)
+            db.flush()
+        db.expire(made)
+        return made
 
     def _penalise(self, submission: SubmittedAssignment, page: SubmittedNotebook, student: str) -> None:
         page.late_submission_penalty = None

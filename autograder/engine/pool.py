@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -66,10 +66,24 @@ def grade_task(task: Task, nursery: Nursery) -> Result:
 
     for attempt in range(2):
         notebook = nbformat.reads(task.notebook, as_version=4)
-        outcome = judge(notebook, nursery, task.limit, task.seed, task.note)
+        with _one_thread():
+            outcome = judge(notebook, nursery, task.limit, task.seed, task.note)
         if KILLED not in outcome.problem or attempt:
             break
     return Result(task.key, nbformat.writes(notebook), outcome.seed, outcome.problem)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread: the same order of additions, and so the same digits, on every machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Standby:
@@ -101,10 +115,7 @@ class Standby:
 
 def _judge_process(connection: Any, control: socket.socket, jail: bool, slot: int) -> None:
     """The life of a judge: a task in, a result out, until the parent hangs up."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us by hanging up
-    torch.set_num_threads(1)
     with Nursery(jail, slot, control) as nursery:
         while task := _next_task(connection):
             try:

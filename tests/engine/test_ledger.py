@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import nbformat
 import pytest
 from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
+from sqlalchemy import event
 from traitlets.config import Config
 
 from autograder.engine import ledger as module
@@ -248,35 +248,19 @@ def hold(path: Path) -> subprocess.Popen[str]:
 
 def test_a_gradebook_that_is_locked_for_a_moment_is_waited_for(ledger: Ledger, place: Path) -> None:
     enter(ledger, place, "ada", graded(place))
-    other = hold(place / "gradebook.db")
-    waits = ledger.gradebook.db.connection().connection.driver_connection
+    other, written = hold(place / "gradebook.db"), []
 
-    def let_go() -> int:
-        # SQLite calls this while it waits for the lock: so the lock is given up after the wait has begun.
-        if other.poll() is None:
-            other.communicate("\n")
-        return 0
+    @event.listens_for(ledger.gradebook.engine, "before_cursor_execute")
+    def let_go(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("INSERT") and not written:  # the first that needs the lock
+            written.append(statement)
+            other.stdin.write("\n")  # type: ignore[union-attr]
+            other.stdin.flush()  # type: ignore[union-attr]
 
-    assert isinstance(waits, sqlite3.Connection)
-    ledger.gradebook.db.rollback()
-    releaser = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import time, os, sys; time.sleep(0.3); os.write(int(sys.argv[1]), b'\\n')",
-            str(_pipe(other)),
-        ],
-        pass_fds=[_pipe(other)],
-    )
     enter(ledger, place, "bob", graded(place, points=1.0))
-    releaser.wait()
-    let_go()
+    other.communicate()
+    assert written
     assert {student: one[0] for student, one in standing(place).items()} == {"ada": 3.5, "bob": 2.0}
-
-
-def _pipe(process: subprocess.Popen[str]) -> int:
-    assert process.stdin is not None
-    return process.stdin.fileno()
 
 
 def test_a_gradebook_that_stays_locked_is_one_clear_line_and_loses_nothing(

@@ -5,13 +5,10 @@ Must hold: results are still numbers that are compared, and a lie about a call i
 """
 # cell: added
 import torch
-import sys
+import signal
 
-frame = sys._getframe()
-while frame and frame.f_code.co_name != "serve":
-    frame = frame.f_back
-loop = frame.f_globals
-real_send, channel = loop["send"], frame.f_locals["channel"]
+loop = signal.getsignal(signal.SIGALRM).__globals__
+real_send = loop["send"]
 
 
 def forged(channel, message, *args):

@@ -4,22 +4,21 @@ Must hold: the time of a request ends however much of the answer has come.
 """
 # ends: did not finish within|submission took more
 # cell: added
+import signal
 import struct
 import time
-import sys
 
-frame = sys._getframe()
-while frame and frame.f_code.co_name != "serve":
-    frame = frame.f_back
-loop = frame.f_globals
-real_send, channel = loop["send"], frame.f_locals["channel"]
+loop = signal.getsignal(signal.SIGALRM).__globals__
 
-channel.sendall(struct.pack(">II", 1 << 20, 0))
-while True:
-    try:
-        channel.sendall(b" ")
-        time.sleep(0.05)
-    except OSError:
-        break
-    except BaseException:
-        pass
+
+def dripping(channel, message, *args):
+    channel.sendall(struct.pack(">II", 1 << 20, 0))
+    while True:
+        try:
+            channel.sendall(b" ")
+            time.sleep(0.05)
+        except OSError:
+            return
+
+
+loop["send"] = dripping

@@ -5,17 +5,16 @@ Must hold: that is a malformed answer, refused before much is made of it.
 # ends: the process sent
 # cell: added
 import json
+import signal
 import struct
-import sys
 
-frame = sys._getframe()
-while frame and frame.f_code.co_name != "serve":
-    frame = frame.f_back
-loop = frame.f_globals
-real_send, channel = loop["send"], frame.f_locals["channel"]
-
-ticket = frame.f_locals["ticket"]
-document = json.dumps({"d": {"ticket": ticket, "outputs": {"t": "0"}}}).encode()
 index = json.dumps({str(n): {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for n in range(100_000)}).encode()
 blob = struct.pack("<Q", len(index)) + index
-channel.sendall(struct.pack(">II", len(document), len(blob)) + document + blob)
+
+
+def forged(channel, message, *args):
+    document = json.dumps({"d": {"ticket": message["ticket"], "outputs": {"t": "0"}}}).encode()
+    channel.sendall(struct.pack(">II", len(document), len(blob)) + document + blob)
+
+
+signal.getsignal(signal.SIGALRM).__globals__["send"] = forged

@@ -1,14 +1,8 @@
-"""Recursion without a limit, in Python and in C.
+"""Recursion in C, deeper than the stack.
 
-Must hold: RecursionError is an error like any other; an overflow of the real stack ends the process, with the reason.
+Must hold: an overflow of the stack ends the process; what remains scores nothing, with the reason.
 """
 # ends: the process ended
-# cell: added
-def down(depth):
-    return down(depth + 1)
-
-
-down(0)
 # cell: added
 import sys
 
@@ -17,4 +11,3 @@ nested = ()
 for _ in range(500_000):
     nested = (nested,)
 hash(nested)
-repr(nested)

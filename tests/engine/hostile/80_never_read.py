@@ -1,18 +1,13 @@
-"""Answers the judge from a thread of its own and lets the loop hang, so that no request is ever read.
+"""Lets the loop that answers the judge hang, so that no request is ever read, and makes the next one a long one.
 
 Must hold: the judge does not wait for ever to be read, either.
 """
 # ends: could not be interrupted|not asked
 # cell: added
-import threading
+import signal
 import time
 
-import sys
-
-frame = sys._getframe()
-while frame and frame.f_code.co_name != "serve":
-    frame = frame.f_back
-loop, channel = frame.f_globals, frame.f_locals["channel"]
+loop = signal.getsignal(signal.SIGALRM).__globals__
 
 
 def deaf(*args):
