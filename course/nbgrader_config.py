@@ -72,8 +72,12 @@ c.Autograde.autograde_preprocessors = [
 c.Sandbox.cell_seconds = 30.0
 c.Sandbox.submission_seconds = 180.0
 
-# Feedback pages and the formgrader draw formulas as MathML, and load nothing from the network.
-c.HTMLExporter.filters = {"markdown2html": "autograder.engine.mathml.markdown2html"}
+# Feedback pages and the formgrader draw formulas as MathML, load nothing from the network, and show HTML in a
+# student's words as text.
+c.HTMLExporter.filters = {
+    "markdown2html": "autograder.engine.mathml.markdown2html",
+    "highlight_code": "autograder.engine.listing.highlight_code",
+}
 c.HTMLExporter.extra_template_basedirs = [
     str(Path(autograder.__file__).parent / "engine" / "templates"),
     str(Path(nbgrader.__file__).parent / "server_extensions" / "formgrader" / "templates"),

@@ -81,7 +81,7 @@ _local = threading.local()
 def _on_worker(task: Task, jail: bool) -> Result:
     """Grade one submission in a cluster's worker; each of its threads has a zygote of its own."""
     if not hasattr(_local, "standby"):
-        _local.standby = Standby(jail, slot=threading.get_ident() % 10_000)
+        _local.standby = Standby(jail)
     standby: Standby = _local.standby
     try:
         return standby.grade(task)

@@ -5,6 +5,7 @@ themselves. `nbgrader_config.py` puts this filter in place of nbconvert's, and a
 MathJax's.
 """
 
+import contextlib
 import re
 from collections.abc import Mapping
 from html import escape, unescape
@@ -16,12 +17,12 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-__all__ = ["PICTURES", "MathMLRenderer", "markdown2html", "mathml"]
+__all__ = ["PICTURES", "MathMLRenderer", "markdown2html", "mathml", "words"]
 
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 """What a picture pasted into an answer may be. Not SVG, which holds programs."""
 
-LONGEST_FORMULA = 5_000
+LONGEST_TEXT, LONGEST_FORMULA = 50_000, 5_000
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]+")
 
 
@@ -49,9 +50,12 @@ class MathMLRenderer(IPythonRenderer):
         """A LaTeX environment."""
         return mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
-    def block_mermaidjs(self, code: str) -> str:
-        """A diagram, as its text: nbconvert would pass it on unescaped."""
-        return f"<pre>{escape(code)}</pre>"
+    def block_code(self, code: str, info: str | None = None) -> str:
+        """Code without colours: in a language of the student's choice, some lexers take minutes.
+
+        And diagrams as their text: nbconvert passes mermaid's on unescaped.
+        """
+        return f"<pre><code>{escape(code)}</code></pre>"
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         """A picture; one that was pasted comes from the cell's attachments, if it is there."""
@@ -68,7 +72,16 @@ def markdown2html(context: Context, source: str) -> str:
     """The filter of this name in nbconvert's templates."""
     cell: Any = context.get("cell", {})
     path = context.get("resources", {}).get("metadata", {}).get("path", "")
-    return str(MarkdownWithMath(renderer=MathMLRenderer(cell.get("attachments", {}), path)).render(source))
+    return words(source, cell.get("attachments", {}), path)
+
+
+def words(source: str, attachments: Mapping[str, Any], path: str = "") -> str:
+    """Markdown of a student's as HTML; where it is very long, or breaks the renderer, the text itself."""
+    if len(source) <= LONGEST_TEXT:
+        # Students write what they like, and a class must not stop over it.
+        with contextlib.suppress(Exception):
+            return str(MarkdownWithMath(renderer=MathMLRenderer(attachments, path)).render(source))
+    return f"<pre>{escape(source)}</pre>"
 
 
 def mathml(tex: str, display: str) -> str:

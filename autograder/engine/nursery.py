@@ -61,8 +61,8 @@ class Nursery:
     comes back makes that judge's `Nursery(control=...)`.
     """
 
-    def __init__(self, jail: bool = True, slot: int = 0, control: socket.socket | None = None):
-        self.jail, self.slot = jail, slot
+    def __init__(self, jail: bool = True, control: socket.socket | None = None):
+        self.jail = jail
         self.process: subprocess.Popen[bytes] | None = None
         self.ended: dict[int, int] = {}
         self.ready = False
@@ -105,7 +105,7 @@ class Nursery:
         """A fresh worker in its jail. Raises: NurseryError if the zygote is gone or the jail cannot be had."""
         self.wait_until_ready()
         ours, theirs = socket.socketpair()
-        request = {"jail": self.jail, "slot": self.slot, "bounds": limit.bounds.to_dict()}
+        request = {"jail": self.jail, "bounds": limit.bounds.to_dict()}
         try:
             socket.send_fds(self.control, [json.dumps(request).encode()], [theirs.fileno()])
         except OSError as error:

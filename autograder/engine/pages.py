@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,15 @@ import jinja2
 from nbconvert.filters import strip_ansi
 from nbformat import NotebookNode
 from nbgrader.utils import is_grade, is_solution
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import PythonLexer
 
 from autograder.engine.ledger import Entry
-from autograder.engine.mathml import MathMLRenderer
+from autograder.engine.listing import listing, styles
+from autograder.engine.mathml import words
 from autograder.grading import MIME_TYPE
 
 __all__ = ["page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
-LONGEST_CODE, LONGEST_TEXT = 20_000, 50_000
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
 
@@ -62,7 +58,7 @@ def page(
         parts=parts,
         added=added,
         seed=seed,
-        styles=_formatter().get_style_defs(".highlight"),
+        styles=styles(),
     )
 
 
@@ -71,7 +67,7 @@ def _part(grade_id: str, cell: NotebookNode, cells: dict[str, NotebookNode], ent
     mark = entry.marks.get(grade_id)
     points = "" if mark is None else f"{'–' if mark.waits else f'{mark.score:g}'} / {mark.max_score:g}"
     if is_solution(cell):
-        blocks, mistakes = [_markdown(cell)], ""
+        blocks, mistakes = [words(cell.source, cell.get("attachments", {}))], ""
     else:
         blocks = [_code(cells[name])] if name in cells else ["<p>The solution cell was deleted.</p>"]
         blocks += [_output(output) for output in cell.outputs if output.output_type != "execute_result"]
@@ -81,39 +77,7 @@ def _part(grade_id: str, cell: NotebookNode, cells: dict[str, NotebookNode], ent
 
 
 def _code(cell: NotebookNode) -> str:
-    return _highlighted(cell.source) + "".join(_output(output) for output in cell.outputs)
-
-
-@lru_cache(maxsize=200)
-def _highlighted(source: str) -> str:
-    """Code in colours; what is very long without, because the lexer's time grows with its square."""
-    if len(source) > LONGEST_CODE:
-        return f"<pre>{escape(source[:LONGEST_TEXT])}</pre>"
-    lines, blank = [], 0
-    for line in source.split("\n"):
-        blank = 0 if line.strip() else blank + 1
-        if blank <= 3:  # many blank lines are slowest of all
-            lines.append(line.rstrip())
-    return str(highlight("\n".join(lines), PythonLexer(), _formatter()))
-
-
-@cache
-def _formatter() -> HtmlFormatter[str]:
-    return HtmlFormatter()
-
-
-def _markdown(cell: NotebookNode) -> str:
-    """An answer in words. HTML in it is shown as text."""
-    from nbconvert.filters.markdown_mistune import MarkdownWithMath
-
-    if len(cell.source) <= LONGEST_TEXT:
-        with contextlib.suppress(
-            Exception
-        ):  # students write what they like, and a class must not stop over it
-            return str(
-                MarkdownWithMath(renderer=MathMLRenderer(cell.get("attachments", {}))).render(cell.source)
-            )
-    return f"<pre>{escape(cell.source[:LONGEST_TEXT])}</pre>"
+    return listing(cell.source) + "".join(_output(output) for output in cell.outputs)
 
 
 def _output(output: NotebookNode) -> str:

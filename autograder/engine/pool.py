@@ -89,15 +89,15 @@ def _one_thread() -> Iterator[None]:
 class Standby:
     """A zygote that is started when it is first needed, and replaced when it is lost, for a judge in this process."""
 
-    def __init__(self, jail: bool, slot: int = 0):
-        self.jail, self.slot = jail, slot
+    def __init__(self, jail: bool):
+        self.jail = jail
         self.nursery: Nursery | None = None
 
     def grade(self, task: Task) -> Result:
         """`grade_task` with this zygote, or with a new one. Raises: NurseryError if that is lost time and again, too."""
         for attempt in range(TRIES):
             if self.nursery is None:
-                self.nursery = Nursery(self.jail, self.slot)
+                self.nursery = Nursery(self.jail)
             try:
                 return grade_task(task, self.nursery)
             except NurseryError:
@@ -113,10 +113,10 @@ class Standby:
             self.nursery = None
 
 
-def _judge_process(connection: Any, control: socket.socket, jail: bool, slot: int) -> None:
+def _judge_process(connection: Any, control: socket.socket, jail: bool) -> None:
     """The life of a judge: a task in, a result out, until the parent hangs up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us by hanging up
-    with Nursery(jail, slot, control) as nursery:
+    with Nursery(jail, control) as nursery:
         while task := _next_task(connection):
             try:
                 result = grade_task(task, nursery)
@@ -146,13 +146,12 @@ def _context() -> ForkServerContext:
 class _Judge:
     """The parent's end of a judge."""
 
-    def __init__(self, nursery: Nursery, jail: bool, slot: int):
+    def __init__(self, nursery: Nursery, jail: bool):
         context = _context()
         control = nursery.twin()
-        self.slot = slot
         self.connection, theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
-            target=_judge_process, args=(theirs, control, jail, slot), daemon=True
+            target=_judge_process, args=(theirs, control, jail), daemon=True
         )
         self.process.start()
         theirs.close()
@@ -197,7 +196,7 @@ class Crew:
         waiting = deque(tasks)
         tries: dict[int, int] = {}
         while len(self.judges) < min(self.workers, len(waiting)):
-            self.judges.append(_Judge(self.nursery, self.jail, len(self.judges)))
+            self.judges.append(_Judge(self.nursery, self.jail))
         for judge in self.judges:
             _feed(judge, waiting)
         while busy := {judge.connection: judge for judge in self.judges if judge.task}:
@@ -217,12 +216,12 @@ class Crew:
         """A new judge in the place of one that is no good any more; a new zygote, too, if that is gone."""
         judge.close()
         try:
-            fresh = _Judge(self.nursery, self.jail, judge.slot)
+            fresh = _Judge(self.nursery, self.jail)
         except NurseryError:
             self.nursery.close()
             self.nursery = Nursery(self.jail)
-            fresh = _Judge(self.nursery, self.jail, judge.slot)
-        self.judges[judge.slot] = fresh
+            fresh = _Judge(self.nursery, self.jail)
+        self.judges[self.judges.index(judge)] = fresh
         return fresh
 
     def close(self) -> None:

@@ -45,7 +45,7 @@ def resolve(worker: Worker, name: str) -> Any:
 def _opaque(value: Opaque) -> Any:
     """An object that is good for nothing but the name of its type."""
     name = value.kind if value.kind.isidentifier() else "object"
-    return type(name, (), {})()
+    return type(name, (), {"__repr__": lambda self: f"<a {name}>"})()
 
 
 def _unwrap(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -217,6 +217,9 @@ class _Proxy(Remote):
 
     def __init__(self, worker: Worker, number: int):
         self.worker, self.number = worker, number
+
+    def __repr__(self) -> str:
+        return "<a class>" if isinstance(self, ClassProxy) else "<a function>"
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError("a student's object can be called, and nothing else")

@@ -1,6 +1,7 @@
 """Find what students handed in, and read it as far as it can be read."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,9 @@ class Submission:
 
     def _missing(self) -> str:
         folder = self.path.parent
-        others = sorted(path.name for path in folder.glob("*.ipynb")) if folder.is_dir() else []
+        others = (
+            sorted(path.name for path in folder.glob("*.ipynb") if path.is_file()) if folder.is_dir() else []
+        )
         if others:
             return f"no {self.path.name} was handed in; found {plain(others[0], 100)}: rename it?"
         return f"nothing was handed in; expected {'/'.join(self.path.parts[-4:])}"
@@ -76,7 +79,11 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{name} is broken JSON: {plain(str(error), 300)}") from error
     try:
-        notebook: NotebookNode = nbformat.reads(text, as_version=4)
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # cells without ids, or with one id twice: rebuilding makes new ones
+            notebook: NotebookNode = nbformat.reads(text, as_version=4)
         for cell in notebook.cells:
             cell.metadata.get("nbgrader")
             cell.source.split("\n")

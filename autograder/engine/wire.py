@@ -89,7 +89,7 @@ def receive(channel: socket.socket, limits: Limits, deadline: float | None = Non
     """
     document_size, blob_size = HEADER.unpack(_exactly(channel, HEADER.size, deadline))
     if document_size > limits.document or blob_size > limits.tensors:
-        raise Malformed(f"a reply of {document_size + blob_size:,} bytes is larger than allowed")
+        raise Malformed(f"a reply of {document_size + blob_size:,} bytes, larger than allowed")
     try:
         document = json.loads(_exactly(channel, document_size, deadline))
     except (ValueError, RecursionError) as error:

@@ -93,6 +93,8 @@ def _generate_one(course: Course, into: Path, stem: str, gradebook: Path | str |
     heard = io.StringIO()
     logger = logging.Logger("attn.generate", logging.ERROR)
     logger.addHandler(logging.StreamHandler(heard))
+    gossip = logging.getLogger("tornado.application")  # nbgrader's gradebook puts whole tracebacks there
+    gossip.disabled, before = True, gossip.disabled
     try:
         GenerateAssignment(coursedir=directory, config=config, log=logger).start()
     except NbGraderException as error:
@@ -101,3 +103,5 @@ def _generate_one(course: Course, into: Path, stem: str, gradebook: Path | str |
         ]
         where = into / "source" / course.relative(stem)
         raise WeaveError(where, None, f"nbgrader refused: {telling[0] if telling else error}") from error
+    finally:
+        gossip.disabled = before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -102,6 +103,31 @@ def results(place: Path) -> tuple[Standing, str, dict[str, str]]:
         for path in sorted((place / "feedback").rglob("*.html"))
     }
     return standing(place), (place / "grades.csv").read_text(encoding="utf-8"), pages
+
+
+PATIENCE = 120
+"""Seconds until a test gives up on something that must happen."""
+
+
+def ended(pid: int) -> bool:
+    """Wait until a process is no more; False if that takes too long."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], PATIENCE)[0])
+    finally:
+        os.close(handle)
+
+
+def children(pid: int) -> list[int]:
+    """The processes below `pid`, all generations."""
+    try:
+        own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [*own, *(grandchild for child in own for grandchild in children(child))]
 
 
 def attn(course: Course, *arguments: str | Path, **options: object) -> subprocess.Popen[str]:

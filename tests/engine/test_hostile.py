@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import signal
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -16,6 +18,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 from autograder.engine.judge import Judgement, is_grade_cell, judge
 from autograder.engine.nursery import Limit, Nursery
 from autograder.engine.plain import plain
+from autograder.engine.wire import send
+from autograder.engine.worker import jail
 from autograder.engine.worker.jail import FIRST_UID, Bounds
 from autograder.engine.worker.zygote import WORKERS_AT_ONCE
 from autograder.exercises import find
@@ -185,13 +189,18 @@ def full(name: str) -> float:
     return find(name).points
 
 
+def open_files(pid: int) -> int:
+    """How many files a process has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_hostile_submission_earns_nothing_and_harms_nobody(
     path: Path, nursery: Nursery, outside: Outside
 ) -> None:
     attack = read(path, outside)
     wanted = points_without_the_trick(nursery, {**WRONG, **dict(attack.answers), **dict(attack.plain)})
-    untouched = outside.fingerprint()
+    untouched, opened = outside.fingerprint(), open_files(os.getpid())
 
     notebook, found = run(attack, nursery)
 
@@ -211,19 +220,20 @@ def test_a_hostile_submission_earns_nothing_and_harms_nobody(
     # Nothing came out, nothing was touched, nobody is left.
     texts = texts_of(notebook)
     assert outside.secret not in texts
-    assert not re.search(r"^.*\bGOT\b(?!').*$", _shown(notebook), re.MULTILINE), _shown(notebook)
+    assert [line for line in printed(notebook).splitlines() if re.search(r"\bGOT\b(?!')", line)] == []
     assert texts == plain(texts, len(texts))
     assert len(texts) < 4 * MIB
     assert outside.fingerprint() == untouched
     assert not outside.was_called()
     assert wait_until_none_is_left(nursery) == []
+    assert open_files(os.getpid()) <= opened
     # The next one finds everything as it should be.
     honest = notebook_of((), {"dot_scores": RIGHT["dot_scores"]})
     assert judge(honest, nursery, LIMIT, SEED).problem == ""
     assert points_of(honest) == {name: full(name) for name in (BEFORE, "dot_scores", AFTER)}
 
 
-def _shown(notebook: NotebookNode) -> str:
+def printed(notebook: NotebookNode) -> str:
     """What cells printed: an attack that reaches something prints GOT."""
     return "\n".join(
         output.text
@@ -235,11 +245,76 @@ def _shown(notebook: NotebookNode) -> str:
 
 def test_every_file_says_what_it_tries_and_what_must_hold() -> None:
     for path in FILES:
-        text = path.read_text(encoding="utf-8")
-        header = text.split('"""')[1]
-        assert text.startswith('"""'), path.name
-        assert "hold" in header, path.name
+        header = path.read_text(encoding="utf-8").split('"""')
+        assert header[0] == "", path.name
+        assert "hold" in header[1], path.name
 
 
 def test_there_are_many() -> None:
     assert len(FILES) >= 44
+
+
+def test_many_workers_leave_nothing_open_and_nobody_alive(nursery: Nursery) -> None:
+    assert nursery.process is not None
+    nursery.worker(LIMIT).close()
+    assert wait_until_none_is_left(nursery) == []
+    before = open_files(nursery.process.pid), open_files(os.getpid())
+    for _ in range(50):
+        worker = nursery.worker(LIMIT)
+        assert worker.ask("look", name="nothing")["kind"] == "missing"
+        worker.close()
+    assert wait_until_none_is_left(nursery) == []
+    assert (open_files(nursery.process.pid), open_files(os.getpid())) == before
+
+
+def test_a_zygote_shares_no_memory_that_can_be_written_to(nursery: Nursery) -> None:
+    assert nursery.process is not None
+    lines = Path(f"/proc/{nursery.process.pid}/maps").read_text().splitlines()
+    assert [line for line in lines if re.match(r"\S+ .w.s", line)] == []
+
+
+def test_nobody_outlives_a_killed_zygote_whatever_it_asks_of_the_kernel(
+    nursery: Nursery, outside: Outside
+) -> None:
+    attack = read(next(path for path in FILES if "outlive" in path.name), outside)
+    assert nursery.process is not None
+    others = set(children_of(nursery.process.pid))
+    with Nursery(control=nursery.twin()) as twin:
+        worker = twin.worker(dataclasses.replace(LIMIT, cell=30.0))
+        (zygote,) = set(
+            Path(f"/proc/{nursery.process.pid}/task/{nursery.process.pid}/children").read_text().split()
+        ) - {str(each) for each in others}
+        send(worker.channel, {"do": "run", "source": attack.added[0], "ticket": "", "seconds": 0})
+        until = time.monotonic() + 10
+        while (
+            len(started := children_of(int(zygote))) < 5
+        ):  # a guard, the jailed process, and its three children
+            assert time.monotonic() < until
+        os.kill(int(zygote), signal.SIGKILL)
+        while any(alive(each) for each in started):
+            assert time.monotonic() < until
+
+
+def alive(pid: int) -> bool:
+    """Whether a process lives: a dead one that nobody has buried yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_every_installed_copy_of_the_answers_is_hidden(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    site = tmp_path / "lib/python3.11/site-packages"
+    for name in ("autograder", "solutions", "numpy"):
+        (site / name).mkdir(parents=True)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(site)])
+    jail.readable_paths.cache_clear(), jail.hidden_paths.cache_clear()
+    try:
+        assert str(site) in jail.readable_paths()
+        assert {str(site / "autograder"), str(site / "solutions")} <= set(jail.hidden_paths())
+        assert str(site / "numpy") not in jail.hidden_paths()
+    finally:
+        monkeypatch.undo()
+        jail.readable_paths.cache_clear(), jail.hidden_paths.cache_clear()

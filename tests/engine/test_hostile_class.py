@@ -15,8 +15,7 @@ from nbgrader.converters import NbGraderException
 
 from autograder.engine import rebuild as rebuilding
 from autograder.engine.classroom import Graded
-from autograder.engine.mathml import markdown2html
-from autograder.weave import generate
+from autograder.weave import generate, settings
 from tests.engine.hostile_notebooks import BUILDERS, hand_in, hand_in_plain, wrong
 from tests.engine.scenes import Class
 from tests.engine.test_hostile import LIMIT
@@ -146,9 +145,10 @@ def test_no_feedback_page_runs_anything(outcome: Outcome, student: str) -> None:
 
 @pytest.mark.parametrize("student", BUILDERS)
 def test_no_page_of_nbgraders_runs_anything(outcome: Outcome, student: str) -> None:
-    """The formgrader and `nbgrader generate_feedback` draw the autograded notebook with this filter."""
+    """The formgrader and `nbgrader generate_feedback` draw the autograded notebook with these filters."""
     path = outcome.room.place / "autograded" / student / ASSIGNMENT / NAME
-    exporter = HTMLExporter(template_name="basic", filters={"markdown2html": markdown2html})
+    chosen = settings(outcome.room.course.root).HTMLExporter.filters
+    exporter = HTMLExporter(template_name="basic", filters=chosen)
     page, _ = exporter.from_notebook_node(nbformat.read(path, as_version=4))
     assert active(page) == []
 

@@ -197,10 +197,10 @@ def test_a_second_run_grades_nothing_again_and_changes_nothing(class_: Class) ->
 
 
 def test_a_changed_submission_is_graded_again_and_no_other(class_: Class) -> None:
-    change(class_.submission("s02"), "def dot_scores(query, key):\n    return query @ key.transpose(-2, -1)")
+    change(class_.submission("s01"), "def dot_scores(query, key):\n    return query @ key.transpose(-2, -1)")
     again = class_.grade()
-    assert [one.submission.student for one in again if one.fresh] == ["s02"]
-    assert standing(class_.place)["s02"][0] == 4.0
+    assert [one.submission.student for one in again if one.fresh] == ["s01"]
+    assert standing(class_.place)["s01"][0] == 4.0
 
 
 def test_a_mended_grader_grades_everybody_again(class_: Class, monkeypatch: pytest.MonkeyPatch) -> None:

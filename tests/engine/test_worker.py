@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from autograder.engine.isolation import isolation
 from autograder.engine.nursery import Limit, Nursery, NurseryError, Stopped, Worker
 from autograder.engine.proxies import resolve
 from autograder.engine.worker.jail import FIRST_UID, SCRATCH, Bounds
+from tests.engine.scenes import children, ended
 
 ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
-PATIENCE = 60  # seconds until a test gives up on something that must happen
 STUBBORN = """
 while True:
     try:
@@ -69,27 +68,6 @@ def end(nursery: Nursery, source: str, bounds: Bounds | None = None, **limit: fl
     with pytest.raises(Stopped):
         worker.ask("look", name="found")
     return worker.gone
-
-
-def ended(pid: int) -> bool:
-    """Wait until a process is no more; False if that takes too long."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([handle], [], [], PATIENCE)[0])
-    finally:
-        os.close(handle)
-
-
-def children(pid: int) -> list[int]:
-    """The processes below `pid`, all generations."""
-    try:
-        own = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
-    return [*own, *(grandchild for child in own for grandchild in children(child))]
 
 
 # The zygote

@@ -22,7 +22,7 @@ from autograder.engine.worker import kernel_calls as kernel
 __all__ = ["Bounds", "JailError", "enter", "hidden_paths", "readable_paths", "set_limits"]
 
 FIRST_UID = 210_000
-"""Workers of a root grader get uids from here on, one for each slot."""
+"""Workers of a root grader get uids from here on, each another than all that run beside it."""
 
 OUT_OF_MEMORY = 128 + 65
 """A guard's exit status when all processes of a submission together took too much memory. No signal has number 65."""
