@@ -59,7 +59,7 @@ def run_on_cluster(tasks: list[Task], address: str, jail: bool = True) -> Genera
             client.submit(_on_worker, task, jail, key=f"attn-{uuid4()}", retries=TRIES) for task in tasks
         ]
         by_key = {future.key: task for future, task in zip(futures, tasks, strict=True)}
-        for future in as_completed(futures):
+        for future in as_completed(futures, loop=client.loop):
             if future.status in ("cancelled", "lost"):
                 raise ClusterError(
                     f"{address}: the scheduler is gone. Start one, and the same command goes on from here"
