@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["CASES_PER_SEED", "Case", "Draw", "Recipe", "describe", "draw_case"]
+__all__ = ["CASES_PER_SEED", "Case", "Draw", "Layer", "Recipe", "describe", "draw_case"]
 
 CASES_PER_SEED = 100
 """A case's number is seed * CASES_PER_SEED + its recipe's place in the exercise."""
@@ -55,6 +55,33 @@ class Draw:
         return allowed
 
 
+class Layer:
+    """A module of torch.nn by its recipe, for constructors that are handed one: `Layer("Linear", 6, 4, bias=False)`.
+
+    args and kwargs are the torch class's own, other layers among them; the weights are drawn from `seed`.
+    """
+
+    def __init__(self, kind: str, *args: Any, seed: int = 0, **kwargs: Any):
+        self.kind, self.args, self.kwargs, self.seed = kind, args, kwargs, seed
+
+    def build(self) -> nn.Module:
+        """A fresh module, with the same weights each time. Raises: ValueError if torch.nn has no such class."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self._made()
+
+    def _made(self) -> nn.Module:
+        made = getattr(nn, self.kind, None)
+        if not (isinstance(made, type) and issubclass(made, nn.Module)):
+            raise ValueError(f"Layer({self.kind!r}): torch.nn has no module class of that name.")
+        args = [item._made() if isinstance(item, Layer) else item for item in self.args]
+        return made(*args, **self.kwargs)
+
+    def __repr__(self) -> str:
+        shown = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
+        return f"{self.kind}({', '.join(shown)})"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to draw one kind of case.
@@ -73,7 +100,7 @@ class Case:
     number: int
     label: str
     inputs: Mapping[str, Any]
-    init: Mapping[str, int] = field(default_factory=dict)
+    init: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:

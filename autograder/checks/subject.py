@@ -13,9 +13,10 @@ from torch import Tensor
 from autograder.case import Case, Draw
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
+from autograder.checks.objects import Remote, construct
 from autograder.observation import Observation, observe
 
-__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Remote", "Subject"]
+__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Subject"]
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,9 @@ class Parameter:
     bias: bool = False
     linear: bool = True
 
-    def sizes(self, init: Mapping[str, int]) -> tuple[int, ...]:
+    def sizes(self, init: Mapping[str, Any]) -> tuple[int, ...]:
         """The canonical shape for these constructor arguments."""
         return tuple(init[size] if isinstance(size, str) else size for size in self.shape)
-
-
-class Remote:
-    """A student's object that lives in another process, and can say there what a call does."""
-
-    def observe(
-        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
-    ) -> Observation:
-        """What the call does there. `modified` holds "a0", "a1", ... for arguments, "k<name>" for named ones."""
-        raise NotImplementedError
 
 
 class Subject(Protocol):
@@ -193,7 +184,7 @@ class ModuleSubject:
 
     def _made(self, case: Case) -> Any:
         try:
-            return self.module_class(*case.init.values())
+            return construct(self.module_class, *case.init.values())
         except (Failure, OutOfTime, KeyboardInterrupt):
             raise
         except NotImplementedError as error:
