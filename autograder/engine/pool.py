@@ -16,13 +16,13 @@ import socket
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import nbformat
-
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
+from autograder.engine.text import from_text, to_text
 
 __all__ = ["TRIES", "Crew", "Result", "Standby", "Task", "default_workers", "grade_task", "run_all"]
 
@@ -64,13 +64,14 @@ def grade_task(task: Task, nursery: Nursery) -> Result:
     """
     from autograder.engine.judge import judge
 
+    nursery.preload(task.notebook)
     for attempt in range(2):
-        notebook = nbformat.reads(task.notebook, as_version=4)
+        notebook = from_text(task.notebook)
         with _one_thread():
             outcome = judge(notebook, nursery, task.limit, task.seed, task.note)
         if KILLED not in outcome.problem or attempt:
             break
-    return Result(task.key, nbformat.writes(notebook), outcome.seed, outcome.problem)
+    return Result(task.key, to_text(notebook), outcome.seed, outcome.problem)
 
 
 @contextlib.contextmanager
@@ -191,14 +192,17 @@ class Crew:
     def run(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """Grade all tasks; results as they come, in whatever order.
 
-        A task that breaks its judge TRIES times comes back as a failure. Raises: nothing for what a submission does.
+        A task is taken from `tasks` shortly before a judge can begin with it. One that breaks its judge TRIES times
+        comes back as a failure. Raises: nothing for what a submission does.
         """
-        waiting = deque(tasks)
+        coming = iter(tasks)
+        waiting = deque(islice(coming, 1))
         tries: dict[int, int] = {}
-        while len(self.judges) < min(self.workers, len(waiting)):
-            self.judges.append(_Judge(self.nursery, self.jail))
-        for judge in self.judges:
+        for judge in self._idle_judges():
+            if not waiting:
+                break
             _feed(judge, waiting)
+            waiting.extend(islice(coming, 1))
         while busy := {judge.connection: judge for judge in self.judges if judge.task}:
             for ready in multiprocessing.connection.wait(list(busy)):
                 judge = busy[ready]  # type: ignore[index]
@@ -209,8 +213,19 @@ class Crew:
                         waiting.appendleft(task)
                     judge = self._replace(judge)
                 _feed(judge, waiting)
+                if not waiting:
+                    waiting.extend(islice(coming, 1))
+                if judge.task is None:
+                    _feed(judge, waiting)
                 if not result.failure or not again:
                     yield result
+
+    def _idle_judges(self) -> Iterator[_Judge]:
+        """As many judges as there are to be, each made when it is asked for."""
+        for number in range(self.workers):
+            if number == len(self.judges):
+                self.judges.append(_Judge(self.nursery, self.jail))
+            yield self.judges[number]
 
     def _replace(self, judge: _Judge) -> _Judge:
         """A new judge in the place of one that is no good any more; a new zygote, too, if that is gone."""
@@ -239,9 +254,10 @@ class Crew:
 
 def run_all(tasks: Iterable[Task], workers: int | None, jail: bool = True) -> Generator[Result, None, None]:
     """Grade all tasks with a crew of their own, if there are any."""
-    if waiting := list(tasks):
+    coming = iter(tasks)
+    for first in coming:
         with Crew(workers, jail) as crew:
-            yield from crew.run(waiting)
+            yield from crew.run(chain([first], coming))
 
 
 def _feed(judge: _Judge, waiting: deque[Task]) -> None:

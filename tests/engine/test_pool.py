@@ -262,6 +262,9 @@ class Fragile:
     def __init__(self, nursery: Nursery, at: int):
         self.nursery, self.at, self.asked = nursery, at, 0
 
+    def preload(self, notebook: str) -> None:
+        self.nursery.preload(notebook)
+
     def worker(self, limit: Limit) -> Any:
         worker = self.nursery.worker(limit)
         ask = worker.ask
