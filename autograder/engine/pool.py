@@ -7,12 +7,14 @@ never the student's. So is a worker that somebody kills, once; if the same submi
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
 import os
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +29,8 @@ from autograder.engine.text import from_text, to_text
 __all__ = ["TRIES", "Crew", "Result", "Standby", "Task", "default_workers", "grade_task", "run_all"]
 
 TRIES = 3
+JUDGING = 120.0
+"""Seconds that a judge may take for its own work, beyond what the limits give the submission."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,10 @@ class _Judge:
         theirs.close()
         control.close()
         self.task: Task | None = None
+        self.due = math.inf
 
     def give(self, task: Task) -> bool:
-        self.task = task
+        self.task, self.due = task, time.monotonic() + task.limit.submission + JUDGING
         try:
             self.connection.send(task)
         except OSError:
@@ -203,9 +208,8 @@ class Crew:
                 break
             _feed(judge, waiting)
             waiting.extend(islice(coming, 1))
-        while busy := {judge.connection: judge for judge in self.judges if judge.task}:
-            for ready in multiprocessing.connection.wait(list(busy)):
-                judge = busy[ready]  # type: ignore[index]
+        while busy := [judge for judge in self.judges if judge.task]:
+            for judge in _ready(busy):
                 result, task = _take(judge)
                 if result.failure:
                     tries[task.key] = tries.get(task.key, 0) + 1
@@ -258,6 +262,18 @@ def run_all(tasks: Iterable[Task], workers: int | None, jail: bool = True) -> Ge
     for first in coming:
         with Crew(workers, jail) as crew:
             yield from crew.run(chain([first], coming))
+
+
+def _ready(busy: list[_Judge]) -> list[_Judge]:
+    """Those that have something to say, or have hung up: waited for. One that is overdue is made to hang up."""
+    by_connection = {judge.connection: judge for judge in busy}
+    while True:
+        soonest = max(0.1, min(judge.due for judge in busy) - time.monotonic())
+        if ready := multiprocessing.connection.wait(list(by_connection), soonest):
+            return [by_connection[one] for one in ready]  # type: ignore[index]
+        for judge in busy:
+            if judge.due <= time.monotonic():
+                judge.process.kill()
 
 
 def _feed(judge: _Judge, waiting: deque[Task]) -> None:
