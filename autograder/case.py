@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["CASES_PER_SEED", "Case", "Draw", "Recipe", "describe", "draw_case"]
+__all__ = ["CASES_PER_SEED", "Case", "Draw", "Layer", "Recipe", "describe", "draw_case"]
 
 CASES_PER_SEED = 100
 """A case's number is seed * CASES_PER_SEED + its recipe's place in the exercise."""
@@ -55,6 +55,34 @@ class Draw:
         return allowed
 
 
+@dataclass(frozen=True, init=False)
+class Layer:
+    """A torch.nn module as a recipe: the name of a class in torch.nn, its arguments (layers among them), and a seed."""
+
+    kind: str
+    args: tuple[Any, ...]
+    seed: int
+
+    def __init__(self, kind: str, *args: Any, seed: int = 0):
+        object.__setattr__(self, "kind", kind)
+        object.__setattr__(self, "args", args)
+        object.__setattr__(self, "seed", seed)
+
+    def build(self) -> nn.Module:
+        """A fresh module, its weights N(0, 1 / fan_in) numbers of the seed: the same ones each time."""
+        module: nn.Module = getattr(nn, self.kind)(
+            *(arg.build() if isinstance(arg, Layer) else arg for arg in self.args)
+        )
+        draw = Draw(self.seed)
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight.copy_(draw.normal(*weight.shape) / weight.shape[-1] ** 0.5)
+        return module
+
+    def __repr__(self) -> str:
+        return f"{self.kind}({', '.join(map(repr, self.args))})"
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to draw one kind of case.
@@ -73,7 +101,7 @@ class Case:
     number: int
     label: str
     inputs: Mapping[str, Any]
-    init: Mapping[str, int] = field(default_factory=dict)
+    init: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:

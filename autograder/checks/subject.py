@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from autograder.case import Case, Draw
+from autograder.case import Case, Draw, Layer
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
 from autograder.observation import Observation, observe
@@ -32,7 +32,7 @@ class Parameter:
     bias: bool = False
     linear: bool = True
 
-    def sizes(self, init: Mapping[str, int]) -> tuple[int, ...]:
+    def sizes(self, init: Mapping[str, Any]) -> tuple[int, ...]:
         """The canonical shape for these constructor arguments."""
         return tuple(init[size] if isinstance(size, str) else size for size in self.shape)
 
@@ -118,6 +118,10 @@ class ModuleSubject:
         self.parameters = parameters
         self.modules: dict[int, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
 
+    def expected(self, case: Case) -> tuple[Parameter, ...]:
+        """The weights that a module made for this case must have."""
+        return self.parameters
+
     def module(self, case: Case) -> Any:
         """The student's module for this case, made once."""
         return self._built(case)[0]
@@ -127,7 +131,7 @@ class ModuleSubject:
         _, places = self._built(case)
         draw = Draw(case.number + 1)
         weights = {}
-        for parameter in self.parameters:
+        for parameter in self.expected(case):
             sizes = parameter.sizes(case.init)
             weights[parameter.name] = draw.normal(*sizes, dtype=torch.float64) / sizes[-1] ** 0.5
             if f"{parameter.name}_bias" in places:
@@ -191,9 +195,18 @@ class ModuleSubject:
             self.modules[case.number] = (module, self._places(dict(module.state_dict()), case))
         return self.modules[case.number]
 
+    def make(self, case: Case) -> Any:
+        """A new module of the student's class. What the constructor raises is passed on."""
+        return self.module_class(*map(self.handed, case.init.values()))
+
+    def handed(self, value: Any) -> Any:
+        """A constructor's argument as the class takes it: a class in another process builds its layers there."""
+        here = not isinstance(self.module_class, Remote)
+        return value.build() if here and isinstance(value, Layer) else value
+
     def _made(self, case: Case) -> Any:
         try:
-            return self.module_class(*case.init.values())
+            return self.make(case)
         except (Failure, OutOfTime, KeyboardInterrupt):
             raise
         except NotImplementedError as error:
@@ -210,7 +223,7 @@ class ModuleSubject:
     ) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
         """Where each canonical weight lies in the module's state: its raw name, and how to turn it round."""
         places = {}
-        for parameter in self.parameters:
+        for parameter in self.expected(case):
             sizes = parameter.sizes(case.init)
             raw = next((n for n in (parameter.name, f"{parameter.name}.weight") if n in state), None)
             if raw is None:
