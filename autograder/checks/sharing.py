@@ -253,7 +253,7 @@ def tasks_learn(output: str = "output") -> Probe:
             )
         trainable = subject.trainable(trial.case)
         for task in range(trial.case.init["num_tasks"]):
-            inputs = trial.changed(task=task)
+            inputs = trial.changed(x=trial.inputs["x"].clone(), task=task)
             result = trial.named(subject.call_with(trial.case, inputs, trainable))[output]
             if not result.requires_grad:
                 raise Failure(

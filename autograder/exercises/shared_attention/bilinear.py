@@ -45,11 +45,14 @@ def _inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, D_q), key (..., S_k, D_k), value (..., S_k, D_v), weight (D_q, D_k), all sizes different.
 
-    lengths: "square" for all alike, "many" for 12 to 20 keys, "long" for 33 to 60 of both. queries, keys: so many.
+    lengths: "square" for all alike, "width" for S_k = D_k, "many" for 12 to 20 keys, "long" for 33 to 60 of both.
+    queries, keys: so many.
     """
     *lead, S_q, S_k, D_q, D_k, D_v = draw.sizes(axes + 5, low=low, high=high)
     if lengths == "square":
         S_k = D_q = D_k = D_v = S_q
+    elif lengths == "width":
+        S_k = D_k
     elif lengths == "many":
         S_k = draw.integer(*LENGTHS["many"])
     elif lengths == "long":
@@ -125,6 +128,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 
 RECIPES = (
+    _recipe("as many keys as their width", lengths="width", low=3),
     _recipe("all sizes equal", lengths="square", low=4),
     _recipe("unequal sizes", low=3),
     _recipe("many keys", lengths="many"),
@@ -179,6 +183,7 @@ def _mistakes() -> tuple[Mistake, ...]:
             "The scores are made of weight and key alone. Where does query come in?",
             lambda q, k, w: w @ k.mT,
         ),
+        ("keys not transposed", "Should it be key.transpose(-2, -1)?", lambda q, k, w: q @ w @ k),
         ("weight never used", "Does the matrix enter the scores?", lambda q, k, w: q @ k.mT),
         (
             "weight applied transposed",
@@ -238,7 +243,7 @@ SHARED_ATTENTION = Exercise(
             COUNTS,
             "the results change when query, key, value or weight do",
             0.5,
-            ("all sizes equal",),
+            ("as many keys as their width",),
             responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",), "weight": OUTPUTS}),
         ),
         Check(

@@ -135,7 +135,7 @@ def _variant(
 
 def _mistakes() -> tuple[Mistake, ...]:
     order = "Neighbouring query heads share: is it repeat_interleave (0, 0, 1, 1), not repeat (0, 1, 0, 1)?"
-    spread: tuple[tuple[str, str, dict[str, Spread]], ...] = (
+    spread: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("heads tiled instead of interleaved", order, {"keys": _tiled, "values": _tiled}),
         ("key heads tiled, value heads interleaved", order, {"keys": _tiled}),
         ("value heads tiled, key heads interleaved", order, {"values": _tiled}),

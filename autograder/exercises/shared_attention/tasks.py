@@ -41,19 +41,19 @@ def _variant(
     return block(x, names=(*names, head or f"heads.{task}"), **options)
 
 
-def _all_heads(x: Tensor, task: int, *, mean: bool, **weights: Tensor) -> Mapping[str, Tensor]:
+def _all_heads(x: Tensor, task: int, *, mean: bool, **weights: Any) -> Mapping[str, Tensor]:
     heads = [name for name in weights if name.startswith("heads.") and not name.endswith("_bias")]
     shared = block(x, names=(*SHARED, heads[0]), used=(True, True, True, False), **weights)
     total = sum((linear(shared["output"], weights, name) for name in heads), start=x.new_zeros(()))
     return {"output": total / len(heads) if mean else total, "weights": shared["weights"]}
 
 
-def _last_head(x: Tensor, task: int, **weights: Tensor) -> Mapping[str, Tensor]:
+def _last_head(x: Tensor, task: int, **weights: Any) -> Mapping[str, Tensor]:
     heads = [name for name in weights if name.startswith("heads.") and not name.endswith("_bias")]
     return _variant(x, task, head=heads[-1], **weights)
 
 
-def _next_head(x: Tensor, task: int, *, step: int, **weights: Tensor) -> Mapping[str, Tensor]:
+def _next_head(x: Tensor, task: int, *, step: int, **weights: Any) -> Mapping[str, Tensor]:
     return _variant(x, task, head=f"heads.{task + step}", **weights)
 
 
