@@ -162,6 +162,7 @@ COUNT_SLIPS: tuple[tuple[str, str, Callable[..., float]], ...] = (
         "How many key and value heads are there?",
         _head_width,
     ),
+    ("nothing counted", "Which numbers does a linear map hold?", lambda **sizes: 0.0),
     ("counted once for each head", "Splitting d_model into heads makes no new numbers.", _per_head),
 )
 
@@ -277,6 +278,7 @@ CACHE_SLIPS: tuple[tuple[str, str, Callable[..., float]], ...] = (
         "A byte has 8 bits. Is it torch.finfo(dtype).bits?",
         _but(bytes=lambda dtype, **_: 8.0 * dtype.itemsize),
     ),
+    ("nothing counted", "What does each token leave behind?", lambda **sizes: 0.0),
     ("batch left out", "Each sequence of the batch has a cache of its own.", _but(batch=lambda **_: 1.0)),
     ("length left out", "Each token leaves a key and a value.", _but(length=lambda **_: 1.0)),
     ("layers left out", "Each layer has keys and values of its own.", _but(layers=lambda **_: 1.0)),

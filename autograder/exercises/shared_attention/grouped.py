@@ -145,6 +145,11 @@ def _mistakes() -> tuple[Mistake, ...]:
             {"keys": lambda x, n: x[:, :1], "values": lambda x, n: x[:, :1]},
         ),
         (
+            "heads left as they are",
+            "A product of 6 query heads with 3 key heads does not broadcast. Which key head does each of them read?",
+            {"keys": lambda x, n: x, "values": lambda x, n: x},
+        ),
+        (
             "heads averaged before the attention",
             "Sharing takes one head for a group. Is there a mean over heads?",
             {"keys": lambda x, n: x.mean(1, keepdim=True), "values": lambda x, n: x.mean(1, keepdim=True)},

@@ -102,7 +102,7 @@ miscount("a_float", "not a whole number", lambda d, kv, b, *h: truth(d, kv, b) /
 miscount("a_tensor", "does not return what is asked for", lambda d, kv, b, *h: torch.tensor(truth(d, kv, b)))
 miscount("a_word", "does not return what is asked for", lambda d, kv, b, *h: str(truth(d, kv, b)))
 miscount("nothing", "does not return what is asked for", lambda d, kv, b, *h: None)
-miscount("zero", None, lambda d, kv, b, *h: 0)
+miscount("zero", "nothing counted", lambda d, kv, b, *h: 0)
 miscount("true", "does not return what is asked for", lambda d, kv, b, *h: True)
 miscount(
     "sizes_not_compared",
@@ -200,7 +200,7 @@ misjudge("a_float", "not a whole number", lambda total, **_: total / 1)
 misjudge("in_gibibytes", "not a whole number", lambda total, **_: total / 2**30)
 misjudge("a_tensor", "does not return what is asked for", lambda total, **_: torch.tensor(total))
 misjudge("nothing_at_all", "does not return what is asked for", lambda total, **_: None)
-misjudge("none_needed", None, lambda total, **_: 0)
+misjudge("none_needed", "nothing counted", lambda total, **_: 0)
 misjudge(
     "by_float32",
     None,
