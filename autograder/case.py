@@ -55,32 +55,31 @@ class Draw:
         return allowed
 
 
-@dataclass(frozen=True, init=False)
 class Layer:
-    """A torch.nn module as a recipe: the name of a class in torch.nn, its arguments (layers among them), and a seed."""
+    """A module of torch.nn by its recipe, for constructors that are handed one: `Layer("Linear", 6, 4, bias=False)`.
 
-    kind: str
-    args: tuple[Any, ...]
-    seed: int
+    args and kwargs are the torch class's own, other layers among them; the weights are drawn from `seed`.
+    """
 
-    def __init__(self, kind: str, *args: Any, seed: int = 0):
-        object.__setattr__(self, "kind", kind)
-        object.__setattr__(self, "args", args)
-        object.__setattr__(self, "seed", seed)
+    def __init__(self, kind: str, *args: Any, seed: int = 0, **kwargs: Any):
+        self.kind, self.args, self.kwargs, self.seed = kind, args, kwargs, seed
 
     def build(self) -> nn.Module:
-        """A fresh module, its weights N(0, 1 / fan_in) numbers of the seed: the same ones each time."""
-        module: nn.Module = getattr(nn, self.kind)(
-            *(arg.build() if isinstance(arg, Layer) else arg for arg in self.args)
-        )
-        draw = Draw(self.seed)
-        with torch.no_grad():
-            for weight in module.parameters():
-                weight.copy_(draw.normal(*weight.shape) / weight.shape[-1] ** 0.5)
-        return module
+        """A fresh module, with the same weights each time. Raises: ValueError if torch.nn has no such class."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self._made()
+
+    def _made(self) -> nn.Module:
+        made = getattr(nn, self.kind, None)
+        if not (isinstance(made, type) and issubclass(made, nn.Module)):
+            raise ValueError(f"Layer({self.kind!r}): torch.nn has no module class of that name.")
+        args = [item._made() if isinstance(item, Layer) else item for item in self.args]
+        return made(*args, **self.kwargs)
 
     def __repr__(self) -> str:
-        return f"{self.kind}({', '.join(map(repr, self.args))})"
+        shown = [*map(repr, self.args), *(f"{name}={value!r}" for name, value in self.kwargs.items())]
+        return f"{self.kind}({', '.join(shown)})"
 
 
 @dataclass(frozen=True)

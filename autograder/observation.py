@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["Observation", "observe", "unchanged"]
+__all__ = ["Observation", "apart", "observe", "unchanged", "unobserved"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,24 @@ def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any])
     )
     calls = frozenset(functions.calls | operators.calls)
     return Observation(operators.flops, operators.largest, calls, modified)
+
+
+@contextlib.contextmanager
+def unobserved() -> Iterator[None]:
+    """A block whose work no observation counts."""
+    with _disable_current_modes(), torch._C.DisableTorchFunction():
+        yield
+
+
+def apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function to hand to a student's code, as a model is: its own work counts in no observation, and has no gradient."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with unobserved(), torch.no_grad():
+            return function(*args, **kwargs)
+
+    return call
 
 
 def unchanged(before: Tensor, after: Tensor) -> bool:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder.case import Case
+from autograder.case import Case, Draw
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
+from autograder.checks.objects import Remote, construct
 from autograder.checks.subject import ModuleSubject, Parameter
 from autograder.checks.trial import Trial
+from autograder.observation import Observation
 
 __all__ = [
     "StackSubject",
@@ -35,28 +37,45 @@ class StackSubject(ModuleSubject):
 
     def make(self, case: Case) -> Any:
         """A new stack."""
-        return self.module_class(self.handed(case.inputs["layer"]), case.inputs["depth"])
+        return construct(self.module_class, case.inputs["layer"], case.inputs["depth"])
 
     def prepare(self, case: Case) -> dict[str, Tensor]:
-        """The layer's weights, by its own names."""
+        """Fresh N(0, 1 / fan_in) weights for the layer, by its own names."""
         self._built(case)
-        return dict(case.inputs["layer"].build().named_parameters())
+        draw = Draw(case.number + 1)
+        return {
+            name: draw.normal(*held.shape, dtype=torch.float64) / held.shape[-1] ** 0.5
+            for name, held in case.inputs["layer"].build().named_parameters()
+        }
 
     def call_with(self, case: Case, inputs: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
-        """The stack's raw result on x, with `state` in place of its own weights."""
-        return super().call_with(case, {"x": inputs["x"]}, state)
+        """The stack's raw result on x, with `state` in place of its own weights, under all the names that they have."""
+        module, _ = self._built(case)
+        named = _by_all_names(module, state)
+        return torch.func.functional_call(module, named, (inputs["x"],), tie_weights=False)
 
     def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
         """The stack's raw result on x, with the weights among `inputs` in place of its own, in every copy of them."""
+        return self.call_with(case, inputs, self._state(case, inputs))
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """What the stack's forward does on x."""
+        module, _ = self._built(case)
+        if not isinstance(module, Remote):
+            return super().observe(case, inputs)
+        seen = module.observe([inputs["x"]], {}, self._state(case, inputs))
+        return replace(seen, modified=("x",) if seen.modified else ())
+
+    def _state(self, case: Case, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
+        """The weights among `inputs` by the module's own names, in every copy of them."""
         module, places = self._built(case)
         held = dict(module.named_parameters())
-        state = {
+        return {
             raw: inputs[name]
             for name, (first, _) in places.items()
             for raw, weight in held.items()
-            if raw == first or _equal(weight, held[first])
+            if raw == first or (first in held and _equal(weight, held[first]))
         }
-        return self.call_with(case, inputs, state)
 
     def learned(self, case: Case, depth: int) -> int:
         """How many numbers a stack of that depth learns."""
@@ -75,6 +94,21 @@ class StackSubject(ModuleSubject):
                 )
             places[name] = (raw, _as_it_is)
         return places
+
+
+def _by_all_names(module: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`state` under every name that a weight has, but once for a module that is registered twice.
+
+    functional_call would leave its weights behind in such a module.
+    """
+    held = dict(module.named_parameters(remove_duplicate=False))
+    values = {id(held[raw]): value for raw, value in state.items()}
+    named: dict[tuple[int, str], tuple[str, Tensor]] = {}
+    for raw, weight in held.items():
+        path, _, last = raw.rpartition(".")
+        if id(weight) in values:
+            named[id(module.get_submodule(path)), last] = (raw, values[id(weight)])
+    return dict(named.values())
 
 
 def _as_it_is(weight: Tensor) -> Tensor:

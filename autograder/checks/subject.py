@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from autograder.case import Case, Draw, Layer
+from autograder.case import Case, Draw
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
+from autograder.checks.objects import Remote, construct
 from autograder.observation import Observation, observe
 
-__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Remote", "Subject"]
+__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Subject"]
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,6 @@ class Parameter:
     def sizes(self, init: Mapping[str, Any]) -> tuple[int, ...]:
         """The canonical shape for these constructor arguments."""
         return tuple(init[size] if isinstance(size, str) else size for size in self.shape)
-
-
-class Remote:
-    """A student's object that lives in another process, and can say there what a call does."""
-
-    def observe(
-        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
-    ) -> Observation:
-        """What the call does there. `modified` holds "a0", "a1", ... for arguments, "k<name>" for named ones."""
-        raise NotImplementedError
 
 
 class Subject(Protocol):
@@ -122,6 +113,10 @@ class ModuleSubject:
         """The weights that a module made for this case must have."""
         return self.parameters
 
+    def make(self, case: Case) -> Any:
+        """A new module of the student's class. What the constructor raises is passed on."""
+        return construct(self.module_class, *case.init.values())
+
     def module(self, case: Case) -> Any:
         """The student's module for this case, made once."""
         return self._built(case)[0]
@@ -194,15 +189,6 @@ class ModuleSubject:
                 )
             self.modules[case.number] = (module, self._places(dict(module.state_dict()), case))
         return self.modules[case.number]
-
-    def make(self, case: Case) -> Any:
-        """A new module of the student's class. What the constructor raises is passed on."""
-        return self.module_class(*map(self.handed, case.init.values()))
-
-    def handed(self, value: Any) -> Any:
-        """A constructor's argument as the class takes it: a class in another process builds its layers there."""
-        here = not isinstance(self.module_class, Remote)
-        return value.build() if here and isinstance(value, Layer) else value
 
     def _made(self, case: Case) -> Any:
         try:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from autograder.checks.deadline import OutOfTime
-from autograder.checks.subject import Remote
+from autograder.checks.objects import Remote, RemoteObject
 from autograder.engine.nursery import Stopped, Worker
 from autograder.engine.plain import plain
-from autograder.engine.wire import Opaque
+from autograder.engine.wire import Handle, Opaque
 from autograder.observation import Observation, unchanged
 
-__all__ = ["ClassProxy", "FunctionProxy", "resolve"]
+__all__ = ["ClassProxy", "FunctionProxy", "ObjectProxy", "resolve"]
 
 NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*")
 MOST_WEIGHTS, MOST_LEVELS = 1000, 16
@@ -122,7 +122,7 @@ class _Call:
             return type(value)(self._take(item) for item in value)
         if isinstance(value, Mapping):
             return {key: self._take(item) for key, item in value.items()}
-        return value
+        return _crossing(self.worker, value)
 
     def run(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         """Do the call with these tensors in the places; the tensors of its result."""
@@ -155,6 +155,19 @@ class _Call:
         self.wants = [torch.is_grad_enabled() and t.requires_grad for t in self.tensors]
         outputs = _RemoteCall.apply(self, *self.tensors) if any(self.wants) else self.run(tuple(self.tensors))
         return _fill(self.result, list(outputs))
+
+
+def _crossing(worker: Worker, value: Any) -> Any:
+    """An argument as it crosses: student objects as what they are there, the judge's functions as callbacks."""
+    if isinstance(value, _Proxy):
+        return Handle(value.number)
+    if isinstance(value, _ModuleProxy):
+        return Handle(value._remote[1])
+    if isinstance(value, (list, tuple)):
+        return type(value)(_crossing(worker, item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _crossing(worker, item) for key, item in value.items()}
+    return worker.register(value) if callable(value) and not isinstance(value, Tensor) else value
 
 
 def _advance(generators: list[torch.Generator], states: Any) -> None:
@@ -251,28 +264,47 @@ def _observe(
     kwargs: Mapping[str, Any],
     state: Mapping[str, Tensor] | None,
 ) -> Observation:
-    answer = _unwrap(worker.ask("observe", object=number, state=state, args=list(args), kwargs=dict(kwargs)))
+    sent, named = _crossing(worker, args), _crossing(worker, kwargs)
+    answer = _unwrap(worker.ask("observe", object=number, state=state, args=sent, kwargs=named))
     places = {f"a{n}": value for n, value in enumerate(args)}
     return _observation(answer, {**places, **{f"k{name}": value for name, value in kwargs.items()}})
 
 
 class ClassProxy(_Proxy):
-    """A student's class: calling it makes an object, of which only an nn.Module can be used."""
+    """A student's class: calling it makes a module or another object."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        answer = _unwrap(self.worker.ask("make", object=self.number, args=list(args), kwargs=kwargs))
-        if answer.get("kind") != "module":
-            return _opaque(Opaque(str(answer.get("type"))))
+        sent = _crossing(self.worker, list(args)), _crossing(self.worker, kwargs)
+        answer = _unwrap(self.worker.ask("make", object=self.number, args=sent[0], kwargs=sent[1]))
         number = answer.get("object")
         if not isinstance(number, int):
-            raise Stopped("the process sent a module that makes no sense")
-        return _module(self.worker, number, answer)
+            raise Stopped("the process sent an object that makes no sense")
+        if answer.get("kind") == "module":
+            return _module(self.worker, number, answer)
+        name = str(answer.get("type"))
+        return type(name if name.isidentifier() else "object", (ObjectProxy,), {})(self.worker, number)
 
     def observe(
         self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
     ) -> Observation:
         """What making an object does."""
         return _observe(self.worker, self.number, args, kwargs, state)
+
+
+class ObjectProxy(_Proxy, RemoteObject):
+    """A student's object that is no module: it has methods and attributes to ask for by name."""
+
+    def __repr__(self) -> str:
+        return f"<a {type(self).__name__}>"
+
+    def call_method(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What its method `name` returns."""
+        request = {"do": "method", "object": self.number, "name": name}
+        return _Call(self.worker, request, {"args": list(args), "kwargs": kwargs})()
+
+    def look_up(self, name: str) -> Any:
+        """What its attribute `name` holds."""
+        return _Call(self.worker, {"do": "attribute", "object": self.number, "name": name}, {})()
 
 
 class _ModuleProxy(nn.Module, Remote):

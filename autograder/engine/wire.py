@@ -13,6 +13,7 @@ import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import safetensors
@@ -20,7 +21,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-__all__ = ["Closed", "Limits", "Malformed", "Opaque", "receive", "send"]
+from autograder.case import Layer
+
+__all__ = ["Callback", "Closed", "Handle", "Limits", "Malformed", "Opaque", "receive", "send"]
 
 HEADER = struct.Struct(">II")
 MAX_DEPTH = 12
@@ -58,11 +61,28 @@ class Opaque:
         return f"<a {self.kind}>"
 
 
-class Limits:
-    """Sizes in bytes that a reader accepts: of the JSON document and of the tensors; and whether random generators."""
+@dataclass(frozen=True)
+class Callback:
+    """A function of the judge's, by its number: what the worker makes of it asks the judge."""
 
-    def __init__(self, document: int = 4 << 20, tensors: int = 256 << 20, generators: bool = False):
-        self.document, self.tensors, self.generators = document, tensors, generators
+    number: int
+
+
+@dataclass(frozen=True)
+class Handle:
+    """An object that lives in the worker, by its number there."""
+
+    number: int
+
+
+class Limits:
+    """Sizes in bytes that a reader accepts: of the JSON document and of the tensors.
+
+    trusted: whether random generators, layers, callbacks and handles may come; only a judge sends such.
+    """
+
+    def __init__(self, document: int = 4 << 20, tensors: int = 256 << 20, trusted: bool = False):
+        self.document, self.tensors, self.trusted = document, tensors, trusted
 
 
 def send(channel: socket.socket, message: Mapping[str, Any], deadline: float | None = None) -> None:
@@ -159,6 +179,13 @@ def _encode(value: Any, tensors: dict[str, Tensor], depth: int) -> Any:
         return {"y": str(value).removeprefix("torch.")}
     if isinstance(value, Opaque):
         return {"o": value.kind}
+    if isinstance(value, Callback):
+        return {"k": value.number}
+    if isinstance(value, Handle):
+        return {"h": value.number}
+    if isinstance(value, Layer):
+        held = [value.kind, list(value.args), value.kwargs, value.seed]
+        return {"l": [_encode(item, tensors, depth + 1) for item in held]}
     raise Malformed(f"a {type(value).__name__} cannot cross")
 
 
@@ -192,7 +219,7 @@ class _Reader:
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], limits: Limits):
-        self.tensors, self.room, self.generators = tensors, limits.tensors, limits.generators
+        self.tensors, self.room, self.trusted = tensors, limits.tensors, limits.trusted
 
     def value(self, given: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -217,10 +244,22 @@ class _Reader:
             return ...
         if tag == "y" and isinstance(held, str) and held in DTYPES:
             return DTYPES[held]
-        if tag == "r" and self.generators:
-            return torch.Generator().set_state(self._tensor({"t": held}))
         if tag == "o":
             return Opaque(str(held)[:80])
+        if self.trusted:
+            return self._from_the_judge(tag, held, depth)
+        raise Malformed("an unknown tag")
+
+    def _from_the_judge(self, tag: Any, held: Any, depth: int) -> Any:
+        if tag == "r":
+            return torch.Generator().set_state(self._tensor({"t": held}))
+        if tag == "k":
+            return Callback(held)
+        if tag == "h":
+            return Handle(held)
+        if tag == "l":
+            kind, args, kwargs, seed = self._items(held, depth)
+            return Layer(kind, *args, seed=seed, **kwargs)
         raise Malformed("an unknown tag")
 
     def _items(self, given: list[Any], depth: int) -> list[Any]:

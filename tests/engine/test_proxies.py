@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autograder.checks.subject import Remote
+from autograder.checks.objects import Remote
 from autograder.engine.nursery import Limit, Nursery, Stopped, Worker
 from autograder.engine.proxies import ClassProxy, FunctionProxy, resolve
 from autograder.observation import observe

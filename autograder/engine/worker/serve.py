@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import signal
 import socket
 import sys
+import threading
 import types
 import warnings
 from collections import OrderedDict
@@ -16,9 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autograder.engine.wire import Closed, Limits, Opaque, receive, send
+from autograder.case import Layer
+from autograder.engine.wire import Callback, Closed, Handle, Limits, Opaque, receive, send
 from autograder.engine.worker.cells import quiet, run_cell
-from autograder.observation import observe
+from autograder.observation import observe, unobserved
 
 __all__ = ["serve"]
 
@@ -65,10 +68,10 @@ class _Worker:
 
     def make(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
         made = self.objects[object](*args, **kwargs)
-        if not isinstance(made, nn.Module):
-            return {"kind": "other", "type": type(made).__name__[:80]}
         number = self._number()
         self.objects[number] = made
+        if not isinstance(made, nn.Module):
+            return {"kind": "other", "object": number, "type": type(made).__name__[:80]}
         parameters = dict(made.named_parameters(remove_duplicate=False))
         first = {id(p): name for name, p in reversed(parameters.items())}
         return {
@@ -81,6 +84,12 @@ class _Worker:
             "parameters": {name: bool(p.requires_grad) for name, p in parameters.items()},
             "shared": {name: first[id(p)] for name, p in parameters.items() if first[id(p)] != name},
         }
+
+    def method(self, object: int, name: str, args: Any, kwargs: Any) -> dict[str, Any]:
+        return self._called(getattr(self.objects[object], name), list(args), dict(kwargs), {})
+
+    def attribute(self, object: int, name: str) -> dict[str, Any]:
+        return self._called(lambda: getattr(self.objects[object], name), [], {}, {})
 
     def forward(
         self, object: int, state: Mapping[str, Tensor], args: Any, kwargs: Any, training: bool
@@ -132,7 +141,53 @@ class _Worker:
         return {"flops": seen.flops, "largest": seen.largest, "calls": sorted(seen.calls), "after": after}
 
 
-REQUESTS = ("run", "look", "call", "make", "forward", "backward", "observe")
+class _Caller:
+    """Asks the judge to call a function of its own, while a request with this ticket is being answered."""
+
+    def __init__(self, channel: socket.socket, limits: Limits):
+        self.channel, self.limits, self.ticket = channel, limits, None
+
+    def function(self, number: int) -> Callable[..., Any]:
+        """What student code gets in place of the judge's function `number`."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.ticket is None or threading.current_thread() is not threading.main_thread():
+                raise RuntimeError(
+                    "this function answers only during a check, in the thread that the check runs in"
+                )
+            # An alarm in the middle of a frame would leave the rest of it for the next one.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+            try:
+                with unobserved():
+                    asked = {"ticket": self.ticket, "callback": number}
+                    send(self.channel, {**asked, "args": _plain(list(args)), "kwargs": _plain(kwargs)})
+                    answer = receive(self.channel, self.limits)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
+            if "raised" in answer:
+                kind = getattr(builtins, str(answer["raised"]["name"]), RuntimeError)
+                raise (kind if issubclass(kind, Exception) else RuntimeError)(answer["raised"]["message"])
+            return answer["result"]
+
+        return call
+
+
+def _arrived(value: Any, worker: _Worker, caller: _Caller) -> Any:
+    """A value of a request, with real functions, objects and layers in place of what stood for them."""
+    if isinstance(value, Callback):
+        return caller.function(value.number)
+    if isinstance(value, Handle):
+        return worker.objects[value.number]
+    if isinstance(value, Layer):
+        return value.build()
+    if isinstance(value, (list, tuple)):
+        return type(value)(_arrived(item, worker, caller) for item in value)
+    if isinstance(value, dict):
+        return {key: _arrived(item, worker, caller) for key, item in value.items()}
+    return value
+
+
+REQUESTS = ("run", "look", "call", "make", "method", "attribute", "forward", "backward", "observe")
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -176,7 +231,8 @@ def serve(channel: socket.socket, shell: Any) -> None:
     """Answer requests until the judge hangs up. Never raises for what student code does."""
     _stand_in()
     torch.set_num_threads(1)
-    worker, limits = _Worker(shell), Limits(generators=True)
+    worker, limits = _Worker(shell), Limits(trusted=True)
+    caller = _Caller(channel, limits)
 
     def ring(signum: int, frame: FrameType | None) -> None:
         raise OutOfTime
@@ -189,7 +245,12 @@ def serve(channel: socket.socket, shell: Any) -> None:
         ticket, what = request.get("ticket"), request.get("do")
         seconds = float(request.pop("seconds", 0) or 0)
         worker.forget(request.pop("forget", ()))
-        arguments = {key: value for key, value in request.items() if key not in ("ticket", "do")}
+        arguments = {
+            key: _arrived(value, worker, caller)
+            for key, value in request.items()
+            if key not in ("ticket", "do")
+        }
+        caller.ticket = ticket
         try:
             signal.signal(signal.SIGALRM, ring)
             signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
@@ -199,6 +260,7 @@ def serve(channel: socket.socket, shell: Any) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except BaseException as error:  # noqa: BLE001  whatever a student's code raises is an answer
             answer = {"raised": _error(error)}
+        caller.ticket = None
         _reply(channel, {**answer, "ticket": ticket})
 
 

@@ -176,10 +176,10 @@ class ListOfLayers(Stack):
 
 
 @mutant(NAME, "a copy of the layer for each depth", only="one copy")
-class UnsharedInDeepStacks(TheSameLayerInAList):
+class UnsharedAtDepthTwo(TheSameLayerInAList):
     def __init__(self, layer, depth):
         super().__init__(layer, depth)
-        if depth == 5:
+        if depth == 2:
             self.layers = nn.ModuleList([layer, *(copy.deepcopy(layer) for _ in range(depth - 1))])
 
 
