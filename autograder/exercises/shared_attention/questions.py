@@ -141,7 +141,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         hints=(
             "Which of the four layers shrink, and how wide is one head?",
             "A head is 128 wide. k_proj goes from 4096 columns to 8 * 128; v_proj, too.",
-            "2 * 4096 * (32 - 8) * 128.",
+            "2 layers * 4096 * (32 - 8) heads * 128.",
         ),
     ),
     Number(
@@ -234,7 +234,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         hints=(
             "Write the output as a formula of w and x.",
             "It is w * w * w * x. Differentiate each of the three factors in turn.",
-            "3 w^2 x.",
+            "The derivative of w^3 x by w is 3 w^2 x.",
         ),
     ),
     Choice(
