@@ -147,7 +147,7 @@ SHARED_LAYER_STACK = Exercise(
             1.0,
             ("unequal sizes",),
             one_copy(),
-            COUNTS,
+            FORMULA,
         ),
         Check(
             "depth below 1",
@@ -163,7 +163,7 @@ SHARED_LAYER_STACK = Exercise(
             0.25,
             ("three leading axes",),
             agrees_with_slices({"x": 1}, ("output",)),
-            COUNTS,
+            FORMULA,
         ),
         *conduct(
             (FORMULA,),

@@ -142,7 +142,7 @@ SHARED_ACROSS_TASKS = Exercise(
             "are refused with a ValueError",
             0.5,
             ("a task too many", "a task below zero"),
-            raises_value_error(),
+            raises_value_error("task is not checked"),
             COUNTS,
         ),
         Check(

@@ -271,7 +271,7 @@ variant(
 
 variant(
     "AnyTask",
-    "sizes are not compared",
+    "task is not checked",
     refuse=lambda self, t: None,
     head=lambda self, a, t: self.heads[t % 3](a),
 )
@@ -283,7 +283,7 @@ class NothingCompared(Shared):
         pass
 
 
-@mutant(NAME, "sizes are not compared", only="tasks that do not exist")
+@mutant(NAME, "task is not checked", only="tasks that do not exist")
 class NegativeTasksTaken(Shared):
     def refuse(self, task):
         if task >= len(self.heads):
