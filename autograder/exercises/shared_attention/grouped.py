@@ -196,6 +196,7 @@ def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
 
 
 KEYS = {"key": -2, "value": -2}
+CAUSAL = ("causal, fewer queries than keys", "causal, more queries than keys")
 
 GROUPED_QUERY_ATTENTION = Exercise(
     name="grouped_query_attention",
@@ -246,10 +247,18 @@ GROUPED_QUERY_ATTENTION = Exercise(
         Check(
             "causal",
             "the future cannot change the past; query i sees keys 0..i",
-            1.0,
-            ("causal, fewer queries than keys", "causal, more queries than keys"),
-            causal(KEYS, {"query": -2}, OUTPUTS),
+            0.75,
+            CAUSAL,
+            causal(KEYS, {"query": -2}, OUTPUTS, attn_mask=False),
             COUNTS,
+        ),
+        Check(
+            "causal results",
+            "but for what is hidden, is_causal changes nothing in the formula",
+            0.25,
+            CAUSAL,
+            agrees(*OUTPUTS),
+            (FORMULA, "causal"),
         ),
         Check(
             "heads that do not fit",

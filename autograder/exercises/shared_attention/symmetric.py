@@ -153,10 +153,18 @@ SYMMETRIC_ATTENTION = Exercise(
         Check(
             "causal",
             "the future cannot change the past",
-            0.5,
+            0.25,
             ("causal",),
-            causal({"x": -2}, {"x": -2}, OUTPUTS),
+            causal({"x": -2}, {"x": -2}, OUTPUTS, attn_mask=False),
             COUNTS,
+        ),
+        Check(
+            "causal results",
+            "but for what is hidden, is_causal changes nothing in the formula",
+            0.25,
+            ("causal",),
+            agrees(*OUTPUTS),
+            (FORMULA, "causal"),
         ),
         Check(
             "order of the positions",

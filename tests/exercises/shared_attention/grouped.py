@@ -230,6 +230,12 @@ variant(
 )
 variant("masked_late", "mask applied after the softmax", only="causal", weigh=lambda s, a: s.softmax(-1) * a)
 
+
+@mutant(NAME, only="causal results")
+def unscaled_when_causal(query, key, value, is_causal=False):
+    return repeated(query * query.shape[-1] ** 0.5 if is_causal else query, key, value, is_causal)
+
+
 # The results
 
 variant("scores_handed_out", "scores returned as weights", finish=lambda w, v, s: (w @ v, s))

@@ -251,6 +251,17 @@ variant(
     triangle=lambda self, s: torch.ones(s.shape[-2:], dtype=torch.bool).triu(),
 )
 
+
+@mutant(NAME, only="causal results")
+class KeysAsTheyAreWhenCausal(Three):
+    def forward(self, x, is_causal=False):
+        self.plain = is_causal
+        return super().forward(x, is_causal)
+
+    def keys(self, x):
+        return x if self.plain else super().keys(x)
+
+
 # The results
 
 variant(
