@@ -187,7 +187,9 @@ class ModuleSubject:
                     "Does it inherit from nn.Module?",
                     mistake="not an nn.Module",
                 )
-            self.modules[case.number] = (module, self._places(dict(module.state_dict()), case))
+            places = self._places(dict(module.state_dict()), case)
+            _refuse_twins(module, places)
+            self.modules[case.number] = (module, places)
         return self.modules[case.number]
 
     def _made(self, case: Case) -> Any:
@@ -233,6 +235,20 @@ class ModuleSubject:
 
 def _same(weight: Tensor) -> Tensor:
     return weight
+
+
+def _refuse_twins(module: Any, places: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]]) -> None:
+    """Raises: Failure if two of the formula's weights are one and the same parameter."""
+    held = dict(module.named_parameters(remove_duplicate=False))
+    owners: dict[int, str] = {}
+    for name, (raw, _) in places.items():
+        if raw in held and owners.setdefault(id(held[raw]), name) != name:
+            first, second = (one.removesuffix("_bias") for one in (owners[id(held[raw])], name))
+            raise Failure(
+                f"{first} and {second} are one and the same parameter; each must have weights of its own. "
+                "Is a layer put into a list several times, or set under two names?",
+                mistake="one layer in two places",
+            )
 
 
 def _orientation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autograder.checks import Check, Probe
-from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
+from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable
 
 __all__ = ["COUNTS", "FORMULA", "OUTPUTS", "conduct"]
@@ -19,14 +19,24 @@ def conduct(
     outputs: tuple[str, ...] = OUTPUTS,
     gradient: str = "backward() gives the derivative, for inputs and weights",
 ) -> tuple[Check, ...]:
-    """Parameters (of a module), gradient, dtype, inputs and layout, each worth a quarter of a point."""
-    learned = (
-        Check("parameters", "every parameter is used and learns", 0.25, ("unequal sizes",), parameters, needs)
+    """Gradient, dtype, inputs and layout, and for a module its parameters and eval mode; the gradient is worth half a point."""
+    of_modules = (
+        (
+            Check(
+                "parameters",
+                "every parameter is used and learns",
+                0.25,
+                ("unequal sizes",),
+                parameters,
+                needs,
+            ),
+            Check("eval mode", "changes nothing", 0.25, ("unequal sizes",), evaluates(outputs), needs),
+        )
         if parameters
-        else None
+        else ()
     )
     return (
-        *((learned,) if learned else ()),
+        *of_modules,
         Check("gradient", gradient, 0.5, ("small, float64",), differentiable(outputs), needs),
         Check(
             "dtype",

@@ -295,6 +295,13 @@ class ResultKept(Stack):
         return self.kept
 
 
+variant(
+    "OnceInEvalMode",
+    "depends on train() or eval()",
+    lambda self, x: Stack.forward(self, x) if self.training else self.layer(x),
+    only="eval mode",
+)
+
 # No attempt at all
 
 variant("Zeros", "x has no effect", lambda self, x: torch.zeros_like(x), only="every input counts")

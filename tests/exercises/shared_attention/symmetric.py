@@ -292,6 +292,23 @@ variant(
     finish=lambda self, w, v, s, x: (self.out_proj(w @ v), w.detach()),
 )
 
+variant(
+    "ProjectedInTrainingOnly",
+    "depends on train() or eval()",
+    only="eval mode",
+    values=lambda self, x: self.v_proj(x) if self.training else x,
+)
+
+
+@mutant(NAME, "one layer in two places")
+class EverythingShared(Three):
+    """The values, too."""
+
+    def __init__(self, d_model):
+        super().__init__(d_model)
+        self.v_proj = self.qk_proj
+
+
 # Conduct
 
 

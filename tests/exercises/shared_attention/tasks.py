@@ -207,6 +207,20 @@ class OneHead(Shared):
         return super().forward(x, 0)
 
 
+@mutant(NAME, "one layer in two places")
+class TheSameHeadForAll(Shared):
+    def __init__(self, d_model, num_tasks):
+        super().__init__(d_model, num_tasks)
+        self.heads = nn.ModuleList([nn.Linear(d_model, d_model)] * num_tasks)
+
+
+@mutant(NAME, "one layer in two places")
+class QueriesAndKeysTied(Shared):
+    def __init__(self, d_model, num_tasks):
+        super().__init__(d_model, num_tasks)
+        self.k_proj = self.q_proj
+
+
 # The projections
 
 variant("QueriesAsTheyAre", "queries not projected", queries=lambda self, x: x)
@@ -265,6 +279,13 @@ variant(
     "gradient is cut off",
     only="gradient",
     finish=lambda self, w, v, s, x, t: (self.heads[t](w @ v), w.detach()),
+)
+
+variant(
+    "FirstHeadInEvalMode",
+    "depends on train() or eval()",
+    only="eval mode",
+    head=lambda self, a, t: self.heads[t if self.training else 0](a),
 )
 
 # Conduct
