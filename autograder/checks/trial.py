@@ -25,11 +25,15 @@ REMEMBERED = 8
 
 @dataclass(frozen=True)
 class Target:
-    """What a subject must compute: the names of its results, and the float64 formula that yields them."""
+    """What a subject must compute: the names of its results, and the float64 formula that yields them.
+
+    whole: the results are whole numbers, plain ints and not tensors.
+    """
 
     name: str
     outputs: tuple[str, ...]
     formula: Formula
+    whole: bool = False
 
 
 class Trial:
@@ -105,6 +109,8 @@ class Trial:
                 f"must return {wanted}; it returned {_kind(result)}.",
                 mistake="does not return what is asked for",
             )
+        if self.target.whole:
+            return {name: _whole(name, value) for name, value in zip(names, values, strict=True)}
         for name, value in zip(names, values, strict=True):
             # A subclass of Tensor could answer comparisons as it likes, and isinstance believes what __class__ says.
             if type(value) not in PLAIN:
@@ -197,6 +203,21 @@ class Trial:
                 f"(+-{found.slack:.1g} by rounding in {str(self.dtype).removeprefix('torch.')}).",
                 mistake=mistake,
             )
+
+
+def _whole(name: str, value: Any) -> Tensor:
+    """A plain int as a float64 tensor, which holds it exactly up to 2**53. Raises: Failure if it is anything else."""
+    if type(value) is int:
+        return torch.tensor(float(value), dtype=torch.float64)
+    if type(value) is float:
+        raise Failure(
+            f"must return {name} as a whole number (int); it returned the float {value!r}. Is it / where // is meant?",
+            mistake="not a whole number",
+        )
+    raise Failure(
+        f"must return {name} as a whole number (int); it returned {_kind(value)}.",
+        mistake="does not return what is asked for",
+    )
 
 
 def _squeezed(got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
