@@ -33,7 +33,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module."""
+    """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module.
+
+    module_subject makes a module's class what the checks see: class, positional arguments, parameters -> Subject.
+    """
 
     name: str
     assignment: str
@@ -44,6 +47,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     hints: Hints
     parameters: tuple[Parameter, ...] | None = None
+    module_subject: Callable[..., Subject] = ModuleSubject
 
     @property
     def kind(self) -> str:
@@ -69,7 +73,7 @@ class Exercise:
             )
         if self.parameters is None:
             return FunctionSubject(obj, self.positional)
-        return ModuleSubject(obj, self.positional, self.parameters)
+        return self.module_subject(obj, self.positional, self.parameters)
 
 
 @dataclass(frozen=True)
