@@ -174,6 +174,10 @@ heads_split = "c"
 
 multi_head_parameters = 4 * (512 * 512 + 512)
 
+when_heads_help = "a"
+
 attention_saves_work = "b"
 
 stored_weights = 8 * 12 * 1024 * 1024 * 2
+
+norm_order = "d"

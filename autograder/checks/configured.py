@@ -106,7 +106,9 @@ def biases_as_asked(names: tuple[str, ...], asked: str = "bias") -> Probe:
         wanted = bool(trial.case.init.get(asked, True))
         for name in names:
             if (f"{name}_bias" in trial.weights) != wanted:
-                told = f"{asked}={trial.case.init[asked]}" if asked in trial.case.init else f"no {asked} given"
+                told = (
+                    f"{asked}={trial.case.init[asked]}" if asked in trial.case.init else f"no {asked} given"
+                )
                 raise Failure(
                     f"with {told}, {name} must have {'a' if wanted else 'no'} bias. "
                     f"Is `bias=bias` passed on to each nn.Linear?",

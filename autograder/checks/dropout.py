@@ -127,7 +127,8 @@ def _require_rate(zero: Tensor, rate: float) -> None:
         turned = abs(share - (1 - rate)) <= slack
         raise Failure(
             f"in train mode with dropout={rate:g}, {share:.3f} of {zero.numel()} weights are zero (chance allows "
-            f"+-{slack:.3f})." + (" Is it the share that is kept?" if turned else " Is it passed on as it is?"),
+            f"+-{slack:.3f})."
+            + (" Is it the share that is kept?" if turned else " Is it passed on as it is?"),
             mistake="dropout keeps where it should drop" if turned else "wrong dropout rate",
         )
 

@@ -46,7 +46,12 @@ def masks_by_head(made: Average | None = None, queries: str = "query", keys: str
         alone = trial(**plain)
         if made is None or all(trial.compare(name, alone[name], **plain).close for name in names):
             for name in names:
-                trial.require(name, results[name], "with its mask it differs from the formula")
+                trial.require(
+                    name,
+                    results[name],
+                    "with its mask it differs from the formula",
+                    mistake="goes wrong under a mask",
+                )
             return
         _require_selected(trial, results["weights"].detach(), queries, keys)
         trial.require(
@@ -128,7 +133,9 @@ def dead_rows_by_head(
                     mistake="nan where no key is allowed",
                 )
         if made is None:
-            trial.require("output", results["output"], "where a row allows no key it differs from the formula")
+            trial.require(
+                "output", results["output"], "where a row allows no key it differs from the formula"
+            )
         else:
             _require_zero(trial, results, made, ~_allowed(trial, queries, keys).any(-1, keepdim=True))
         _require_finite_gradients(results, leaves)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -112,8 +113,14 @@ class Trial:
         return dict(zip(names, values, strict=True))
 
     def expect(self, **changes: Any) -> Mapping[str, Quantity]:
-        """The formula's float64 results for the same inputs."""
+        """The formula's float64 results for the same inputs; those for the case as it is are kept."""
+        if not changes:
+            return self._expected
         return self.target.formula(**{n: _exact(v) for n, v in self.changed(**changes).items()})
+
+    @cached_property
+    def _expected(self) -> Mapping[str, Quantity]:
+        return self.target.formula(**{n: _exact(v) for n, v in self.inputs.items()})
 
     def baselines(self, **changes: Any) -> list[Mapping[str, Quantity]]:
         """The formula with every step rounded to the inputs' dtype: what a right computation may lose.

@@ -51,6 +51,15 @@ def multi_head(
     return _heads(parts, num_heads, attn_mask, is_causal, round)
 
 
+def _anew(x: Quantity) -> Quantity:
+    """A result as the input of the next step: its own size is what that step's rounding is measured against.
+
+    Sizes carried on from step to step would multiply: after six of them they exceed every result by orders of magnitude,
+    and so would the tolerance. What earlier steps lose is in the baseline, which rounds at each of them.
+    """
+    return Quantity(x.value, x.value.abs(), x.growth)
+
+
 def _heads(
     parts: tuple[Quantity, ...],
     num_heads: int,
@@ -59,8 +68,7 @@ def _heads(
     round: Rounder,
 ) -> dict[str, Quantity]:
     query, key, value = (split(part.value, num_heads) for part in parts)
-    q_size, k_size, v_size = (split(part.magnitude, num_heads) for part in parts)
-    result = attend(query, key, value, (q_size, k_size, v_size), attn_mask, is_causal, round)
+    result = attend(query, key, value, (query.abs(), key.abs(), value.abs()), attn_mask, is_causal, round)
     output = result["output"]
     return {
         "output": Quantity(merge(output.value), merge(output.magnitude), output.growth),
@@ -97,7 +105,7 @@ def _projected(
     weights: Mapping[str, Tensor],
 ) -> dict[str, Quantity]:
     def project(name: str, x: Quantity) -> Quantity:
-        return linear(x, weights[name], weights.get(f"{name}_bias"), round)
+        return linear(_anew(x), weights[name], weights.get(f"{name}_bias"), round)
 
     parts = tuple(project(name, x) for name, x in zip(("q_proj", "k_proj", "v_proj"), inputs, strict=True))
     result = _heads(parts, num_heads, attn_mask, is_causal, round)
@@ -106,6 +114,7 @@ def _projected(
 
 def _layer_norm(x: Quantity, gain: Tensor, shift: Tensor, round: Rounder) -> Quantity:
     """x (..., D), less its mean, divided by its standard deviation, times gain (D,), plus shift (D,)."""
+    x = _anew(x)
     centred = round(x.value - round(x.value.mean(-1, keepdim=True)))
     deviation = round((round(centred.square().mean(-1, keepdim=True)) + EPS).sqrt())
     unit = centred / deviation
@@ -140,9 +149,9 @@ def block(
         return _projected((source,) * 3, attn_mask, is_causal, num_heads, round, inner)["output"]
 
     def feed_forward(source: Quantity) -> Quantity:
-        hidden = linear(source, weights["linear1"], weights.get("linear1_bias"), round)
+        hidden = linear(_anew(source), weights["linear1"], weights.get("linear1_bias"), round)
         active = Quantity(hidden.value.relu(), hidden.magnitude, hidden.growth)
-        return linear(active, weights["linear2"], weights.get("linear2_bias"), round)
+        return linear(_anew(active), weights["linear2"], weights.get("linear2_bias"), round)
 
     def added(one: Quantity, other: Quantity) -> Quantity:
         growth = max(one.growth, other.growth)
@@ -150,8 +159,7 @@ def block(
 
     state = Quantity(x, x.abs())
     for name, part in (("norm1", attention), ("norm2", feed_forward)):
-        if norm_first:
-            state = added(state, part(norm(name, state)))
-        else:
-            state = norm(name, added(state, part(state)))
+        step = part(norm(name, state) if norm_first else state)
+        state = added(state, step)
+        state = state if norm_first else norm(name, state)
     return {"output": state}

@@ -183,6 +183,11 @@ def _no_second_norm(x: Tensor, p: Parts) -> Tensor:
     return x + p.feed_forward(x)
 
 
+def _in_one(wiring: Wiring, norm_first: bool) -> Wiring:
+    """This wiring in one of the two orders, the right one in the other."""
+    return lambda x, p: wiring(x, p) if p.norm_first == norm_first else either(x, p)
+
+
 def _exchanged(x: Tensor, p: Parts) -> Tensor:
     return post(x, p) if p.norm_first else pre(x, p)
 
@@ -195,9 +200,15 @@ BLOCK_MISTAKES = (
     Mistake("always pre-norm", "Does norm_first decide anything? " + ORDER, partial(_block, wiring=pre)),
     Mistake("always post-norm", "Does norm_first decide anything? " + ORDER, partial(_block, wiring=post)),
     Mistake("half pre-norm, half post-norm", "One order throughout. " + ORDER, partial(_block, wiring=_half)),
-    Mistake("half pre-norm, half post-norm", "One order throughout. " + ORDER, partial(_block, wiring=_other_half)),
+    Mistake(
+        "half pre-norm, half post-norm", "One order throughout. " + ORDER, partial(_block, wiring=_other_half)
+    ),
     Mistake("normed before and after", ORDER, partial(_block, wiring=_normed_both_times)),
-    Mistake("skip path counted twice", ONCE + " Does a step's result already hold x?", partial(_block, wiring=_twice)),
+    Mistake(
+        "skip path counted twice",
+        ONCE + " Does a step's result already hold x?",
+        partial(_block, wiring=_twice),
+    ),
     Mistake(
         "skip path counted twice",
         ONCE + " Does a step's result already hold x?",
@@ -207,6 +218,21 @@ BLOCK_MISTAKES = (
         "the normed x is added, not x itself",
         "In pre-norm the skip path goes round the norm. Is x overwritten by norm(x)?",
         partial(_block, wiring=_skip_of_the_normed),
+    ),
+    *(
+        Mistake(name, question, partial(_block, wiring=_in_one(wiring, norm_first)))
+        for name, question, wiring in (
+            ("skip path counted twice", ONCE + " Does a step's result already hold x?", _twice),
+            ("skip path counted twice", ONCE + " Does a step's result already hold x?", _twice_at_the_end),
+            ("half pre-norm, half post-norm", "One order throughout. " + ORDER, _half),
+            ("half pre-norm, half post-norm", "One order throughout. " + ORDER, _other_half),
+        )
+        for norm_first in (True, False)
+    ),
+    Mistake(
+        "post-norm by default",
+        "norm_first is True where the constructor is told nothing.",
+        partial(_block, norm_first=False),
     ),
     Mistake("no residual at the attention", ONCE, partial(_block, wiring=_without(True, False))),
     Mistake("no residual at the feed-forward network", ONCE, partial(_block, wiring=_without(False, True))),
@@ -226,7 +252,9 @@ BLOCK_MISTAKES = (
         "Which of the two steps comes first?",
         partial(_block, wiring=_swapped),
     ),
-    Mistake("attention never applied", "Is attention called?", partial(_block, wiring=_one_step("feed_forward"))),
+    Mistake(
+        "attention never applied", "Is attention called?", partial(_block, wiring=_one_step("feed_forward"))
+    ),
     Mistake(
         "feed-forward network never applied",
         "Are linear1 and linear2 called?",
@@ -234,15 +262,23 @@ BLOCK_MISTAKES = (
     ),
     Mistake("norms never applied", "Are norm1 and norm2 called?", partial(_block, wiring=_no_norms)),
     Mistake("norm2 never applied", "Is norm2 called?", partial(_block, wiring=_no_second_norm)),
-    Mistake("norm1 used twice", "Each step has a norm of its own.", partial(_block, norms=("norm1", "norm1"))),
-    Mistake("norm1 and norm2 exchanged", "norm1 belongs to the attention.", partial(_block, norms=("norm2", "norm1"))),
+    Mistake(
+        "norm1 used twice", "Each step has a norm of its own.", partial(_block, norms=("norm1", "norm1"))
+    ),
+    Mistake(
+        "norm1 and norm2 exchanged",
+        "norm1 belongs to the attention.",
+        partial(_block, norms=("norm2", "norm1")),
+    ),
     Mistake(
         "no nonlinearity in the feed-forward network",
         "Two linear layers in a row are one. Where is the relu?",
         partial(_block, active=lambda s: s),
     ),
     Mistake("gelu where relu is meant", "Which nonlinearity is asked for?", partial(_block, active=gelu)),
-    Mistake("tanh where relu is meant", "Which nonlinearity is asked for?", partial(_block, active=torch.tanh)),
+    Mistake(
+        "tanh where relu is meant", "Which nonlinearity is asked for?", partial(_block, active=torch.tanh)
+    ),
     Mistake(
         "layer norm with another eps",
         "nn.LayerNorm adds 1e-5 to the variance. Is another number given?",
@@ -258,13 +294,19 @@ BLOCK_MISTAKES = (
         "nn.LayerNorm divides by sqrt(variance + eps), the variance over D and not D - 1. Is std() used?",
         partial(_block, deviation=lambda c: c.std(-1, keepdim=True) + 1e-5),
     ),
-    Mistake("mask ignored", "Is attn_mask handed on to attention?", partial(_block, masks=lambda m, c: (None, c))),
+    Mistake(
+        "mask ignored", "Is attn_mask handed on to attention?", partial(_block, masks=lambda m, c: (None, c))
+    ),
     Mistake(
         "mask turned round",
         "True means allowed, here and in attention. Is the mask inverted on the way?",
         partial(_block, masks=lambda m, c: (None if m is None else ~m, c)),
     ),
-    Mistake("is_causal ignored", "Is is_causal handed on to attention?", partial(_block, masks=lambda m, c: (m, False))),
+    Mistake(
+        "is_causal ignored",
+        "Is is_causal handed on to attention?",
+        partial(_block, masks=lambda m, c: (m, False)),
+    ),
     Mistake(
         "always causal",
         "Should the triangle apply only if is_causal is True?",

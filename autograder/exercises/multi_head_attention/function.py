@@ -175,13 +175,14 @@ MULTI_HEAD_ATTENTION = Exercise(
             "cost",
             "no more work and memory than one head of the whole width, weights aside",
             0.25,
-            ("two leading axes",),
+            ("many heads",),
             affordable(flops, largest),
             RESULTS,
         ),
     ),
     mistakes=tuple(
-        Mistake(name, question, partial(heads, **knobs)) for name, question, knobs in HEAD_SLIPS + SHARED_SLIPS
+        Mistake(name, question, partial(heads, **knobs))
+        for name, question, knobs in HEAD_SLIPS + SHARED_SLIPS
     ),
     hints=(
         "Attention you can write. What is new is before it and after it: which axis is cut, and what is put together?",

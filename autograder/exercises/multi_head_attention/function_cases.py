@@ -44,7 +44,7 @@ def _inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, H D), key (..., S_k, H D), value (..., S_k, H D_v), all sizes different.
 
-    kind: "one head", "thin" for heads of width 1, "square" for S_q = S_k = H D = H D_v, "long" for 33 to 60 positions,
+    kind: "one head", "thin" for heads of width 1, "square" for S_q = S_k = H D = H D_v, "long" for 33 to 50 positions,
     "small".
     """
     high = 6 if kind == "small" else 9
@@ -54,10 +54,11 @@ def _inputs(
     elif kind == "thin":
         D = D_v = 1
     elif kind == "square":
-        D_v = D
-        S_q = S_k = H * D
+        H, D = min(H, 5), min(D, 5)
+        D_v, S_q, S_k = D, H * D, H * D
     elif kind == "long":
-        S_q, S_k = draw.sizes(2, low=33, high=60)
+        lead, H = [2] * axes, 3
+        S_q, S_k = draw.sizes(2, low=33, high=50)
     inputs: dict[str, Any] = {
         "query": draw.normal(*lead, S_q, H * D, dtype=dtype) * size,
         "key": draw.normal(*lead, S_k, H * D, dtype=dtype) * size,
@@ -65,6 +66,19 @@ def _inputs(
         "num_heads": H,
     }
     return inputs | mask_for(draw, mask, lead, (H, S_q, S_k))
+
+
+def _many_heads(draw: Draw) -> dict[str, Any]:
+    """Narrow vectors and many heads: pairing a query with another head's keys would cost more than the whole."""
+    S_q, S_k, D, D_v = draw.sizes(4, low=2, high=6)
+    B, H = 3, 7
+    query, key, value = ((S_q, H * D), (S_k, H * D), (S_k, H * D_v))
+    return {
+        "query": draw.normal(B, *query),
+        "key": draw.normal(B, *key),
+        "value": draw.normal(B, *value),
+        "num_heads": H,
+    }
 
 
 def _misfit(draw: Draw, *, what: str) -> dict[str, Any]:
@@ -75,9 +89,7 @@ def _misfit(draw: Draw, *, what: str) -> dict[str, Any]:
     return {
         "query": draw.normal(S_q, width),
         "key": draw.normal(S_k, H * other if what == "key" else width),
-        "value": draw.normal(
-            other if what == "length" else S_k, H * D_v + (extra if what == "value" else 0)
-        ),
+        "value": draw.normal(other if what == "length" else S_k, H * D_v + (extra if what == "value" else 0)),
         "num_heads": H,
     }
 
@@ -94,15 +106,15 @@ def _sizes(inputs: Mapping[str, Any]) -> tuple[int, int, int, int, int]:
 
 
 def flops(inputs: Mapping[str, Any]) -> int:
-    """2 S_q S_k D and 2 S_q S_k D_v operations for each batch element: as for one head. Half as much again will do."""
+    """2 S_q S_k D and 2 S_q S_k D_v operations for each batch element, as for one head, each made twice if need be."""
     B, S_q, S_k, D, D_v = _sizes(inputs)
-    return B * 3 * S_q * S_k * (D + D_v)
+    return B * 4 * S_q * S_k * (D + D_v)
 
 
 def largest(inputs: Mapping[str, Any]) -> int:
-    """One tensor of (..., H, S_q, S_k, D / H), for those who multiply and sum: half as much again is too much."""
+    """One tensor of (..., H, S_q, S_k, D / H), for those who multiply and sum: twice that is too much."""
     B, S_q, S_k, D, D_v = _sizes(inputs)
-    return B * 3 * S_q * S_k * max(D, D_v) // 2
+    return B * 2 * S_q * S_k * max(D, D_v)
 
 
 RECIPES = (
@@ -126,6 +138,7 @@ RECIPES = (
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("float16", dtype=torch.float16),
     _recipe("float16, masked", dtype=torch.float16, mask="full"),
+    Recipe("many heads", _many_heads),
     Recipe("a width that num_heads does not divide", partial(_misfit, what="width")),
     Recipe("a value width that num_heads does not divide", partial(_misfit, what="value")),
     Recipe("query and key of unequal width", partial(_misfit, what="key")),

@@ -11,8 +11,8 @@ import torch
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.configured import refuses
 from autograder.checks.conduct import dtype_kept, repeatable
+from autograder.checks.configured import refuses
 from autograder.checks.gradients import differentiable
 from autograder.checks.structure import agrees_with_slices
 from autograder.exercises.basic_attention.slip_table import Slip, named
@@ -162,7 +162,9 @@ SPLIT_HEADS = Exercise(
         Recipe("more heads than features", _wider_than_long),
     ),
     checks=(
-        Check(FORMULA, "head h holds piece h of the features, for every position", 1.0, SIZES, agrees("heads")),
+        Check(
+            FORMULA, "head h holds piece h of the features, for every position", 1.0, SIZES, agrees("heads")
+        ),
         Check(
             "uneven heads",
             "a width that num_heads does not divide is refused, saying why",
@@ -191,7 +193,13 @@ MERGE_HEADS = Exercise(
     positional=("heads",),
     recipes=_recipes(_merge_inputs),
     checks=(
-        Check(FORMULA, "each position holds the features of head 0, then of head 1, ...", 1.0, SIZES, agrees("merged")),
+        Check(
+            FORMULA,
+            "each position holds the features of head 0, then of head 1, ...",
+            1.0,
+            SIZES,
+            agrees("merged"),
+        ),
         *_common("merged", {"heads": 3}),
     ),
     mistakes=named("merged", MERGE_SLIPS),

@@ -27,7 +27,7 @@ def _module_inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, d_model); cross: "key" for a key (..., S_k, d_model), "both" for a value, too.
 
-    kind: "one head", "thin" for heads of width 1, "square" for S = d_model, "long" for 33 to 60 positions, "small",
+    kind: "one head", "thin" for heads of width 1, "square" for S = d_model, "long" for 33 to 50 positions, "small",
     "<" or ">" for S_q against S_k. made: more arguments of the constructor.
     """
     *lead, S_q, S_k, H, D = draw.sizes(axes + 4, low=2, high=6 if kind == "small" else 9)
@@ -36,14 +36,15 @@ def _module_inputs(
     elif kind == "thin":
         D = 1
     elif kind == "long":
-        S_q, S_k = draw.sizes(2, low=33, high=60)
+        lead, H = [2] * axes, 3
+        S_q, S_k = draw.sizes(2, low=33, high=50)
     elif kind in ("<", ">"):
         shorter, longer = sorted((S_q + 1, S_k + 10))
         S_q, S_k = (shorter, longer) if kind == "<" else (longer, shorter)
-    d_model = H * D
     if kind == "square":
-        S_q = S_k = d_model
-    S_q = max(S_q, 3)
+        H, D = min(H, 5), min(D, 5)
+        S_q = S_k = H * D
+    d_model, S_q = H * D, max(S_q, 3)
     inputs: dict[str, Any] = {
         "init": {"d_model": d_model, "num_heads": H, **made},
         "num_heads": H,
@@ -136,7 +137,7 @@ def _block_inputs(
     kind: str = "",
     norm_first: bool | None = True,
 ) -> dict[str, Any]:
-    """x (..., S, d_model). kind: "one head", "square" for S = d_model, "long" for 33 to 60 positions, "small".
+    """x (..., S, d_model). kind: "one head", "square" for S = d_model, "long" for 33 to 50 positions, "small".
 
     norm_first: None leaves it to the constructor's default, which is True.
     """
@@ -144,11 +145,12 @@ def _block_inputs(
     if kind == "one head":
         H = 1
     elif kind == "long":
-        S = draw.integer(33, 60)
+        H, S = min(H, 3), draw.integer(33, 50)
+    elif kind == "square":
+        H, D = min(H, 5), min(D, 5)
+        S = H * D
     D = max(D, 3) if H == 1 else D
     d_model, S = H * D, max(S, 3)
-    if kind == "square":
-        S = d_ff = d_model
     init = {"d_model": d_model, "num_heads": H, "d_ff": d_ff + d_model}
     order = {} if norm_first is None else {"norm_first": norm_first}
     inputs: dict[str, Any] = {
@@ -170,6 +172,7 @@ BLOCK_RECIPES = (
     _block("pre-norm, one head", kind="one head"),
     _block("pre-norm, float64", dtype=torch.float64),
     _block("post-norm", norm_first=False),
+    _block("post-norm, one head", norm_first=False, kind="one head"),
     _block("post-norm, float64", norm_first=False, dtype=torch.float64),
     _block("order not given", norm_first=None),
     _block("all sizes equal", kind="square"),

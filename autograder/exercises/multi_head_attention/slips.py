@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from autograder.exercises.basic_attention.attention_slips import (
-    CAUSAL_SLIPS,
     MASK_SLIPS,
     PRODUCT_SLIPS,
     SCALE_SLIPS,
@@ -17,7 +16,7 @@ from autograder.exercises.basic_attention.attention_slips import (
 from autograder.exercises.basic_attention.variants import weigh
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["CAUSAL", "HEAD_SLIPS", "SHARED_SLIPS", "reshaped_apart", "reshaped_together", "strided"]
+__all__ = ["HEAD_SLIPS", "SHARED_SLIPS", "reshaped_apart", "reshaped_together", "strided"]
 
 
 def reshaped_apart(x: Tensor, num_heads: int) -> Tensor:
@@ -95,9 +94,9 @@ HEAD_SLIPS: tuple[Slip, ...] = (
         "Each head has weights of its own that sum to one. Is the softmax taken head by head?",
         {
             "weigh": lambda s, a: (
-                weigh(
-                    s.movedim(-3, -2).flatten(-2), a.expand_as(s).movedim(-3, -2).flatten(-2)
-                ).unflatten(-1, (s.shape[-3], s.shape[-1])).movedim(-2, -3)
+                weigh(s.movedim(-3, -2).flatten(-2), a.expand_as(s).movedim(-3, -2).flatten(-2))
+                .unflatten(-1, (s.shape[-3], s.shape[-1]))
+                .movedim(-2, -3)
             )
         },
     ),
@@ -138,7 +137,6 @@ _KEPT = {
     "divided by D",
     "divided by 8",
     "softmax over the queries",
-    "softmax over the second axis",
     "no softmax",
     "exp without the division",
     "softmax applied twice",
@@ -165,5 +163,3 @@ def _named(slips: tuple[Slip, ...]) -> tuple[tuple[str, str, dict[str, Any]], ..
 
 SHARED_SLIPS = _named(SCALE_SLIPS + MASK_SLIPS + WEIGHT_SLIPS + PRODUCT_SLIPS)
 """Mistakes of attention of any kind, made here inside each head."""
-
-CAUSAL = CAUSAL_SLIPS
