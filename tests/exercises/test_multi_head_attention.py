@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 import solutions.multi_head_attention as reference
 from autograder import check
-from autograder.exercises import Exercise, in_assignment
+from autograder.exercises import Choice, Exercise, Number, in_assignment
 from tests.exercises.catalogue import MUTANTS, RIGHT, Mutant, Right
 from tests.exercises.multi_head_attention import block, function, heads, modules  # noqa: F401  (they register)
 
 EXERCISES = {one.name: one for one in in_assignment("multi_head_attention")}
 CODED = {name: one for name, one in EXERCISES.items() if isinstance(one, Exercise)}
+CHOICES = [one for one in EXERCISES.values() if isinstance(one, Choice)]
+NUMBERS = [one for one in EXERCISES.values() if isinstance(one, Number)]
+LESSON = (Path(__file__).parents[2] / "course/lessons/multi_head_attention.md").read_text(encoding="utf-8")
 RIGHTS = [one for one in RIGHT if one.exercise in EXERCISES]
 WRONGS = [one for one in MUTANTS if one.exercise in EXERCISES]
 SEEDS = (3, 1_204)
@@ -84,3 +90,26 @@ def test_each_mistake_of_the_catalogue_is_named_by_some_mutant() -> None:
 def test_a_lazy_answer_earns_less_than_a_fifth(lazy: Mutant) -> None:
     report = check(lazy.exercise, lazy.obj, seed=SEEDS[0])
     assert report.points < 0.2 * report.max_points, str(report)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda one: one.name)
+def test_each_letter_of_the_lesson_gets_its_own_explanation(choice: Choice) -> None:
+    before = LESSON.split(f"import {choice.name}\n")[0]
+    options = re.findall(r"^- \*\*([a-z])\*\*", before[before.rindex("- **a**") :], re.MULTILINE)
+    assert options == sorted(choice.explanations)
+    said = set()
+    for letter in choice.explanations:
+        report = check(choice.name, letter)
+        assert report.passed == (letter == choice.answer)
+        said.add(report.findings[0].question if report.findings else report.verdicts[0].message)
+    assert len(said) == len(choice.explanations) == 4
+
+
+def test_the_right_letters_are_spread() -> None:
+    assert len({choice.answer for choice in CHOICES}) >= 3
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)
+def test_each_slip_of_a_number_is_named(number: Number) -> None:
+    for slip in number.slips:
+        assert check(number.name, slip.value).mistakes == (slip.name,)
