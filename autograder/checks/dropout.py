@@ -82,10 +82,11 @@ def drops_weights(made: Average, weights: str = "weights", output: str = "output
             _require_scaled(trial, results[weights].detach(), clean, rate, weights)
         # Both calls' weights count, and two calls must differ.
         zero = torch.stack([first[weights] == 0, second[weights] == 0])
-        _require_rate(zero, rate)
         _require_independent(zero)
+        _require_rate(zero, rate)
         for results in (first, second):
             _require_made(trial, results, made, weights, output)
+        _require_in_silence(trial)
 
     return probe
 
@@ -134,11 +135,6 @@ def _require_rate(zero: Tensor, rate: float) -> None:
 
 
 def _require_independent(zero: Tensor) -> None:
-    if torch.equal(zero[0], zero[1]):
-        raise Failure(
-            "in train mode two calls drop the same weights. Is the mask drawn anew at each call?",
-            mistake="dropout mask kept between calls",
-        )
     for axis, what in AXES.items():
         one, other = zero.narrow(axis, 0, 1), zero.narrow(axis, 1, 1)
         if torch.equal(one, other):
@@ -146,6 +142,20 @@ def _require_independent(zero: Tensor) -> None:
                 f"in train mode the same weights are dropped for all {what}; each weight must have a draw of its own.",
                 mistake=f"one dropout mask for all {what}",
             )
+
+
+def _require_in_silence(trial: Trial) -> None:
+    """Raises: Failure unless dropout acts, too, where no weights are asked for."""
+    inputs = {**trial.inputs, "need_weights": False}
+    with _mode(trial, True):
+        pairs = trial.run(inputs), trial.run(inputs)
+    if not all(isinstance(pair, (tuple, list)) and pair and isinstance(pair[0], Tensor) for pair in pairs):
+        return  # what comes back has a check of its own
+    if torch.equal(pairs[0][0], pairs[1][0]):
+        raise Failure(
+            "in train mode without need_weights two calls give the same output. Is dropout applied there, too?",
+            mistake="dropout only where weights are asked for",
+        )
 
 
 def _require_made(trial: Trial, results: Results, made: Average, weights: str, output: str) -> None:

@@ -213,7 +213,7 @@ def weights_on_request(option: str = "need_weights", output: str = "output") -> 
         silent = {name: value for name, value in trial.inputs.items() if name != option}
         for given in ({**silent, option: False}, silent):
             told = f"{option}=False" if option in given else f"no {option} given"
-            result = trial.run(given)
+            result = trial.run({n: v.clone() if isinstance(v, Tensor) else v for n, v in given.items()})
             if not isinstance(result, (tuple, list)) or len(result) != 2:
                 raise Failure(
                     f"with {told} it must return ({output}, None); what came back is no pair.",

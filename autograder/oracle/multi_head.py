@@ -143,7 +143,8 @@ def block(
     }
 
     def norm(name: str, source: Quantity) -> Quantity:
-        return _layer_norm(source, weights[name], weights[f"{name}_bias"], round)
+        shift = weights.get(f"{name}_bias", torch.zeros_like(weights[name]))
+        return _layer_norm(source, weights[name], shift, round)
 
     def attention(source: Quantity) -> Quantity:
         return _projected((source,) * 3, attn_mask, is_causal, num_heads, round, inner)["output"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
-from autograder.checks.configured import ConfiguredModule, refused_when_made
+from autograder.checks.configured import ConfiguredModule, biases_as_asked, refused_when_made
 from autograder.checks.gradients import differentiable, every_parameter_learns
 from autograder.checks.heads import dead_rows_by_head, masks_by_head, past_stands
 from autograder.checks.structure import agrees_with_slices, responds
@@ -21,6 +21,7 @@ OUTPUT = ("output",)
 COUNTS = "every input counts"
 PRE, POST = "pre-norm", "post-norm"
 RESULTS = (PRE, POST)
+WITH_BIASES = (*(f"attention.{name}" for name in LAYERS), "linear1", "linear2", "norm1", "norm2")
 
 TRANSFORMER_BLOCK = Exercise(
     name="TransformerBlock",
@@ -123,6 +124,14 @@ TRANSFORMER_BLOCK = Exercise(
             ("pre-norm",),
             refused_when_made(),
             RESULTS,
+        ),
+        Check(
+            "biases",
+            "every layer and norm has one",
+            0.25,
+            ("pre-norm", "post-norm"),
+            biases_as_asked(WITH_BIASES),
+            COUNTS,
         ),
         Check(
             "parameters",

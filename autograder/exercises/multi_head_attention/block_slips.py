@@ -66,10 +66,12 @@ def _block(
     deviation: Step = _standard,
     masks: Callable[[Tensor | None, bool], tuple[Tensor | None, bool]] = lambda m, c: (m, c),
     norms: tuple[str, str] = ("norm1", "norm2"),
+    heads: int | None = None,
     **weights: Tensor,
 ) -> Mapping[str, Tensor]:
     """As the formula, with knobs. wiring: how the steps are put together. active: the nonlinearity. deviation: what a
     centred row is divided by. masks: attn_mask, is_causal -> those that are used. norms: which layer norm stands where.
+    heads: another number of heads.
     """
     inner: dict[str, Any] = {
         name.removeprefix("attention."): w for name, w in weights.items() if name.startswith("attention.")
@@ -78,10 +80,12 @@ def _block(
 
     def norm(name: str, source: Tensor) -> Tensor:
         centred = source - source.mean(-1, keepdim=True)
-        return centred / deviation(centred) * weights[name] + weights[f"{name}_bias"]
+        return centred / deviation(centred) * weights[name] + weights.get(f"{name}_bias", 0.0)
 
     parts = Parts(
-        lambda s: projected(s, attn_mask=mask, is_causal=causal, num_heads=num_heads, **inner)["output"],
+        lambda s: projected(s, attn_mask=mask, is_causal=causal, num_heads=heads or num_heads, **inner)[
+            "output"
+        ],
         lambda s: linear(active(linear(s, weights, "linear1")), weights, "linear2"),
         partial(norm, norms[0]),
         partial(norm, norms[1]),
@@ -103,6 +107,13 @@ def _other_half(x: Tensor, p: Parts) -> Tensor:
 def _normed_both_times(x: Tensor, p: Parts) -> Tensor:
     x = p.norm1(x + p.attention(p.norm1(x)))
     return p.norm2(x + p.feed_forward(p.norm2(x)))
+
+
+def _normed_in_between(x: Tensor, p: Parts) -> Tensor:
+    if not p.norm_first:
+        return post(x, p)
+    x = p.norm1(x + p.attention(p.norm1(x)))
+    return x + p.feed_forward(p.norm2(x))
 
 
 def _twice(x: Tensor, p: Parts) -> Tensor:
@@ -204,6 +215,7 @@ BLOCK_MISTAKES = (
         "half pre-norm, half post-norm", "One order throughout. " + ORDER, partial(_block, wiring=_other_half)
     ),
     Mistake("normed before and after", ORDER, partial(_block, wiring=_normed_both_times)),
+    Mistake("normed before and after", ORDER, partial(_block, wiring=_normed_in_between)),
     Mistake(
         "skip path counted twice",
         ONCE + " Does a step's result already hold x?",
@@ -274,6 +286,11 @@ BLOCK_MISTAKES = (
         "no nonlinearity in the feed-forward network",
         "Two linear layers in a row are one. Where is the relu?",
         partial(_block, active=lambda s: s),
+    ),
+    Mistake(
+        "num_heads not handed on",
+        "Is attention made with the number of heads that was asked for?",
+        partial(_block, heads=1),
     ),
     Mistake("gelu where relu is meant", "Which nonlinearity is asked for?", partial(_block, active=gelu)),
     Mistake(

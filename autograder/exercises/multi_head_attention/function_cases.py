@@ -16,8 +16,10 @@ __all__ = ["RECIPES", "flops", "largest", "mask_for"]
 
 
 def mask_for(draw: Draw, kind: str, lead: list[int], sizes: tuple[int, int, int]) -> dict[str, Tensor]:
-    """attn_mask for sizes (H, S_q, S_k): "full" (..., H, S_q, S_k), "shared" (S_q, S_k), "batch" (..., 1, S_q, S_k),
-    "padding" (..., 1, 1, S_k), "dead" (full, with rows that allow no key in one head), "single" (one key a row), or none.
+    """attn_mask for sizes (H, S_q, S_k), or none.
+
+    kind: "full" (..., H, S_q, S_k), "heads" (H, S_q, S_k), "shared" (S_q, S_k), "batch" (..., 1, S_q, S_k), "padding"
+    (..., 1, 1, S_k), "dead" (full; one row allows no key in one head, another in any), "single" (one key a row).
     """
     if not kind:
         return {}
@@ -25,11 +27,17 @@ def mask_for(draw: Draw, kind: str, lead: list[int], sizes: tuple[int, int, int]
     if kind == "single":
         chosen = draw.uniform(*lead, H, S_q, S_k).argmax(-1, keepdim=True)
         return {"attn_mask": torch.zeros(*lead, H, S_q, S_k, dtype=torch.bool).scatter_(-1, chosen, True)}
-    shapes = {"shared": (S_q, S_k), "batch": (*lead, 1, S_q, S_k), "padding": (*lead, 1, 1, S_k)}
+    shapes = {
+        "shared": (S_q, S_k),
+        "batch": (*lead, 1, S_q, S_k),
+        "padding": (*lead, 1, 1, S_k),
+        "heads": (H, S_q, S_k),
+    }
     mask = draw.mask(*shapes.get(kind, (*lead, H, S_q, S_k)))
     if kind == "dead":
-        mask[..., draw.integer(0, H - 1), draw.integer(0, S_q - 1), :] = False
-        mask[..., draw.integer(0, S_q - 1), :] = False  # in every head
+        row = draw.integer(0, S_q - 1)
+        mask[..., draw.integer(0, H - 1), row, :] = False
+        mask[..., (row + 1) % S_q, :] = False
     return {"attn_mask": mask}
 
 
@@ -126,6 +134,7 @@ RECIPES = (
     _recipe("two leading axes", axes=2),
     _recipe("a mask for each head", mask="full"),
     _recipe("a mask for each batch element", mask="batch"),
+    _recipe("a mask for each head, the same in the batch", mask="heads"),
     _recipe("one mask for all", mask="shared"),
     _recipe("a padding mask", mask="padding"),
     _recipe("rows that allow no key", mask="dead", dtype=torch.float64),

@@ -69,6 +69,14 @@ def _both_masks(draw: Draw, **options: Any) -> dict[str, Any]:
     return inputs
 
 
+def _value_without_key(draw: Draw) -> dict[str, Any]:
+    """The query is the key, but not the value."""
+    inputs = _module_inputs(draw)
+    query = inputs["query"]
+    rest = {"key": None, "value": draw.normal(*query.shape), "need_weights": True}
+    return {"init": inputs["init"], "num_heads": inputs["num_heads"], "query": query, **rest}
+
+
 def _much_to_drop(draw: Draw) -> dict[str, Any]:
     """About 8000 weights, for a rate that can be told from its neighbours."""
     B, H, D = 3, 4, draw.integer(2, 3)
@@ -96,6 +104,7 @@ MODULE_RECIPES = (
     _recipe("to itself"),
     _recipe("to itself, one head", kind="one head"),
     _recipe("key without value", cross="key"),
+    Recipe("value without key", _value_without_key),
     _recipe("heads of width 1", cross="both", kind="thin"),
     _recipe("all sizes equal", cross="both", kind="square"),
     _recipe("large scores", cross="both", size=2.0),
@@ -103,6 +112,7 @@ MODULE_RECIPES = (
     _recipe("with bias", bias=True),
     _recipe("two leading axes", cross="both", axes=2),
     _recipe("a mask for each head", cross="both", mask="full"),
+    _recipe("a mask for each head, the same in the batch", mask="heads"),
     _recipe("one mask for all", mask="shared"),
     _recipe("a padding mask", cross="both", mask="padding"),
     _recipe("rows that allow no key", cross="both", mask="dead", dtype=torch.float64),

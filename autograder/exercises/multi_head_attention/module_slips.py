@@ -18,6 +18,7 @@ MODULE_MISTAKES = (
     *(
         Mistake(name, question, partial(projected, knobs=knobs))
         for name, question, knobs in HEAD_SLIPS + SHARED_SLIPS + CAUSAL_SLIPS
+        if name != "divided by sqrt(D_v)"  # as wide as the key here
     ),
     Mistake("projections never applied", APPLIED, partial(projected, used=(False, False, False))),
     Mistake("queries not projected", APPLIED, partial(projected, used=(False, True, True))),
@@ -66,6 +67,14 @@ MODULE_MISTAKES = (
         "value never used",
         "With a value given, the values come from it, not from key.",
         partial(projected, sources=lambda q, k, v: (q, q if k is None else k, q if k is None else k)),
+    ),
+    Mistake(
+        "value never used where no key is given",
+        "value alone may be given: key is then the query, and value stays what it is.",
+        partial(
+            projected,
+            sources=lambda q, k, v: (q, q, q) if k is None else (q, k, k if v is None else v),
+        ),
     ),
     Mistake(
         "values taken from the query where no value is given",

@@ -135,6 +135,8 @@ _KEPT = {
     "not scaled",
     "multiplied by sqrt(D)",
     "divided by D",
+    "divided by sqrt(D_v)",
+    "divided by sqrt(S_k)",
     "divided by 8",
     "softmax over the queries",
     "no softmax",

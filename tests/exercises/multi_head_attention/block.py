@@ -262,6 +262,12 @@ wired(
 wired("no_relu", "no nonlinearity in the feed-forward network", active=lambda h: h)
 wired("gelu", "gelu where relu is meant", active=F.gelu)
 wired("tanh", "tanh where relu is meant", active=torch.tanh)
+wired(
+    "normed_in_between",
+    "normed before and after",
+    only="pre-norm",
+    before=lambda m, x, a, t: (lambda y: y + t(m.norm2(y)))(m.norm1(x + a(m.norm1(x)))),
+)
 wired("leaky", None, active=lambda h: F.leaky_relu(h, 0.01))
 
 # Mutants: masks
@@ -313,6 +319,32 @@ class SampleDeviation(Parts):
         return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5) * layer.weight + layer.bias
 
     forward = NormsByHand.forward
+
+
+class OneHead(TwoBranches):
+    def __init__(self, d_model, num_heads, d_ff, norm_first=True):
+        super().__init__(d_model, num_heads, d_ff, norm_first)
+        self.attention.num_heads = 1
+
+
+class NoBiases(TwoBranches):
+    def __init__(self, d_model, num_heads, d_ff, norm_first=True):
+        super().__init__(d_model, num_heads, d_ff, norm_first)
+        self.linear1, self.linear2 = (
+            nn.Linear(d_model, d_ff, bias=False),
+            nn.Linear(d_ff, d_model, bias=False),
+        )
+
+
+class NormsWithoutBias(TwoBranches):
+    def __init__(self, d_model, num_heads, d_ff, norm_first=True):
+        super().__init__(d_model, num_heads, d_ff, norm_first)
+        self.norm1, self.norm2 = nn.LayerNorm(d_model, bias=False), nn.LayerNorm(d_model, bias=False)
+
+
+mutant(NAME, "num_heads not handed on")(OneHead)
+mutant(NAME, "bias is not passed on", only="biases")(NoBiases)
+mutant(NAME, "bias is not passed on", only="biases")(NormsWithoutBias)
 
 
 class Refusing(Parts):

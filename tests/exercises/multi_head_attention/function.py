@@ -167,6 +167,9 @@ variant(
 )
 variant("root_of_the_heads", "divided by the root of num_heads", scale=lambda q, k, v: q.shape[-3] ** -0.5)
 
+variant("root_of_the_value_width", "divided by sqrt(D_v)", scale=lambda q, k, v: v.shape[-1] ** -0.5)
+variant("root_of_the_key_count", "divided by sqrt(S_k)", scale=lambda q, k, v: k.shape[-2] ** -0.5)
+
 # The heads
 
 
@@ -324,6 +327,22 @@ variant(
     "mask_without_heads",
     None,
     masked=lambda s, m: see(s, None if m is None else m.unsqueeze(-3)),
+)
+
+variant(
+    "three_axes_are_a_batch",
+    "mask is not broadcast",
+    only="mask",
+    masked=lambda s, m: see(s, m.unsqueeze(-3) if m is not None and m.dim() == 3 and s.dim() == 4 else m),
+)
+variant(
+    "dead_in_all_heads_only",
+    "a row that allows no key is not zero",
+    only="dead rows",
+    weigh=lambda s, a: (
+        s.masked_fill(~a, torch.finfo(s.dtype).min).softmax(-1)
+        * a.any(-1, keepdim=True).any(-3, keepdim=True)
+    ),
 )
 
 # The products
@@ -510,3 +529,28 @@ def num_heads_ignored(query, key, value, num_heads, attn_mask=None):
 @mutant(NAME)
 def leaves_the_process(query, key, value, num_heads, attn_mask=None):
     sys.exit(0)
+
+
+@mutant(NAME)
+def values_cut_like_queries(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    values = value.unflatten(-1, (num_heads, query.shape[-1] // num_heads))
+    return right_heads(query, key, values.flatten(-2), num_heads, attn_mask)
+
+
+@mutant(NAME, "depends on the order of the keys")
+def window_of_sixteen(query, key, value, num_heads, attn_mask=None):
+    S_q, S_k = query.shape[-2], key.shape[-2]
+    near = (torch.arange(S_q).unsqueeze(-1) - torch.arange(S_k)).abs() < 16
+    return right_heads(query, key, value, num_heads, near if attn_mask is None else near & attn_mask)
+
+
+@mutant(NAME, "output has the wrong shape")
+def query_as_output(query, key, value, num_heads, attn_mask=None):
+    return query, right_heads(query, key, value, num_heads, attn_mask)[1]
+
+
+@mutant(NAME, "query has no effect")
+def an_eye_of_weights(query, key, value, num_heads, attn_mask=None):
+    weights = torch.eye(query.shape[-2], key.shape[-2]).expand(*query.shape[:-2], num_heads, -1, -1)
+    return join(weights @ cut(value, num_heads)), weights

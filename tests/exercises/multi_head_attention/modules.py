@@ -193,6 +193,7 @@ def hand_out(change):
 # Inside the heads
 
 variant("no_scale", "not scaled", scale=lambda q, k, v: 1.0)
+variant("root_of_the_key_count", "divided by sqrt(S_k)", scale=lambda q, k, v: k.shape[-2] ** -0.5)
 variant("times_the_root", "multiplied by sqrt(D)", scale=lambda q, k, v: q.shape[-1] ** 0.5)
 variant("over_the_width", "divided by D", scale=lambda q, k, v: 1 / q.shape[-1])
 variant("eight", "divided by 8", scale=lambda q, k, v: 1 / 8)
@@ -348,7 +349,7 @@ def square_triangle(scores, attn_mask, is_causal):
 
 variant(
     "square_triangle",
-    "future keys get weight",
+    None,
     only="causal, two sequences",
     masked=square_triangle,
 )
@@ -548,7 +549,7 @@ def one_mask_along(axis):
     return drop
 
 
-for axis, what in ((-1, "keys"), (-2, "queries"), (-3, "heads")):
+for axis, what in ((-1, "keys"), (-2, "queries"), (-3, "heads"), (-4, "batch elements")):
     variant(f"one_mask_for_{what}", f"one dropout mask for all {what}", only=DROP, drop=one_mask_along(axis))
 
 
@@ -673,6 +674,34 @@ def guessed(queries, keys):
 variant("layout_guessed", None, only="agrees with the formula", score=guessed)
 
 
+class QuickWithoutWeights(ByTheBook):
+    """Takes a short cut where no weights are asked for, and forgets something on it."""
+
+    forgotten = ""
+
+    def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
+        if need_weights:
+            return super().forward(query, key, value, attn_mask, is_causal, True)
+        queries, keys, values = (cut(x, self.num_heads) for x in self.three(query, key, value))
+        allowed = together(queries @ keys.mT, None if self.forgotten == "mask" else attn_mask, is_causal)
+        if self.forgotten == "causal":
+            allowed = together(queries @ keys.mT, attn_mask, False)
+        dead = ~allowed.any(-1, keepdim=True)
+        rate = self.rate if self.training and self.forgotten != "dropout" else 0.0
+        made = F.scaled_dot_product_attention(queries, keys, values, allowed | dead, dropout_p=rate)
+        return self.out_proj(join(made.masked_fill(dead, 0.0))), None
+
+
+for forgotten, named, only in (
+    ("mask", "asking for the weights changes the output", "weights on request"),
+    ("causal", "asking for the weights changes the output", "weights on request"),
+    ("dropout", "dropout only where weights are asked for", DROP),
+):
+    mutant(NAME, named, only=only)(
+        type(f"No{forgotten.title()}WithoutWeights", (QuickWithoutWeights,), {"forgotten": forgotten})
+    )
+
+
 # How it is made
 
 
@@ -753,6 +782,22 @@ class ReadyMade(Four):
                 None, None, False, 0.0, self.out_proj.weight, self.out_proj.bias,
             )  # fmt: skip
         return output, weights
+
+
+@mutant(NAME, "bias is not passed on")
+class DropoutBeforeBias(ByTheBook):
+    """The order of nn.MultiheadAttention's constructor."""
+
+    def __init__(self, d_model, num_heads, dropout=0.0, bias=True):
+        super().__init__(d_model, num_heads, bool(bias), float(dropout))
+
+
+@mutant(NAME, "value never used where no key is given", only="left out")
+class ValueForgottenWithoutKey(ByTheBook):
+    def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
+        if key is None:
+            key = value = query
+        return super().forward(query, key, value, attn_mask, is_causal, need_weights)
 
 
 @mutant(NAME, "missing or misnamed parameter")
