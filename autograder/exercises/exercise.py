@@ -33,7 +33,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module."""
+    """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module.
+
+    used_as: where set, makes the subject of a student's object in place of the usual one for functions or modules; a
+    class that is no module has `parameters` ().
+    """
 
     name: str
     assignment: str
@@ -44,6 +48,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     hints: Hints
     parameters: tuple[Parameter, ...] | None = None
+    used_as: Callable[[Any], Subject] | None = None
 
     @property
     def kind(self) -> str:
@@ -67,6 +72,8 @@ class Exercise:
             raise TypeError(
                 f"{self.name} must be the class itself; it is an object made from {type(obj).__name__}."
             )
+        if self.used_as is not None:
+            return self.used_as(obj)
         if self.parameters is None:
             return FunctionSubject(obj, self.positional)
         return ModuleSubject(obj, self.positional, self.parameters)
