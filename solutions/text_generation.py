@@ -291,3 +291,5 @@ uniform_perplexity = 50
 beam_is_not_best = "d"
 
 blind_decoder = "a"
+
+residual_needs = "c"

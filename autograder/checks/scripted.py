@@ -61,13 +61,16 @@ class UsedObject:
 
 
 class FedModule(ModuleSubject):
-    """A module with forward(x, start=0) that is fed x (..., S, d_model) in pieces of the lengths `chunks`."""
+    """A module with forward(x, start=0) that is fed x (..., S, d_model) in pieces of the lengths `chunks`.
+
+    Inputs that are arguments of the constructor, too, are for the formula and are not handed over.
+    """
 
     def call_with(self, case: Case, inputs: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
         """The outputs for all pieces, one after the other along the positions; the ordinary call without `chunks`."""
+        given = _without(inputs, "chunks", *case.init)
         if "chunks" not in inputs:
-            return super().call_with(case, inputs, state)
-        given = {name: value for name, value in inputs.items() if name != "chunks"}
+            return super().call_with(case, given, state)
         outputs, start = [], 0
         for piece in given.pop("x").split(inputs["chunks"], dim=-2):
             step = {**given, "x": piece} | ({"start": start} if start else {})
@@ -77,6 +80,14 @@ class FedModule(ModuleSubject):
             outputs.append(output)
             start += piece.shape[-2]
         return torch.cat(outputs, -2)
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """What one forward pass does."""
+        return super().observe(case, _without(inputs, "chunks", *case.init))
+
+
+def _without(inputs: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name not in names}
 
 
 def length_of(obj: Any) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,11 +23,11 @@ class PrefixModel:
 
     Calling it, `model(tokens, start=0)`, answers as the models of the lesson do, for tokens (S,) or, from start 0,
     (N, S). Tokens at positions that it does not know yet count as 0. `asked` lists (tokens, start) of all calls.
-    bias: added to the logits of a token, by token.
+    always: the logits of every text, for a model that heeds none.
     """
 
-    def __init__(self, seed: int, vocabulary: int, bias: dict[int, float] | None = None, spread: float = 1.5):
-        self.seed, self.vocabulary, self.bias, self.spread = seed, vocabulary, bias or {}, spread
+    def __init__(self, seed: int, vocabulary: int, always: tuple[float, ...] | None = None):
+        self.seed, self.vocabulary, self.always = seed, vocabulary, always
         self.asked: list[tuple[Tensor, int]] = []
         self.known: list[int] = []
 
@@ -37,11 +36,11 @@ class PrefixModel:
 
     def following(self, text: list[int]) -> Tensor:
         """The float64 logits (V,) of the next token: multiples of 2^-10, so that float32 holds them exactly."""
+        if self.always is not None:
+            return torch.tensor(self.always, dtype=torch.float64)
         generator = torch.Generator().manual_seed(_mixed(self.seed, text))
-        logits = torch.randn(self.vocabulary, generator=generator, dtype=torch.float64) * self.spread
-        for token, more in self.bias.items():
-            logits[token] += more
-        return (logits * 1024).round() / 1024
+        logits = torch.randn(self.vocabulary, generator=generator, dtype=torch.float64)
+        return (logits * 1536).round() / 1024
 
     def __call__(self, tokens: Any, start: Any = 0) -> Any:
         return apart(self._answer)(tokens, start)
@@ -73,12 +72,11 @@ class PrefixModel:
 class Reader:
     """An encoder, a decoder and an attention over tokens, seeded; the three parts of a translator.
 
-    The formulas are in float64 and their results are handed over in float32. `asked` lists the names of the parts in
-    the order in which they were called.
+    Results are float32. `asked` lists the names of the parts in the order in which they were called.
     """
 
-    def __init__(self, seed: int, vocabulary: int, width: int, bias: dict[int, float] | None = None):
-        self.vocabulary, self.width, self.bias = vocabulary, width, bias or {}
+    def __init__(self, seed: int, vocabulary: int, width: int):
+        self.vocabulary, self.width = vocabulary, width
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape: int) -> Tensor:
@@ -88,50 +86,35 @@ class Reader:
         self.turn, self.out = draw(3 * width, width) / width**0.5, draw(3 * width, vocabulary)
         self.asked: list[str] = []
 
-    def encode(self, source: Tensor) -> tuple[Tensor, Tensor]:
+    def __repr__(self) -> str:
+        return f"<encoder, decoder and attention of width {self.width}, {self.vocabulary} tokens>"
+
+    def encoder(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (S,) -> memory (S, D), state (D,)."""
-        memory = self.words[source] + self.places[: len(source)]
-        return memory, torch.tanh(memory.sum(0))
+        memory = self.words[source.long()] + self.places[: len(source)]
+        return memory.float(), torch.tanh(memory.sum(0)).float()
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def attention(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """query (S_q, D), key and value (S, D) -> output (S_q, D), weights (S_q, S)."""
-        weights = torch.softmax(query @ key.mT, -1)
-        return weights @ value, weights
+        weights = torch.softmax(query.double() @ key.double().mT, -1)
+        return (weights @ value.double()).float(), weights.float()
 
-    def decode(self, token: int, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """token, state (D,), context (D,) -> logits (V,), state (D,)."""
-        given = torch.cat([self.words[token], state, context])
-        logits = given @ self.out
-        for one, more in self.bias.items():
-            logits[one] += more
-        return logits, torch.tanh(given @ self.turn)
+    def decoder(self, token: Any, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """token (), state (D,), context (D,) -> logits (V,), state (D,)."""
+        given = torch.cat([self.words[int(token)], state.double(), context.double()])
+        return (given @ self.out).float(), torch.tanh(given @ self.turn).float()
 
     def part(self, name: str) -> Part:
-        """One of "encoder", "decoder", "attention", to be handed to a student's code."""
+        """One of "encoder", "decoder", "attention", on the record, to be handed to a student's code."""
         return Part(self, name)
 
 
 class Part:
-    """A part of a Reader as a function of float32 tensors that is on the record."""
+    """A part of a Reader whose calls are on the record."""
 
     def __init__(self, reader: Reader, name: str):
         self.reader, self.name = reader, name
 
-    def __repr__(self) -> str:
-        return f"<the {self.name}>"
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return apart(self._answer)(*args, **kwargs)
-
-    def _answer(self, *args: Any, **kwargs: Any) -> tuple[Tensor, ...]:
         self.reader.asked.append(self.name)
-        parts: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
-            "encoder": lambda source: self.reader.encode(source.long()),
-            "attention": lambda query, key, value: self.reader.attend(
-                query.double(), key.double(), value.double()
-            ),
-            "decoder": lambda token, state, context: self.reader.decode(
-                int(token), state.double(), context.double()
-            ),
-        }
-        return tuple(result.float() for result in parts[self.name](*args, **kwargs))
+        return apart(getattr(self.reader, self.name))(*args, **kwargs)

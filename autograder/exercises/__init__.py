@@ -21,7 +21,7 @@ __all__ = [
     "in_assignment",
 ]
 
-ASSIGNMENTS: tuple[str, ...] = ("basic_attention",)
+ASSIGNMENTS: tuple[str, ...] = ("basic_attention", "text_generation")
 """Stems of the assignments, in course order."""
 
 AnyExercise = Exercise | Choice | Number

@@ -134,4 +134,3 @@ def cached_attention(
         growth,
     )
     return {"output": linear(mixed, weights["out_proj"], weights.get("out_proj_bias"), round)}
-
