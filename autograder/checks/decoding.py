@@ -36,7 +36,7 @@ def text_of(tokens: Tensor) -> list[int]:
     return listed
 
 
-def text_agrees(**mistakes: str) -> Probe:
+def text_agrees() -> Probe:
     """The first result is the text of the formula, token for token."""
 
     def probe(trial: Trial) -> None:

@@ -22,6 +22,7 @@ __all__ = [
     "Slip",
     "drawn_as_asked",
     "one_source_of_randomness",
+    "settings_of",
     "tokens_of",
 ]
 
@@ -86,12 +87,26 @@ def drawn_as_asked(slips: tuple[Slip, ...] = ()) -> Probe:
             counts = torch.bincount(tokens[place :: len(rows)], minlength=len(row)).to(torch.float64)
             message = _unlike(counts, kept(row, **settings))
             if message:
+                _require_several_draws(trial, many, tokens)
                 slip = next((s for s in slips if _fits(counts, s, row, settings)), None)
                 raise Failure(
                     message + (f" {slip.question}" if slip else ""), mistake=slip.name if slip else None
                 )
 
     return probe
+
+
+def _require_several_draws(trial: Trial, many: Tensor, tokens: Tensor) -> None:
+    """Raises: Failure if all rows get one token, but another one with another generator."""
+    others = [
+        tokens_of(trial, (len(many),), logits=many, generator=torch.Generator().manual_seed(seed))
+        for seed in range(8 if len(tokens.unique()) == 1 else 0)
+    ]
+    if any(int(other[0]) != int(tokens[0]) for other in others):
+        raise Failure(
+            f"all of {len(many):,} rows got the same token, {int(tokens[0])}. Is one token drawn for each row?",
+            mistake="one draw for all rows",
+        )
 
 
 def _bound(counts: Tensor, probs: Tensor) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -91,7 +92,7 @@ def beams(
             for token, log_prob in enumerate(torch.log_softmax(following(text), 0))
         ]
         every.sort(key=lambda one: -one[0])  # stable: equals keep the order in which they were found
-        margin = min([margin, *(one[0] - other[0] for one, other in _neighbours(every[: beam_size + 1]))])
+        margin = min([margin, *(one[0] - other[0] for one, other in pairwise(every[: beam_size + 1]))])
         chosen = every[:beam_size]
         done = [one for one in chosen if one[1][-1] == eos or step == most]
         finished += [(total / step**length_penalty, text) for total, text in done]
@@ -99,14 +100,8 @@ def beams(
         if not live:
             break
     finished.sort(key=lambda one: -one[0])
-    margin = min([margin, *(one[0] - other[0] for one, other in _neighbours(finished[:2]))])
+    margin = min([margin, *(one[0] - other[0] for one, other in pairwise(finished[:2]))])
     return finished[0][1], finished[0][0], margin
-
-
-def _neighbours(
-    ranked: list[tuple[float, list[int]]],
-) -> list[tuple[tuple[float, list[int]], tuple[float, list[int]]]]:
-    return list(zip(ranked, ranked[1:], strict=False))
 
 
 def cached_attention(

@@ -18,7 +18,7 @@ from autograder.checks.stand_ins import PrefixModel
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.text_generation.generating import model_and_prompt
 from autograder.oracle.generation import beams, greedy, whole
-from autograder.oracle.quantity import Quantity
+from autograder.oracle.quantity import Quantity, Rounder, exact
 
 __all__ = ["BEAM_SEARCH"]
 
@@ -27,32 +27,35 @@ CLEAR = 1e-3
 
 
 def _inputs(
-    draw: Draw, *, beam_size: int = 3, new: tuple[int, int] = (4, 6), penalty: float = 0.0, want: str = ""
+    draw: Draw, *, beam_size: int = 3, new: tuple[int, int] = (4, 6), penalty: float = 0.0, want: str
 ) -> dict[str, Any]:
-    """A case in which rounding decides nothing. want: "early" (the best text ends in eos before the end; longer ones are
-    tried), "late" (it does not end), "wide" (the best is not the greedy text), "penalty" (the penalty decides)."""
+    """A case in which rounding decides nothing, and whose best text is not the greedy one.
+
+    want: "late" (the best text does not end before max_new_tokens), "early" (it does, with two tokens or more), "shrink"
+    (it would not be found if finished texts kept their places), "penalty" (late, and the penalty decides), or "plain".
+    """
     while True:
         model, prompt = model_and_prompt(draw, 2, 4)
-        text, most, eos = prompt.tolist(), draw.integer(*new), draw.integer(0, model.vocabulary - 1)
+        most, eos = draw.integer(*new), draw.integer(0, model.vocabulary - 1)
+        given = {"model": model, "prompt": prompt, "beam_size": beam_size, "max_new_tokens": most, "eos": eos}
+        given |= {"length_penalty": penalty} if penalty else {}
+        text = prompt.tolist()
         best, _, margin = beams(model.following, text, beam_size, most, eos, penalty)
-        first = greedy(model.following, text, most, eos)
-        short = len(best) < len(text) + most
-        good = {
-            "": True,
-            "early": short and len(best) > len(text) + 1,
-            "late": not short and best != first,
-            "wide": best != first,
-            "penalty": best != beams(model.following, text, beam_size, most, eos, 0.0)[0],
-        }
-        if margin > CLEAR and good[want]:
-            given = {
-                "model": model,
-                "prompt": prompt,
-                "beam_size": beam_size,
-                "max_new_tokens": most,
-                "eos": eos,
-            }
-            return given | ({"length_penalty": penalty} if penalty else {})
+        length = len(best) - len(text)
+        if margin < CLEAR or (want != "plain" and best == greedy(model.following, text, most, eos)):
+            continue
+        if want == "early" and not 1 < length < most:
+            continue
+        if want in ("late", "plain", "penalty") and length < most:
+            continue
+        if want == "shrink" and _variant(**given, shrinks=True)["tokens"].tolist() == best:
+            continue
+        if want == "penalty":
+            ignored = _variant(**given, score=lambda total, n, p, s: total)
+            turned = _variant(**given, score=lambda total, n, p, s: total * n**p)
+            if ignored["tokens"].tolist() == best or float(ignored["score"]) == float(turned["score"]):
+                continue
+        return given
 
 
 def _formula(
@@ -62,6 +65,7 @@ def _formula(
     max_new_tokens: int,
     eos: int,
     length_penalty: float = 0.0,
+    round: Rounder = exact,
 ) -> dict[str, Quantity]:
     text, score, _ = beams(model.following, prompt.tolist(), beam_size, max_new_tokens, eos, length_penalty)
     # A sum of at most max_new_tokens log-probabilities, each of which comes from logits below 8.
@@ -231,12 +235,13 @@ MISTAKES = (
 )
 
 RECIPES = (
-    Recipe("beam of three", partial(_inputs, want="wide")),
-    Recipe("beam of one", partial(_inputs, beam_size=1)),
+    Recipe("beam of three", partial(_inputs, want="late")),
+    Recipe("beam of one", partial(_inputs, beam_size=1, want="plain")),
     Recipe("beam of five", partial(_inputs, beam_size=5, want="late")),
-    Recipe("beam wider than the vocabulary", partial(_inputs, beam_size=12, new=(2, 3), want="wide")),
+    Recipe("beam wider than the vocabulary", partial(_inputs, beam_size=12, new=(2, 3), want="late")),
     Recipe("finished early", partial(_inputs, want="early", new=(5, 7))),
     Recipe("finished early, beam of four", partial(_inputs, beam_size=4, want="early", new=(5, 7))),
+    Recipe("finished on the way", partial(_inputs, want="shrink", new=(5, 7))),
     Recipe("length penalty", partial(_inputs, penalty=1.0, want="penalty")),
     Recipe("half a length penalty", partial(_inputs, penalty=0.5, beam_size=4, want="penalty")),
 )
@@ -259,22 +264,20 @@ BEAM_SEARCH = Exercise(
             ("beam of three", "beam of five"),
             text_agrees(),
         ),
-        Check("beam of one", "a beam of one is greedy search", 0.25, ("beam of one",), text_agrees(), BEST),
+        Check("beam of one", "a beam of one is greedy search", 0.25, ("beam of one",), text_agrees()),
         Check(
             "wide beam",
             "a beam wider than the vocabulary",
             0.25,
             ("beam wider than the vocabulary",),
             text_agrees(),
-            BEST,
         ),
         Check(
             "finished texts",
             "a text that ends in eos leaves the beam and can still win",
             0.75,
-            ("finished early", "finished early, beam of four"),
+            ("finished early", "finished early, beam of four", "finished on the way"),
             text_agrees(),
-            BEST,
         ),
         Check(
             "length penalty",
@@ -282,10 +285,14 @@ BEAM_SEARCH = Exercise(
             0.5,
             ("length penalty", "half a length penalty"),
             text_agrees(),
-            BEST,
         ),
         Check(
-            "score", "the winner's score comes back", 0.5, ("beam of three", "length penalty"), _score, BEST
+            "score",
+            "the winner's score comes back",
+            0.5,
+            ("beam of three", "length penalty"),
+            _score,
+            (BEST, "length penalty"),
         ),
         Check(
             "cost",

@@ -18,7 +18,7 @@ from autograder.checks.objects import invoke
 from autograder.checks.scripted import UsedObject, length_of
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle.generation import whole
-from autograder.oracle.quantity import Quantity
+from autograder.oracle.quantity import Quantity, Rounder, exact
 
 __all__ = ["KV_CACHE"]
 
@@ -63,7 +63,9 @@ def _script(make: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
     return (*result, torch.tensor(lengths, dtype=torch.float64))
 
 
-def _formula(key: Tensor, value: Tensor, chunks: list[int], max_length: int) -> dict[str, Quantity]:
+def _formula(
+    key: Tensor, value: Tensor, chunks: list[int], max_length: int, round: Rounder = exact
+) -> dict[str, Quantity]:
     return {
         "keys": Quantity(key, key.abs()),
         "values": Quantity(value, value.abs()),
@@ -152,7 +154,15 @@ def _full(trial: Trial) -> None:
             "grows beyond max_length",
         )
         after = length_of(cache)
-        keys, _ = _two_tensors(invoke(cache, "append", key[..., :1, :].clone(), value[..., :1, :].clone()))
+    try:
+        keys, _ = _two_tensors(_asked(cache, key[..., :1, :], value[..., :1, :]))
+    except Failure as failure:
+        raise Failure(
+            f"after a refused append there was one place left, but using it {failure.message} "
+            "Is the length compared before anything is written?",
+            mistake="a refused append leaves its traces",
+            errored=True,
+        ) from failure
     right = torch.cat([key, key[..., :1, :]], -2)
     if before != after or keys.shape != right.shape or not torch.equal(keys, right):
         raise Failure(
@@ -170,11 +180,18 @@ def _asked(cache: Any, key: Tensor, value: Tensor) -> Any:
 def _apart(trial: Trial) -> None:
     """Two caches do not know of each other."""
     inputs = trial.inputs
-    with student_code():
-        make = _maker(trial)
-        one, other = make(inputs["max_length"]), make(inputs["max_length"])
-        _fill(other, {**inputs, "key": inputs["key"] + 1, "value": inputs["value"] - 1})
-        result, _ = _fill(one, inputs)
+    make = _maker(trial)
+    try:
+        with student_code():
+            one, other = make(inputs["max_length"]), make(inputs["max_length"])
+            _fill(other, {**inputs, "key": inputs["key"] + 1, "value": inputs["value"] - 1})
+            result, _ = _fill(one, inputs)
+    except Failure as failure:
+        raise Failure(
+            f"with a second cache beside it the first one {failure.message} Are keys and values set in __init__, on self?",
+            mistake="all caches share their contents",
+            errored=True,
+        ) from failure
     keys, values = _two_tensors(result)
     if not (torch.equal(keys, inputs["key"]) and torch.equal(values, inputs["value"])):
         raise Failure(
@@ -236,7 +253,7 @@ MISTAKES = (
     _mistake(
         "the new positions are missing",
         "Is the result taken after the append?",
-        lambda parts: torch.cat(parts[:-1], -2),
+        lambda parts: torch.cat(parts, -2)[..., : -parts[-1].shape[-2], :],
     ),
     _mistake(
         "only the last two pieces are kept",
@@ -279,7 +296,7 @@ KV_CACHE = Exercise(
             GROWS,
             "append returns all keys and values so far, oldest first",
             1.0,
-            ("one piece", "pieces of several lengths", "one position at a time"),
+            ("pieces of several lengths", "one piece", "one position at a time"),
             _grows("keys", "values"),
         ),
         Check(

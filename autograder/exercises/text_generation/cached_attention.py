@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -62,7 +61,14 @@ def _forgets(trial: Trial) -> None:
     """start=0 begins a new text, also of another batch size."""
     first, second = trial.inputs["x"], trial.inputs["x"][:1].flip(-2) * 0.5
     trial(x=first)
-    result = trial(x=second)["output"]
+    try:
+        result = trial(x=second)["output"]
+    except Failure as failure:
+        raise Failure(
+            f"a second text of another batch size, begun with start=0: {failure.message}",
+            mistake="start=0 does not forget",
+            errored=failure.errored,
+        ) from failure
     trial.require(
         "output",
         result,

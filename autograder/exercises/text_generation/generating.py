@@ -13,6 +13,7 @@ from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Target, Trial
 from autograder.checks.conduct import inputs_untouched
 from autograder.checks.decoding import asks_no_more_than_needed, results_of, text_agrees, text_of
+from autograder.checks.drawing import settings_of
 from autograder.checks.stand_ins import PrefixModel
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle.generation import greedy, kept, whole
@@ -46,10 +47,13 @@ def _inputs(
         if not eos:
             return given
         stops = [
-            t for t in new_tokens if 2 <= new_tokens.index(t) <= most - 3 and (t in text) == (eos == "prompt")
+            token
+            for place, token in enumerate(new_tokens)
+            if 2 <= place <= most - 3
+            and place == new_tokens.index(token)
+            and (token in text) == (eos == "prompt")
+            and (token == 0) == (eos == "zero")
         ]
-        if eos == "zero":
-            stops = [t for t in stops if t == 0]
         if stops:
             return {**given, "eos": stops[0]}
 
@@ -194,7 +198,7 @@ def _draw(trial: Trial, seed: int) -> list[int]:
 def _settings_passed_on(trial: Trial) -> None:
     """What is drawn at each step can be drawn with these settings; with a heedless model, in the right shares."""
     prompt, model = trial.inputs["prompt"].tolist(), trial.inputs["model"]
-    settings = {n: trial.inputs[n] for n in ("temperature", "top_k", "top_p") if n in trial.inputs}
+    settings = settings_of(trial)
     text = _draw(trial, trial.draw.integer(0, 2**40))
     if text[: len(prompt)] != prompt or len(text) != len(prompt) + trial.inputs["max_new_tokens"]:
         raise Failure(f"{len(text)} tokens came back for a prompt of {len(prompt)} and the new ones.")

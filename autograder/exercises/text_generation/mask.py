@@ -14,6 +14,7 @@ from autograder.checks import Check, Failure, Target, Trial
 from autograder.checks.agreement import raises_value_error
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle.generation import aligned, whole
+from autograder.oracle.quantity import Quantity, Rounder, exact
 
 __all__ = ["CAUSAL_MASK"]
 
@@ -27,6 +28,10 @@ def _sizes(draw: Draw, queries: str) -> dict[str, Any]:
     elif queries == "too many":
         S_q, S_k = S_k, S_q
     return {"S_q": S_q, "S_k": S_k}
+
+
+def _formula(S_q: int, S_k: int, round: Rounder = exact) -> dict[str, Quantity]:
+    return {"mask": whole(aligned(S_q, S_k))}
 
 
 def _agrees(trial: Trial) -> None:
@@ -87,14 +92,8 @@ MISTAKES = (
         "Keys before the query are allowed: tril or triu?",
         lambda q, k: _ones(q, k).triu(k - q),
     ),
-    _mistake(
-        "upper triangle, from the top left",
-        "Keys before the query are allowed: tril or triu?",
-        lambda q, k: _ones(q, k).triu(),
-    ),
     _mistake("moved the wrong way", ALIGNED, lambda q, k: _ones(q, k).tril(q - k)),
     _mistake("mask is square", "Its shape is (S_q, S_k).", lambda q, k: _ones(k, k).tril()),
-    _mistake("axes swapped", "Queries are the rows: (S_q, S_k).", lambda q, k: _ones(q, k).tril(k - q).mT),
 )
 
 RECIPES = tuple(
@@ -110,7 +109,7 @@ RECIPES = tuple(
 CAUSAL_MASK = Exercise(
     name="causal_mask",
     assignment="text_generation",
-    target=Target("causal_mask", ("mask",), lambda S_q, S_k: {"mask": whole(aligned(S_q, S_k))}),
+    target=Target("causal_mask", ("mask",), _formula),
     positional=("S_q", "S_k"),
     recipes=RECIPES,
     checks=(

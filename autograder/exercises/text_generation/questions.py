@@ -190,10 +190,10 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         answer="c",
         points=1.0,
         explanations={
-            "a": "Matrices of different shapes have no sum, and broadcasting is no substitute: it repeats what was never meant to be.",
-            "b": "The keys' length has gone into the average: the output has one row for each query, and that is what H must match.",
+            "a": "Matrices of different shapes have no sum; broadcasting would only hide that some do not fit.",
+            "b": "The keys' length has gone into the average: the output has one row for each query, and so must H.",
             "c": (
-                "Right: the output has the shape of Q's rows and V's width. It is a residual connection if H is the input that the "
+                "Right: the output has Q's rows and V's width. It is a residual connection if H is the input that the "
                 "queries were made from, and widths agree, by an output projection if need be."
             ),
             "d": (

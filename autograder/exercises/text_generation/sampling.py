@@ -106,17 +106,6 @@ def _nucleus_first(logits: Tensor, given: Settings) -> Tensor:
     return _only(probs, order)
 
 
-def _not_normalised_between(logits: Tensor, given: Settings) -> Tensor:
-    probs = torch.softmax(logits / given.get("temperature", 1.0), 0)
-    order, reached, chosen = _rank(logits)[: given.get("top_k")], 0.0, []
-    for token in order:
-        chosen.append(token)
-        reached += float(probs[token])
-        if reached >= given.get("top_p", 1.0):
-            break
-    return _only(probs, chosen)
-
-
 def _crossing_dropped(logits: Tensor, given: Settings) -> Tensor:
     probs = kept(logits, given.get("temperature", 1.0), given.get("top_k"))
     order = _rank(logits)
@@ -179,11 +168,10 @@ SLIPS = (
     Slip("drawn evenly", "Are the probabilities handed to multinomial?", _evenly),
     Slip("logits multiplied by temperature", "Is it logits / temperature?", _inverse),
     Slip("temperature is ignored", "Is it logits / temperature?", _without("temperature")),
-    Slip("top_p before top_k", "First top_k; what is left is normalised; then top_p.", _nucleus_first),
     Slip(
-        "not normalised between top_k and top_p",
-        "After top_k the kept probabilities must sum to 1 again, before top_p counts them.",
-        _not_normalised_between,
+        "top_p before top_k",
+        "First top_k; what is left must sum to 1 again; then top_p counts it.",
+        _nucleus_first,
     ),
     Slip(
         "temperature after top_p",
@@ -224,11 +212,11 @@ RECIPES = (
     Recipe("top_k", partial(_settings, top_k=3)),
     Recipe("top_k = 1", partial(_settings, top_k=1)),
     Recipe("top_k beyond the vocabulary", partial(_settings, top_k=50)),
-    Recipe("top_p", partial(_settings, top_p=0.7)),
+    Recipe("top_p", partial(_settings, top_p=0.86)),
     Recipe("tiny top_p", partial(_settings, top_p=0.05)),
-    Recipe("top_k, then top_p", partial(_settings, top_k=4, top_p=0.8)),
+    Recipe("top_k, then top_p", partial(_settings, top_k=4, top_p=0.745)),
     Recipe("hot, then top_p", partial(_settings, temperature=3.0, top_p=0.62)),
-    Recipe("all three", partial(_settings, temperature=1.8, top_k=5, top_p=0.7)),
+    Recipe("all three", partial(_settings, temperature=1.8, top_k=5, top_p=0.72)),
     Recipe("equal logits", partial(_settings, logits=(2.0, 1.0, 1.0, 1.0, -1.0), top_k=2)),
     Recipe("rows that differ", partial(_settings, rows=3, temperature=0.8)),
     Recipe("rows that differ, cut", partial(_settings, rows=3, top_k=4, top_p=0.8)),

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Target, Trial
-from autograder.checks.decoding import text_agrees
+from autograder.checks.decoding import results_of, text_agrees
 from autograder.checks.objects import invoke
 from autograder.checks.scripted import UsedObject
 from autograder.checks.stand_ins import Reader
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle.generation import whole
-from autograder.oracle.quantity import Quantity
+from autograder.oracle.quantity import Quantity, Rounder, exact
 
 __all__ = ["SEQ2SEQ_GENERATOR"]
 
@@ -47,7 +47,7 @@ def _decode(
     looks: bool = True,
     late: bool = False,
     choose: Callable[[Tensor], Tensor] = torch.argmax,
-    stops: bool = True,
+    stops: Callable[[int, int], bool] = lambda token, eos: token == eos,
     steps: Callable[[int, int], int] = lambda most, length: most,
     finish: Callable[[list[int], int, int], list[int]] = lambda tokens, bos, eos: tokens,
     rows: Callable[[Tensor], Tensor] = lambda rows: rows,
@@ -67,11 +67,12 @@ def _decode(
         gap = min(gap, float(best[0] - best[1]))
         tokens.append(token)
         looked.append(weights.squeeze(0))
-        if stops and token == eos:
+        if stops(token, eos):
             break
+    kept = finish(tokens, bos, eos)
     return {
-        "tokens": torch.tensor(finish(tokens, bos, eos)).double(),
-        "attention_map": rows(torch.stack(looked)).double(),
+        "tokens": torch.tensor(kept).double(),
+        "attention_map": rows(torch.stack(looked[: len(kept)])).double(),
         "gap": torch.tensor(gap),
     }
 
@@ -83,7 +84,7 @@ def _inputs(
     while True:
         vocabulary, width = draw.sizes(2, 5, 9)
         source = (draw.uniform(draw.integer(3, 6)) * vocabulary).long()
-        inputs = {
+        inputs: dict[str, Any] = {
             "reader": Reader(draw.integer(0, 2**31), vocabulary, width),
             "source": source,
             "bos": draw.integer(1, vocabulary - 1),
@@ -94,12 +95,13 @@ def _inputs(
         length = len(found["tokens"])
         ended = 3 <= length < inputs["max_new_tokens"] - 1 and length != len(source)
         right = ended if ends else length == inputs["max_new_tokens"] and inputs["eos"] not in found["tokens"]
+        right = right and length - len(source) not in (0, 1)
         varied = len(set(found["tokens"].tolist())) >= min(3, length)
         if right and varied and inputs["bos"] != inputs["eos"] and found["gap"] > CLEAR:
             return inputs
 
 
-def _formula(reader: Reader, **inputs: Any) -> dict[str, Quantity]:
+def _formula(reader: Reader, round: Rounder = exact, **inputs: Any) -> dict[str, Quantity]:
     found = _decode(reader, **inputs)
     # The weights are handed through: what is at stake is the rounding of numbers up to 1.
     looked = found["attention_map"]
@@ -114,7 +116,7 @@ def _map_agrees(trial: Trial) -> None:
 
 def _asks_once(trial: Trial) -> None:
     """The source is encoded once; attention and decoder are called once a token."""
-    tokens = trial()["tokens"]
+    tokens = results_of(trial)["tokens"]
     asked = trial.inputs["reader"].asked
     counts = {name: asked.count(name) for name in ("encoder", "attention", "decoder")}
     if counts["encoder"] != 1:
@@ -156,7 +158,12 @@ MISTAKES = (
         late=True,
     ),
     _mistake("the least likely token is chosen", "argmax or argmin?", choose=torch.argmin),
-    _mistake("does not stop at eos", "What ends the loop?", stops=False),
+    _mistake("does not stop at eos", "What ends the loop?", stops=lambda token, eos: False),
+    _mistake(
+        "eos 0 counts as none",
+        "Token 0 is a token. Is it compared with ==?",
+        stops=lambda token, eos: bool(eos) and token == eos,
+    ),
     _mistake(
         "eos is left out",
         "Does eos stay in the result?",
@@ -169,7 +176,7 @@ MISTAKES = (
         "as long as the source",
         "The loop runs over the source. What should the length of the output depend on?",
         steps=lambda most, length: length,
-        stops=False,
+        stops=lambda token, eos: False,
     ),
     _mistake("one token too few", "How often may the loop run?", steps=lambda most, length: most - 1),
     _mistake(
@@ -232,7 +239,7 @@ SEQ2SEQ_GENERATOR = Exercise(
             0.75,
             ("cut off", "ends by itself"),
             _asks_once,
-            TOKENS,
+            (TOKENS, "eos"),
         ),
     ),
     mistakes=MISTAKES,
