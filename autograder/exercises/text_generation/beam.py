@@ -31,13 +31,20 @@ def _inputs(
 ) -> dict[str, Any]:
     """A case in which rounding decides nothing, and whose best text is not the greedy one.
 
-    want: "late" (the best text does not end before max_new_tokens), "early" (it does, with two tokens or more), "shrink"
+    want: "late" (the best text does not end before max_new_tokens), "narrow" (late, and a
+    wider beam finds another), "early" (it does, with two tokens or more), "shrink"
     (it would not be found if finished texts kept their places), "penalty" (late, and the penalty decides), or "plain".
     """
     while True:
         model, prompt = model_and_prompt(draw, 2, 4)
         most, eos = draw.integer(*new), draw.integer(0, model.vocabulary - 1)
-        given = {"model": model, "prompt": prompt, "beam_size": beam_size, "max_new_tokens": most, "eos": eos}
+        given: dict[str, Any] = {
+            "model": model,
+            "prompt": prompt,
+            "beam_size": beam_size,
+            "max_new_tokens": most,
+            "eos": eos,
+        }
         given |= {"length_penalty": penalty} if penalty else {}
         text = prompt.tolist()
         best, _, margin = beams(model.following, text, beam_size, most, eos, penalty)
@@ -46,7 +53,9 @@ def _inputs(
             continue
         if want == "early" and not 1 < length < most:
             continue
-        if want in ("late", "plain", "penalty") and length < most:
+        if want in ("late", "narrow", "plain", "penalty") and length < most:
+            continue
+        if want == "narrow" and beams(model.following, text, beam_size + 1, most, eos, penalty)[0] == best:
             continue
         if want == "shrink" and _variant(**given, shrinks=True)["tokens"].tolist() == best:
             continue
@@ -235,7 +244,7 @@ MISTAKES = (
 )
 
 RECIPES = (
-    Recipe("beam of three", partial(_inputs, want="late")),
+    Recipe("beam of three", partial(_inputs, want="narrow")),
     Recipe("beam of one", partial(_inputs, beam_size=1, want="plain")),
     Recipe("beam of five", partial(_inputs, beam_size=5, want="late")),
     Recipe("beam wider than the vocabulary", partial(_inputs, beam_size=12, new=(2, 3), want="late")),

@@ -135,9 +135,7 @@ MISTAKES = (
     _mistake(
         "start is off by one",
         "Positions count from 0: the first new token stands at position len(prompt).",
-        follow=lambda model, prompt, new: model.following(
-            (prompt + new[:-1])[:-1] + new[-1:] if new else prompt
-        ),
+        follow=lambda model, prompt, new: model.following(prompt[:-1] + new if new else prompt),
     ),
     _mistake(
         "the first row of the logits is read",

@@ -119,10 +119,8 @@ def sampler(
     for step in (first, "p" if first == "k" else "k"):
         if step == "k" and top_k is not None:
             k = min(max(1, top_k + more), hot.shape[-1])
-            if ties:
-                keep = keep & (hot >= hot.topk(k).values[..., -1:])
-            else:
-                keep = keep & (rank_of(hot) < k)
+            last = hot.topk(k).values[..., -1:]
+            keep = keep & ((hot >= last) if ties else (rank_of(hot) < k))
         if step == "p" and top_p is not None:
             order = rank_of(hot).argsort(-1)
             shown = hot.masked_fill(~keep, -torch.inf) if normalised else hot
