@@ -21,7 +21,7 @@ def causal_mask(S_q: int, S_k: int) -> Bool[Tensor, "S_q S_k"]:
     Shapes: -> mask (S_q, S_k), bool, True where attention is allowed.
     Query i stands at position S_k - S_q + i and sees the keys up to its own position: the
     triangle is aligned at the bottom right. The last query always sees every key.
-    Raises: ValueError if S_q > S_k: a query would stand before the first key.
+    Raises: ValueError if S_q exceeds S_k: a query would stand before the first key.
     """
     if S_q > S_k:
         raise ValueError(f"more queries than keys: {S_q} > {S_k}")

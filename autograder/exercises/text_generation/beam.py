@@ -55,7 +55,14 @@ def _inputs(
             continue
         if want in ("late", "narrow", "plain", "penalty") and length < most:
             continue
-        if want == "narrow" and beams(model.following, text, beam_size + 1, most, eos, penalty)[0] == best:
+        if want == "narrow" and (
+            beams(model.following, text, beam_size + 1, most, eos, penalty)[0] == best
+            or _same_text(_variant(**given, per_text=True), _variant(**given, size=lambda size: 1))
+        ):
+            continue
+        if want == "early" and _same_text(
+            _variant(**given, lives_on=True), _variant(**given, forgets_finished=True)
+        ):
             continue
         if want == "shrink" and _variant(**given, shrinks=True)["tokens"].tolist() == best:
             continue
@@ -65,6 +72,10 @@ def _inputs(
             if ignored["tokens"].tolist() == best or float(ignored["score"]) == float(turned["score"]):
                 continue
         return given
+
+
+def _same_text(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return torch.equal(one["tokens"], other["tokens"])
 
 
 def _formula(

@@ -44,6 +44,10 @@ def _inputs(
         given = {"model": model, "prompt": text, "max_new_tokens": most}
         if len(set(new_tokens)) < min(3, most):
             continue  # a text that repeats itself could not tell mistakes apart
+        if most > 1 and int(model.following(new_tokens[:1]).argmax()) == new_tokens[0]:
+            continue  # nor could a token that follows itself
+        if most > 1 and len(text) in (most - 1, most, most + 1, most / 2):
+            continue  # nor a prompt whose length looks like another
         if not eos:
             return given
         stops = [

@@ -27,12 +27,13 @@ def _inputs(
     ignore_index: int | None = None,
     lift: float = 0.0,
     dtype: torch.dtype = torch.float32,
+    high: int = 9,
 ) -> dict[str, Any]:
     """logits (..., S, V), targets (..., S). hidden: "padding" hides ends of sentences, "all" hides everything.
 
     lift: about how much is added to all logits of a row, which changes no probability.
     """
-    *lead, S, V = draw.sizes(axes + 2, low=3)
+    *lead, S, V = draw.sizes(axes + 2, low=3, high=high)
     targets = (draw.uniform(*lead, S) * V).long()
     other = -100 if ignore_index is None else ignore_index
     if hidden:
@@ -134,7 +135,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 
 RECIPES = (
-    _recipe("every target counts"),
+    _recipe("every target counts", high=5),
     _recipe("padded", hidden="padding"),
     _recipe("padded with another index", hidden="padding", ignore_index=0),
     _recipe("one sentence", axes=0),

@@ -88,7 +88,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         hints=(
             "What is the probability of the right token, and its negative logarithm?",
             "The mean of equal numbers is that number. Then exp.",
-            "exp(-log(1/50)) = ?",
+            "The loss is -log(1/50) at every token; what is exp of that?",
         ),
     ),
     Choice(
