@@ -35,7 +35,7 @@ TRANSFORMER_BLOCK = Exercise(
         Parameter("norm1", ("d_model",), bias=True),
         Parameter("norm2", ("d_model",), bias=True),
     ),
-    module_subject=ConfiguredModule,
+    used_as=ConfiguredModule,
     recipes=BLOCK_RECIPES,
     checks=(
         Check(

@@ -35,7 +35,7 @@ MULTI_HEAD_MODULE = Exercise(
     target=Target("MultiHeadAttention", OUTPUTS, formula),
     positional=("query", "key", "value"),
     parameters=tuple(Parameter(name, ("d_model", "d_model"), bias=True) for name in LAYERS),
-    module_subject=ConfiguredModule,
+    used_as=ConfiguredModule,
     recipes=MODULE_RECIPES,
     checks=(
         Check(
