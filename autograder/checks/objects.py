@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor
@@ -10,11 +11,16 @@ from torch import Tensor
 from autograder.case import Layer
 from autograder.observation import Observation
 
-__all__ = ["Remote", "RemoteObject", "attribute", "construct", "invoke"]
+__all__ = ["Remote", "RemoteObject", "attribute", "construct", "invoke", "is_class", "is_function"]
 
 
 class Remote:
-    """A student's object that lives in another process, and can say there what a call does."""
+    """A student's object that lives in another process, and can say there what a call does.
+
+    kind: "class", "function", or "" for a module made from a class.
+    """
+
+    kind = ""
 
     def observe(
         self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
@@ -44,6 +50,16 @@ def construct(made: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def _built(value: Any) -> Any:
     return value.build() if isinstance(value, Layer) else value
+
+
+def is_class(obj: Any) -> bool:
+    """Whether a student's object is a class, wherever it lives."""
+    return isinstance(obj, type) or (isinstance(obj, Remote) and obj.kind == "class")
+
+
+def is_function(obj: Any) -> bool:
+    """Whether a student's object is a plain function, wherever it lives."""
+    return isinstance(obj, FunctionType) or (isinstance(obj, Remote) and obj.kind == "function")
 
 
 def invoke(obj: Any, method: str, *args: Any, **kwargs: Any) -> Any:

@@ -244,6 +244,8 @@ class _Proxy(Remote):
 class FunctionProxy(_Proxy):
     """A student's function."""
 
+    kind = "function"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         call = _Call(
             self.worker, {"do": "call", "object": self.number}, {"args": list(args), "kwargs": kwargs}
@@ -272,6 +274,8 @@ def _observe(
 
 class ClassProxy(_Proxy):
     """A student's class: calling it makes a module or another object."""
+
+    kind = "class"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         sent = _crossing(self.worker, list(args)), _crossing(self.worker, kwargs)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
 
 from autograder.case import Recipe
 from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, Subject, Target
+from autograder.checks.objects import is_class, is_function
 
 __all__ = ["Choice", "Exercise", "Hints", "Mistake", "Number", "NumericSlip"]
 
@@ -64,9 +64,9 @@ class Exercise:
         """A student's object as the checks see it. Raises: TypeError if it cannot be called."""
         if not callable(obj):
             raise TypeError(f"{self.name} must be a {self.kind}; it is a {type(obj).__name__}.")
-        if self.parameters is None and isinstance(obj, type):
+        if self.parameters is None and is_class(obj):
             raise TypeError(f"{self.name} must be a function; it is a class.")
-        if self.parameters is not None and isinstance(obj, FunctionType):
+        if self.parameters is not None and is_function(obj):
             raise TypeError(f"{self.name} must be a class; it is a function.")
         if self.parameters is not None and isinstance(obj, nn.Module):
             raise TypeError(

@@ -19,7 +19,7 @@ from autograder.engine.pool import Crew, Result, Standby, Task, default_workers,
 from autograder.engine.rebuild import rebuild
 from autograder.engine.results import reports_of
 from autograder.engine.worker.jail import Bounds
-from autograder.exercises import find
+from autograder.exercises import ASSIGNMENTS, find
 from autograder.grading import check
 from autograder.weave import find_course, settings
 from tests.engine.scenes import JAIL, Class, small_class
@@ -65,29 +65,24 @@ def points(result: Result) -> dict[str, float]:
 # The whole course
 
 
-@pytest.fixture(scope="module")
-def course_task() -> Task:
-    """The committed release of the first assignment, with the reference solutions in it."""
-    course = find_course()
-    stem = course.stems[0]
-    released = nbformat.read(course.release(stem), as_version=4)
-    solutions = (ROOT / "solutions" / f"{stem}.py").read_text(encoding="utf-8")
+def solved(stem: str) -> Task:
+    """The committed release of an assignment, with the reference solutions in it."""
+    released = nbformat.read(find_course().release(stem), as_version=4)
     submitted = nbformat.from_dict(released)
-    first = next(cell for cell in submitted.cells if cell.metadata.get("nbgrader", {}).get("solution"))
-    first.source = solutions
-    for cell in submitted.cells:
-        if cell.metadata.get("nbgrader", {}).get("solution") and cell is not first:
-            cell.source = ""
+    cells = [cell for cell in submitted.cells if cell.metadata.get("nbgrader", {}).get("solution")]
+    for cell in cells:
+        cell.source = ""
+    cells[0].source = (ROOT / "solutions" / f"{stem}.py").read_text(encoding="utf-8")
     return Task(0, nbformat.writes(rebuild(released, submitted)), Limit(), seed=20)
 
 
+@pytest.mark.parametrize("stem", ASSIGNMENTS)
 def test_the_reference_solutions_earn_full_marks_in_the_very_cells_of_the_woven_notebook(
-    crew: Crew, course_task: Task
+    crew: Crew, stem: str
 ) -> None:
-    result = next(crew.run([course_task]))
+    result = next(crew.run([solved(stem)]))
     assert (result.failure, result.problem) == ("", "")
-    course = find_course()
-    assert points(result) == course.assignments[course.stems[0]]
+    assert points(result) == find_course().assignments[stem]
 
 
 WRONG = {

@@ -104,7 +104,7 @@ class _Worker:
         self, function: Callable[..., Any], args: Any, kwargs: Any, state: Mapping[str, Tensor]
     ) -> dict[str, Any]:
         leaves = [tensor for tensor in _tensors([args, kwargs, state]) if tensor.requires_grad]
-        result = function(*args, **kwargs)
+        result = function(*_offshoots(args), **_offshoots(kwargs))
         outputs = _tensors(result)
         number = self._number()
         if leaves and any(output.requires_grad for output in outputs):
@@ -213,6 +213,17 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Mapping):
         return [tensor for item in value.values() for tensor in _tensors(item)]
     return []
+
+
+def _offshoots(value: Any) -> Any:
+    """The same, with each tensor that wants a gradient as a copy in its graph: a leaf may not be written to."""
+    if isinstance(value, Tensor):
+        return value.clone() if value.requires_grad else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_offshoots(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _offshoots(item) for key, item in value.items()}
+    return value
 
 
 def _plain(value: Any, depth: int = 0) -> Any:

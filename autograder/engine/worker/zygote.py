@@ -45,9 +45,17 @@ def preload() -> Any:
     from autograder.engine.worker import jail, serve  # noqa: F401  (loaded here, used in the workers)
     from autograder.engine.worker.cells import make_shell
 
+    _know_the_processor()
     jail.readable_paths()
     jail.hidden_paths()  # looked up here, for all workers
     return make_shell()
+
+
+def _know_the_processor() -> None:
+    """Conversions to half precision ask once what the processor can do; in a jail there is nobody to ask."""
+    import torch
+
+    torch.ones(64, 64).half().float()  # too small for a second thread
 
 
 def _import(names: Iterable[str]) -> None:

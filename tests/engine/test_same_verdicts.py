@@ -1,0 +1,110 @@
+"""A jailed solution gets, check by check, the verdicts that it gets here: right writings and mutants of every exercise."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autograder.engine.dialogue import Worker
+from autograder.engine.nursery import Limit, Nursery
+from autograder.engine.proxies import resolve
+from autograder.exercises import ASSIGNMENTS, Exercise, find, in_assignment
+from autograder.grading import examine
+from autograder.verdict import Report
+from tests.engine.scenes import JAIL
+from tests.exercises import catalogue
+
+SEED = 41
+OURS = ("autograder", "solutions", "pytest", "__future__")
+STUBS = "def right(*_, **__):\n    return lambda obj: obj\n\nmutant = right"
+MUTANTS_EACH = 5
+CODED = [one for stem in ASSIGNMENTS for one in in_assignment(stem) if isinstance(one, Exercise)]
+
+for stem in ASSIGNMENTS:
+    package = importlib.import_module(f"tests.exercises.{stem}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"tests.exercises.{stem}.{module.name}")
+
+
+@cache
+def text_of(module: str) -> str:
+    """A module of the catalogue as a student's notebook could hold it: nothing of this project in it."""
+    tree = ast.parse(Path(str(sys.modules[module].__file__)).read_text(encoding="utf-8"))
+    parts = [STUBS]
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("tests.exercises."):
+            parts += [] if node.module == catalogue.__name__ else [text_of(str(node.module))]
+        elif not isinstance(node, ast.ImportFrom) or not str(node.module).startswith(OURS):
+            parts.append(ast.unparse(node))
+    return "\n".join(parts)
+
+
+@cache
+def names_in(module: str) -> dict[str, Any]:
+    """What that text defines; nothing if it needs more than itself."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    try:
+        exec(text_of(module), names)
+    except (NameError, ImportError):
+        return {}
+    return names
+
+
+def chosen() -> list[tuple[str, Any]]:
+    """A right writing and a few mutants of each exercise, spread over its catalogue."""
+    found: list[tuple[str, Any]] = []
+    for exercise in CODED:
+        right, wrong = (
+            [one.obj for one in kind if one.exercise == exercise.name and usable(one.obj)]
+            for kind in (catalogue.RIGHT, catalogue.MUTANTS)
+        )
+        step = max(1, len(wrong) // MUTANTS_EACH)
+        found += [(exercise.name, obj) for obj in (*right[:1], *wrong[::step][:MUTANTS_EACH])]
+    return found
+
+
+def usable(obj: Any) -> bool:
+    return getattr(obj, "__name__", "") in names_in(obj.__module__)
+
+
+CHOSEN = chosen()
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery(jail=JAIL) as nursery:
+        yield nursery
+
+
+@pytest.fixture
+def worker(nursery: Nursery) -> Iterator[Worker]:
+    worker = nursery.worker(Limit())
+    yield worker
+    worker.close()
+
+
+def told(report: Report) -> list[tuple[str, str, float, str, str | None]]:
+    return [(v.check, v.status, v.points, v.message, v.mistake) for v in report.verdicts]
+
+
+def test_every_exercise_is_among_them_with_mutants() -> None:
+    for exercise in CODED:
+        assert sum(name == exercise.name for name, _ in CHOSEN) > MUTANTS_EACH // 2, exercise.name
+
+
+@pytest.mark.parametrize(("name", "obj"), CHOSEN, ids=[f"{name}-{obj.__name__}" for name, obj in CHOSEN])
+def test_a_solution_gets_the_same_verdicts_in_the_jail(worker: Worker, name: str, obj: Any) -> None:
+    own = obj.__name__
+    assert worker.ask("run", source=text_of(obj.__module__))["error"] is None
+    wanted = examine(find(name), names_in(obj.__module__)[own], SEED, patient=True)
+    found = examine(find(name), resolve(worker, own), SEED, patient=True)
+    assert told(found) == told(wanted)
+    assert found.mistakes == wanted.mistakes
