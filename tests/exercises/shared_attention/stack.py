@@ -253,7 +253,7 @@ class Asserted(Stack):
 
 variant(
     "FirstElementForAll",
-    "batch elements influence each other",
+    None,
     lambda self, x: Stack.forward(self, x) if x.dim() < 4 else Stack.forward(self, x)[:1].expand(x.shape),
     only="leading axes",
 )
