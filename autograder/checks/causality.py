@@ -126,7 +126,7 @@ def _equals_the_triangle(trial: Trial, results: Results, outputs: tuple[str, str
     triangle = torch.ones(results[outputs[1]].shape[-2:], dtype=torch.bool).tril()
     own = attempt(trial, is_causal=False, attn_mask=triangle)
     for name in outputs:
-        if isinstance(own, Failure) or not trial.compare(name, results[name], own[name]).close:
+        if isinstance(own, Failure) or not trial.close(name, results[name], own[name]):
             trial.require(
                 name,
                 results[name],

@@ -104,7 +104,7 @@ def repeatable(outputs: tuple[str, ...]) -> Probe:
             ) from failure
         others = {n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1) for n, v in tensors.items()}
         other, again = trial(**others), trial()
-        right = {name for name in outputs if trial.compare(name, before[name]).close}
+        right = {name for name in outputs if trial.close(name, before[name])}
         for name in outputs:
             trial.require(
                 name,
