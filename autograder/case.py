@@ -109,7 +109,7 @@ class Case:
 
     def __str__(self) -> str:
         parts = [f"{name}={value}" for name, value in self.init.items()]
-        parts += [describe(name, value) for name, value in self.inputs.items()]
+        parts += [describe(name, value) for name, value in self.inputs.items() if name not in self.init]
         return f"{', '.join(parts)}, seed {self.seed} ({self.label})"
 
 

@@ -35,7 +35,8 @@ class Mistake:
 class Exercise:
     """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module.
 
-    module_subject makes a module's class what the checks see: class, positional arguments, parameters -> Subject.
+    used_as: where set, makes of a student's object what the checks see, in place of a FunctionSubject or ModuleSubject:
+    object, positional arguments, parameters -> Subject. A class that is no module has `parameters` ().
     """
 
     name: str
@@ -47,7 +48,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     hints: Hints
     parameters: tuple[Parameter, ...] | None = None
-    module_subject: Callable[..., Subject] = ModuleSubject
+    used_as: Callable[[Any, tuple[str, ...], Any], Subject] | None = None
 
     @property
     def kind(self) -> str:
@@ -71,9 +72,11 @@ class Exercise:
             raise TypeError(
                 f"{self.name} must be the class itself; it is an object made from {type(obj).__name__}."
             )
+        if self.used_as is not None:
+            return self.used_as(obj, self.positional, self.parameters)
         if self.parameters is None:
             return FunctionSubject(obj, self.positional)
-        return self.module_subject(obj, self.positional, self.parameters)
+        return ModuleSubject(obj, self.positional, self.parameters)
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ SHARED_LAYER_STACK = Exercise(
     target=Target("SharedLayerStack", ("output",), layer_stack),
     positional=("x",),
     parameters=(),
-    module_subject=StackSubject,
+    used_as=StackSubject,
     recipes=RECIPES,
     checks=(
         Check(COUNTS, "the result changes with x", 0.25, ("unequal sizes",), responds({"x": ("output",)})),

@@ -103,7 +103,7 @@ SHARED_ACROSS_TASKS = Exercise(
     target=Target("SharedAcrossTasks", OUTPUTS, task_attention),
     positional=("x", "task"),
     parameters=tuple(Parameter(name, SQUARE, bias=True) for name in SHARED),
-    module_subject=TasksSubject,
+    used_as=TasksSubject,
     recipes=TASK_RECIPES,
     checks=(
         Check(

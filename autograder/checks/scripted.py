@@ -1,0 +1,98 @@
+"""Subjects that are put to use by a script: an object whose methods are called, a module that is fed in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.case import Case
+from autograder.checks.failure import Failure
+from autograder.checks.objects import construct, invoke
+from autograder.checks.subject import FunctionSubject, ModuleSubject
+from autograder.observation import Observation
+
+__all__ = ["FedModule", "NumberedFunction", "UsedObject", "length_of", "numbers_as_tensors"]
+
+Script = Callable[[Callable[..., Any], Mapping[str, Any]], Any]
+"""Makes objects with the class that it is given, calls their methods, and returns what came out."""
+
+
+def numbers_as_tensors(result: Any) -> Any:
+    """A result whose plain numbers have become tensors of no axes, so that one comparison serves all."""
+    if isinstance(result, (tuple, list)):
+        return type(result)(numbers_as_tensors(item) for item in result)
+    if isinstance(result, (int, float)) and not isinstance(result, bool):
+        return torch.tensor(result, dtype=torch.float64)
+    return result
+
+
+class NumberedFunction(FunctionSubject):
+    """A student's function that may return plain numbers."""
+
+    def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
+        """The function's result on `inputs`, numbers as tensors."""
+        return numbers_as_tensors(super().call(case, inputs))
+
+
+class UsedObject:
+    """A student's class that is no module, as the function that `script` makes of it."""
+
+    def __init__(self, made: Callable[..., Any], script: Script):
+        self.made, self.script = made, script
+
+    def make(self, *args: Any) -> Any:
+        """An object of the class."""
+        return construct(self.made, *args)
+
+    def prepare(self, case: Case) -> dict[str, Tensor]:
+        """An object has no weights."""
+        return {}
+
+    def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
+        """What the script gives."""
+        return numbers_as_tensors(self.script(self.make, inputs))
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """Objects are asked, not watched."""
+        raise NotImplementedError("an object cannot be watched")
+
+
+class FedModule(ModuleSubject):
+    """A module with forward(x, start=0) that is fed x (..., S, d_model) in pieces of the lengths `chunks`.
+
+    Inputs that are arguments of the constructor, too, are for the formula and are not handed over.
+    """
+
+    def call_with(self, case: Case, inputs: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
+        """The outputs for all pieces, one after the other along the positions; the ordinary call without `chunks`."""
+        given = _without(inputs, "chunks", *case.init)
+        if "chunks" not in inputs:
+            return super().call_with(case, given, state)
+        outputs, start = [], 0
+        for piece in given.pop("x").split(inputs["chunks"], dim=-2):
+            step = {**given, "x": piece} | ({"start": start} if start else {})
+            output = super().call_with(case, step, state)
+            if not isinstance(output, Tensor) or output.shape != piece.shape:
+                return output
+            outputs.append(output)
+            start += piece.shape[-2]
+        return torch.cat(outputs, -2)
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """What one forward pass does."""
+        return super().observe(case, _without(inputs, "chunks", *case.init))
+
+
+def _without(inputs: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if name not in names}
+
+
+def length_of(obj: Any) -> int:
+    """len(obj), wherever the object lives. Raises: Failure if that is no whole number."""
+    length = invoke(obj, "__len__")
+    if type(length) is not int:
+        raise Failure(f"len() must give a whole number; it gave a {type(length).__name__}.")
+    return length

@@ -1,0 +1,122 @@
+"""Models that a check hands to a student's code: they answer from a seed, and remember what they were asked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.observation import apart
+
+__all__ = ["PrefixModel", "Reader"]
+
+
+def _mixed(seed: int, numbers: list[int]) -> int:
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % (2**61 - 1)
+    return seed
+
+
+class PrefixModel:
+    """A language model whose logits depend on every token of the text, in their order, and on nothing else.
+
+    Calling it, `model(tokens, start=0)`, answers as the models of the lesson do, for tokens (S,) or, from start 0,
+    (N, S). Tokens at positions that it does not know yet count as 0. `asked` lists (tokens, start) of all calls.
+    always: the logits of every text, for a model that heeds none.
+    """
+
+    def __init__(self, seed: int, vocabulary: int, always: tuple[float, ...] | None = None):
+        self.seed, self.vocabulary, self.always = seed, vocabulary, always
+        self.asked: list[tuple[Tensor, int]] = []
+        self.known: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<a model of {self.vocabulary} tokens>"
+
+    def following(self, text: list[int]) -> Tensor:
+        """The float64 logits (V,) of the next token: multiples of 2^-10, so that float32 holds them exactly."""
+        if self.always is not None:
+            return torch.tensor(self.always, dtype=torch.float64)
+        generator = torch.Generator().manual_seed(_mixed(self.seed, text))
+        logits = torch.randn(self.vocabulary, generator=generator, dtype=torch.float64)
+        return (logits * 1536).round() / 1024
+
+    def __call__(self, tokens: Any, start: Any = 0) -> Any:
+        return apart(self._answer)(tokens, start)
+
+    def _answer(self, tokens: Any, start: Any = 0) -> Tensor:
+        asked = torch.as_tensor(tokens).long()
+        place = max(0, int(start))
+        self.asked.append((asked.clone(), place))
+        if asked.dim() == 2:
+            return torch.stack([self._rows(row.tolist(), []) for row in asked])
+        before = (self.known + [0] * place)[:place]
+        self.known = before + asked.reshape(-1).tolist()
+        return self._rows(asked.reshape(-1).tolist(), before)
+
+    def _rows(self, tokens: list[int], before: list[int]) -> Tensor:
+        if self.always is not None:
+            return torch.tensor(self.always).expand(len(tokens), -1).clone()
+        rows = [self.following(before + tokens[: n + 1]) for n in range(len(tokens))]
+        return torch.stack(rows).float() if rows else torch.zeros(0, self.vocabulary)
+
+    @property
+    def positions(self) -> int:
+        """How many positions it has been asked to compute."""
+        return sum(tokens.numel() for tokens, _ in self.asked)
+
+    def forget(self) -> None:
+        """Start a new record."""
+        self.asked, self.known = [], []
+
+
+class Reader:
+    """An encoder, a decoder and an attention over tokens, seeded; the three parts of a translator.
+
+    Results are float32. `asked` lists the names of the parts in the order in which they were called.
+    """
+
+    def __init__(self, seed: int, vocabulary: int, width: int):
+        self.vocabulary, self.width = vocabulary, width
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+        self.words, self.places = draw(vocabulary, width), draw(64, width)
+        self.turn, self.out = draw(3 * width, width) / width**0.5, draw(3 * width, vocabulary)
+        self.asked: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"<encoder, decoder and attention of width {self.width}, {self.vocabulary} tokens>"
+
+    def encoder(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """source (S,) -> memory (S, D), state (D,)."""
+        memory = self.words[source.long()] + self.places[: len(source)]
+        return memory.float(), torch.tanh(memory.sum(0)).float()
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """query (S_q, D), key and value (S, D) -> output (S_q, D), weights (S_q, S)."""
+        weights = torch.softmax(query.double() @ key.double().mT, -1)
+        return (weights @ value.double()).float(), weights.float()
+
+    def decoder(self, token: Any, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """token (), state (D,), context (D,) -> logits (V,), state (D,)."""
+        given = torch.cat([self.words[int(token)], state.double(), context.double()])
+        return (given @ self.out).float(), torch.tanh(given @ self.turn).float()
+
+    def part(self, name: str) -> Part:
+        """One of "encoder", "decoder", "attention", on the record, to be handed to a student's code."""
+        return Part(self, name)
+
+
+class Part:
+    """A part of a Reader whose calls are on the record."""
+
+    def __init__(self, reader: Reader, name: str):
+        self.reader, self.name = reader, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.reader.asked.append(self.name)
+        return apart(getattr(self.reader, self.name))(*args, **kwargs)
