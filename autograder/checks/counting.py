@@ -8,12 +8,20 @@ from autograder.checks.trial import Trial
 
 __all__ = ["counts"]
 
+NEARLY = 1e-4
+"""Below any factor or term that one forgets, in the cases at hand."""
+
 
 def counts(name: str) -> Probe:
     """The count equals the formula's, exactly."""
 
     def probe(trial: Trial) -> None:
         got, wanted = int(trial()[name]), int(trial.expect()[name].value)
+        if 0 < abs(got - wanted) <= NEARLY * wanted:
+            raise Failure(
+                f"{name} is {got:,}, expected exactly {wanted:,}. Is a part of it computed as a float and rounded?",
+                mistake="rounded on the way",
+            )
         if got != wanted:
             raise Failure(f"{name} is {got:,}, expected {wanted:,}.")
 

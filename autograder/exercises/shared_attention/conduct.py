@@ -19,13 +19,13 @@ def conduct(
     outputs: tuple[str, ...] = OUTPUTS,
     gradient: str = "backward() gives the derivative, for inputs and weights",
 ) -> tuple[Check, ...]:
-    """Gradient, dtype, inputs and layout, and for a module its parameters and eval mode; the gradient is worth half a point."""
+    """Gradient, dtype, inputs and layout; for a module its parameters and eval mode, too."""
     of_modules = (
         (
             Check(
                 "parameters",
                 "every parameter is used and learns",
-                0.25,
+                0.5,
                 ("unequal sizes",),
                 parameters,
                 needs,

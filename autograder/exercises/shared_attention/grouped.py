@@ -15,7 +15,7 @@ from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.causality import causal
 from autograder.checks.conduct import FUSED, affordable, obeys
-from autograder.checks.sharing import groups
+from autograder.checks.sharing import batch_stands_apart, groups
 from autograder.checks.structure import permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.variants import attend
@@ -273,12 +273,7 @@ GROUPED_QUERY_ATTENTION = Exercise(
             "batch elements stand alone",
             0.25,
             ("many heads",),
-            permutation(
-                {"query": 0, "key": 0, "value": 0},
-                {"output": 0, "weights": 0},
-                "batch",
-                "batch elements influence each other",
-            ),
+            batch_stands_apart(("query", "key", "value"), OUTPUTS),
             COUNTS,
         ),
         Check(

@@ -29,12 +29,13 @@ def _inputs(
     kind: str = "tanh",
     axes: int = 2,
     dtype: torch.dtype = torch.float32,
+    low: int = 2,
 ) -> dict[str, Any]:
     """x (..., d), a layer of that width, and a depth (3 to 5 where it is 0).
 
     kind: "linear" for one Linear, "tanh" for Linear and Tanh, "deep" for two of them of another width between.
     """
-    *lead, d, hidden = draw.sizes(axes + 2)
+    *lead, d, hidden = draw.sizes(axes + 2, low=low)
     seed = draw.integer(0, 2**31)
     if kind == "linear":
         layer = Layer("Linear", d, d, seed=seed)
@@ -56,7 +57,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 
 RECIPES = (
-    _recipe("unequal sizes"),
+    _recipe("unequal sizes", low=4),
     _recipe("a linear layer", kind="linear"),
     _recipe("a layer of several", kind="deep"),
     _recipe("depth 1", depth=1, kind="deep"),
@@ -88,6 +89,10 @@ def _variant(
     return {"output": state}
 
 
+def _fixed(times: int, depth: int) -> int:
+    return times
+
+
 def _mean(x: Tensor, layer: Layer, depth: int, **weights: Any) -> Mapping[str, Tensor]:
     states = [_variant(x, layer, n, **weights)["output"] for n in range(1, depth + 1)]
     return {"output": torch.stack(states).mean(0)}
@@ -99,6 +104,10 @@ def _mistakes() -> tuple[Mistake, ...]:
     rows: tuple[tuple[str, str, dict[str, Any]], ...] = (
         ("layer never applied", "Is x handed back as it came?", {"times": lambda depth: 0}),
         ("applied once, whatever the depth", count, {"times": lambda depth: 1}),
+        *(
+            ("applied a fixed number of times", count, {"times": partial(_fixed, times)})
+            for times in (2, 3, 4, 6)
+        ),
         ("applied once too often", count, {"times": lambda depth: depth + 1}),
         ("applied once too seldom", count, {"times": lambda depth: depth - 1}),
         ("applied twice as often", count, {"times": lambda depth: 2 * depth}),
@@ -108,7 +117,6 @@ def _mistakes() -> tuple[Mistake, ...]:
             {"step": lambda after, before, first: after + before},
         ),
         ("x added at every depth", plain, {"step": lambda after, before, first: after + first}),
-        ("relu between the depths", plain, {"step": lambda after, before, first: after.relu()}),
         (
             "layer norm between the depths",
             plain,
@@ -144,7 +152,7 @@ SHARED_LAYER_STACK = Exercise(
         Check(
             "one copy",
             "the stack learns as many numbers as its layer, at every depth",
-            1.0,
+            2.0,
             ("unequal sizes",),
             one_copy(),
             FORMULA,

@@ -113,7 +113,7 @@ miscount(
 )
 miscount(
     "rounded_to_thousands",
-    None,
+    "rounded on the way",
     lambda d, kv, b, *h: truth(d, kv, b) if d < 1000 else round(truth(d, kv, b), -3),
     only="a large model",
 )
@@ -203,7 +203,7 @@ misjudge("nothing_at_all", "does not return what is asked for", lambda total, **
 misjudge("none_needed", "nothing counted", lambda total, **_: 0)
 misjudge(
     "by_float32",
-    None,
+    "rounded on the way",
     lambda total, **_: int(torch.tensor(float(total), dtype=torch.float32).item()),
     only="a large model",
 )

@@ -299,7 +299,7 @@ def guesses_the_layout(query, key, value, is_causal=False):
 
 
 @mutant(NAME, "batch elements influence each other", only="batch")
-def large_batches_share_a_maximum(query, key, value, is_causal=False):
+def next_element_read(query, key, value, is_causal=False):
     """Flattens batch and heads, and reads past the end of a batch element where there are many heads."""
     if query.shape[1] < 20:
         return repeated(query, key, value, is_causal)

@@ -115,9 +115,6 @@ variant(
     lambda self, x: repeat(self, x, self.depth, lambda a, b, f: a + f),
 )
 variant(
-    "Relu", "relu between the depths", lambda self, x: repeat(self, x, self.depth, lambda a, b, f: a.relu())
-)
-variant(
     "LayerNorm",
     "layer norm between the depths",
     lambda self, x: repeat(self, x, self.depth, lambda a, b, f: F.layer_norm(a, a.shape[-1:])),
@@ -127,7 +124,7 @@ variant(
     "mean over the depths",
     lambda self, x: torch.stack([repeat(self, x, n) for n in range(1, self.depth + 1)]).mean(0),
 )
-variant("AlwaysThree", None, lambda self, x: repeat(self, x, 3))
+variant("AlwaysThree", "applied a fixed number of times", lambda self, x: repeat(self, x, 3))
 variant("AtLeastTwo", None, lambda self, x: repeat(self, x, max(self.depth, 2)), only="depth 1")
 variant("AtMostSix", None, lambda self, x: repeat(self, x, min(self.depth, 6)), only="depth 12")
 variant(
@@ -253,7 +250,7 @@ class Asserted(Stack):
 
 variant(
     "FirstElementForAll",
-    "batch elements influence each other",
+    None,
     lambda self, x: Stack.forward(self, x) if x.dim() < 4 else Stack.forward(self, x)[:1].expand(x.shape),
     only="leading axes",
 )
