@@ -118,6 +118,9 @@ class Reader:
 
     def decoder(self, token: Any, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """token (), state (D,), context (D,) -> logits (V,), state (D,)."""
+        if not isinstance(token, Tensor) or token.dim() or state.dim() != 1:
+            shapes = [tuple(part.shape) if isinstance(part, Tensor) else part for part in (token, state)]
+            raise ValueError(f"the decoder takes a token () and a state (D,), tensors; it got {shapes}")
         given = torch.cat([self.words[int(token)], state.double(), context.double()])
         return (given @ self.out).float(), torch.tanh(given @ self.turn).float()
 
