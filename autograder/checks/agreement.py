@@ -36,8 +36,11 @@ def _as_float32(actual: Tensor, expected: Tensor) -> bool:
     return bool((actual.detach() - expected).abs().max() < 1e-5 * expected.abs().max())
 
 
-def raises_value_error() -> Probe:
-    """Inputs that do not fit together are refused with a ValueError; the case holds such inputs."""
+def raises_value_error(mistake: str = "sizes are not compared") -> Probe:
+    """Inputs that do not fit together are refused with a ValueError; the case holds such inputs.
+
+    mistake: the name for code that does not refuse them.
+    """
 
     def probe(trial: Trial) -> None:
         inputs = dict(trial.inputs)
@@ -53,7 +56,7 @@ def raises_value_error() -> Probe:
             raise Failure(
                 f"inputs that do not fit must raise ValueError; they raised {type(error).__name__}. "
                 "Are the sizes compared before they are used?",
-                mistake="sizes are not compared",
+                mistake=mistake,
             ) from error
         except Exception as error:
             raise Failure(
@@ -63,7 +66,7 @@ def raises_value_error() -> Probe:
             ) from error
         raise Failure(
             f"inputs that do not fit must raise ValueError; a {type(result).__name__} came back.",
-            mistake="sizes are not compared",
+            mistake=mistake,
         )
 
     return probe

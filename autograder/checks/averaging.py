@@ -29,9 +29,11 @@ def average_of_values(value: str = "value", output: str = "output") -> Probe:
             mistake="not linear in the values",
             **{value: mixed},
         )
-        low, high = second.amin(-2, keepdim=True), second.amax(-2, keepdim=True)
+        far = second + 10_000.0  # so far from zero that weights with any other sum than 1 leave the range
+        low, high = far.amin(-2, keepdim=True), far.amax(-2, keepdim=True)
         slack = (high - low) * 1e-4  # far above rounding, far below any real overshoot
-        if bool(((two < low - slack) | (two > high + slack)).any()):
+        found = trial(**{value: far})[output]
+        if bool(((found < low - slack) | (found > high + slack)).any()):
             raise Failure(
                 "an output lies outside the range of the values that it averages. Do the weights sum to 1?",
                 mistake="output leaves the range of the values",

@@ -15,12 +15,18 @@ from autograder.checks.trial import Trial
 __all__ = ["causal"]
 
 
-def causal(sequences: Mapping[str, int], queries: Mapping[str, int], outputs: tuple[str, str]) -> Probe:
+def causal(
+    sequences: Mapping[str, int],
+    queries: Mapping[str, int],
+    outputs: tuple[str, str],
+    attn_mask: bool = True,
+) -> Probe:
     """With is_causal=True query i sees keys 0..i, and only those. For cases without attn_mask.
 
     `sequences` are the inputs that hold keys (name -> axis), `queries` those that hold queries; `outputs` are the
     output and the weights. Four ways: the weights are zero in the future and nowhere else; the result of a prefix;
-    the gradient of past outputs by future keys; and the result of the explicit lower-triangular mask.
+    the gradient of past outputs by future keys; and, for code that takes an attn_mask, the result of the explicit
+    lower-triangular mask.
     """
 
     def probe(trial: Trial) -> None:
@@ -31,7 +37,8 @@ def causal(sequences: Mapping[str, int], queries: Mapping[str, int], outputs: tu
             trial, {**sequences, **queries}, results[output], min(results[weights].shape[-2:]), output
         )
         _no_gradient_from_future(trial, sequences, output)
-        _equals_the_triangle(trial, results, outputs)
+        if attn_mask:
+            _equals_the_triangle(trial, results, outputs)
 
     return probe
 
@@ -119,7 +126,7 @@ def _equals_the_triangle(trial: Trial, results: Results, outputs: tuple[str, str
     triangle = torch.ones(results[outputs[1]].shape[-2:], dtype=torch.bool).tril()
     own = attempt(trial, is_causal=False, attn_mask=triangle)
     for name in outputs:
-        if isinstance(own, Failure) or not trial.compare(name, results[name], own[name]).close:
+        if isinstance(own, Failure) or not trial.close(name, results[name], own[name]):
             trial.require(
                 name,
                 results[name],

@@ -11,9 +11,10 @@ from torch import Tensor
 from autograder.checks.check import Probe
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
+from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 
-__all__ = ["affordable", "dtype_kept", "inputs_untouched", "obeys", "repeatable"]
+__all__ = ["affordable", "dtype_kept", "evaluates", "inputs_untouched", "obeys", "repeatable"]
 
 SOFTMAX = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax", "softmin", "_safe_softmax"})
 FUSED = frozenset(
@@ -103,7 +104,7 @@ def repeatable(outputs: tuple[str, ...]) -> Probe:
             ) from failure
         others = {n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1) for n, v in tensors.items()}
         other, again = trial(**others), trial()
-        right = {name for name in outputs if trial.compare(name, before[name]).close}
+        right = {name for name in outputs if trial.close(name, before[name])}
         for name in outputs:
             trial.require(
                 name,
@@ -126,6 +127,30 @@ def repeatable(outputs: tuple[str, ...]) -> Probe:
                 "a second call on the same inputs gives another result",
                 expected=before[name],
                 mistake="keeps state between calls",
+            )
+
+    return probe
+
+
+def evaluates(outputs: tuple[str, ...]) -> Probe:
+    """A module gives the same results in eval mode as in training mode."""
+
+    def probe(trial: Trial) -> None:
+        if not isinstance(trial.subject, ModuleSubject):
+            return
+        module, before = trial.subject.module(trial.case), trial()
+        module.eval()
+        try:
+            after = trial()
+        finally:
+            module.train()
+        for name in outputs:
+            trial.require(
+                name,
+                after[name],
+                "after eval() it gives another result",
+                expected=before[name],
+                mistake="depends on train() or eval()",
             )
 
     return probe

@@ -90,7 +90,8 @@ def every_parameter_learns(output: str = "output") -> Probe:
                 mistake="weights are not trainable",
             )
         trainable = trial.subject.trainable(trial.case)
-        result = trial.named(trial.subject.call_with(trial.case, trial.inputs, trainable))[output]
+        given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.inputs.items()}
+        result = trial.named(trial.subject.call_with(trial.case, given, trainable))[output]
         if not result.requires_grad:
             raise Failure(f"no gradient of {output} reaches any parameter.", mistake="gradient is cut off")
         gradients = torch.autograd.grad(result.square().sum(), list(trainable.values()), allow_unused=True)

@@ -34,7 +34,7 @@ def mask_selects(queries: str, keys: tuple[str, ...], weights: str = "", output:
     def probe(trial: Trial) -> None:
         results = _with_mask(trial)
         result = results[output]
-        if trial.compare(output, result).close:
+        if trial.close(output, result):
             if weights:
                 trial.require(
                     weights,
@@ -45,7 +45,7 @@ def mask_selects(queries: str, keys: tuple[str, ...], weights: str = "", output:
             return
         plain = _without_masks(trial)
         _require_selected(trial, result, queries, keys, output)
-        if trial.compare(output, trial(**plain)[output], **plain).close:
+        if trial.close(output, trial(**plain)[output], **plain):
             trial.require(output, result, "with its mask it differs from the formula")
 
     return probe

@@ -109,6 +109,14 @@ class ModuleSubject:
         self.parameters = parameters
         self.modules: dict[int, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
 
+    def expected(self, case: Case) -> tuple[Parameter, ...]:
+        """The weights that a module made for this case must have."""
+        return self.parameters
+
+    def make(self, case: Case) -> Any:
+        """A new module of the student's class. What the constructor raises is passed on."""
+        return construct(self.module_class, *case.init.values())
+
     def module(self, case: Case) -> Any:
         """The student's module for this case, made once."""
         return self._built(case)[0]
@@ -118,7 +126,7 @@ class ModuleSubject:
         _, places = self._built(case)
         draw = Draw(case.number + 1)
         weights = {}
-        for parameter in self.parameters:
+        for parameter in self.expected(case):
             sizes = parameter.sizes(case.init)
             weights[parameter.name] = draw.normal(*sizes, dtype=torch.float64) / sizes[-1] ** 0.5
             if f"{parameter.name}_bias" in places:
@@ -179,12 +187,14 @@ class ModuleSubject:
                     "Does it inherit from nn.Module?",
                     mistake="not an nn.Module",
                 )
-            self.modules[case.number] = (module, self._places(dict(module.state_dict()), case))
+            places = self._places(dict(module.state_dict()), case)
+            _refuse_twins(module, places)
+            self.modules[case.number] = (module, places)
         return self.modules[case.number]
 
     def _made(self, case: Case) -> Any:
         try:
-            return construct(self.module_class, *case.init.values())
+            return self.make(case)
         except (Failure, OutOfTime, KeyboardInterrupt):
             raise
         except NotImplementedError as error:
@@ -201,7 +211,7 @@ class ModuleSubject:
     ) -> dict[str, tuple[str, Callable[[Tensor], Tensor]]]:
         """Where each canonical weight lies in the module's state: its raw name, and how to turn it round."""
         places = {}
-        for parameter in self.parameters:
+        for parameter in self.expected(case):
             sizes = parameter.sizes(case.init)
             raw = next((n for n in (parameter.name, f"{parameter.name}.weight") if n in state), None)
             if raw is None:
@@ -225,6 +235,20 @@ class ModuleSubject:
 
 def _same(weight: Tensor) -> Tensor:
     return weight
+
+
+def _refuse_twins(module: Any, places: Mapping[str, tuple[str, Callable[[Tensor], Tensor]]]) -> None:
+    """Raises: Failure if two of the formula's weights are one and the same parameter."""
+    held = dict(module.named_parameters(remove_duplicate=False))
+    owners: dict[int, str] = {}
+    for name, (raw, _) in places.items():
+        if raw in held and owners.setdefault(id(held[raw]), name) != name:
+            first, second = (one.removesuffix("_bias") for one in (owners[id(held[raw])], name))
+            raise Failure(
+                f"{first} and {second} are one and the same parameter; each must have weights of its own. "
+                "Is a layer put into a list several times, or set under two names?",
+                mistake="one layer in two places",
+            )
 
 
 def _orientation(

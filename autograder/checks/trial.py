@@ -12,22 +12,28 @@ from torch import Tensor, nn
 from autograder.case import Case, Draw
 from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import Subject
-from autograder.oracle import Comparison, Quantity, compare, rounder
+from autograder.oracle import Comparison, Quantity, compare, rounder, within_rounding
 
 __all__ = ["Target", "Trial"]
 
 Formula = Callable[..., Mapping[str, Quantity]]
+Formulas = list[Mapping[str, Quantity]]
 HALF = (torch.float16, torch.bfloat16)
 PLAIN = (Tensor, nn.Parameter)
+REMEMBERED = 8
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a subject must compute: the names of its results, and the float64 formula that yields them."""
+    """What a subject must compute: the names of its results, and the float64 formula that yields them.
+
+    whole: the results are whole numbers, plain ints and not tensors.
+    """
 
     name: str
     outputs: tuple[str, ...]
     formula: Formula
+    whole: bool = False
 
 
 class Trial:
@@ -44,6 +50,7 @@ class Trial:
         self.weights = tuple(weights)
         self.inputs: dict[str, Any] = {**case.inputs, **weights}
         self.draw = Draw(case.number + 2)
+        self.known: dict[tuple[Any, ...], tuple[Mapping[str, Any], Formulas]] = {}
 
     @staticmethod
     def _dtype(inputs: Mapping[str, Any]) -> torch.dtype:
@@ -102,6 +109,8 @@ class Trial:
                 f"must return {wanted}; it returned {_kind(result)}.",
                 mistake="does not return what is asked for",
             )
+        if self.target.whole:
+            return {name: _whole(name, value) for name, value in zip(names, values, strict=True)}
         for name, value in zip(names, values, strict=True):
             # A subclass of Tensor could answer comparisons as it likes, and isinstance believes what __class__ says.
             if type(value) not in PLAIN:
@@ -113,32 +122,66 @@ class Trial:
 
     def expect(self, **changes: Any) -> Mapping[str, Quantity]:
         """The formula's float64 results for the same inputs."""
-        return self.target.formula(**{n: _exact(v) for n, v in self.changed(**changes).items()})
+        return self._known(changes, lambda: [self.target.formula(**self._exact(changes))])[0]
+
+    def _exact(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        return {n: _exact(v) for n, v in self.changed(**changes).items()}
+
+    def _known(self, changes: Mapping[str, Any], make: Callable[[], Formulas], kind: str = "") -> Formulas:
+        """What `make` yields, once for the same objects; the latest few are kept."""
+        tensors = [v for v in self.changed(**changes).values() if isinstance(v, Tensor)]
+        if any(v.requires_grad for v in tensors):
+            return make()  # its graph serves one backward pass
+        key = (kind, *((name, id(value)) for name, value in changes.items()))
+        if key not in self.known:
+            while len(self.known) >= REMEMBERED:
+                del self.known[next(iter(self.known))]
+            self.known[key] = changes, make()  # the changes stay alive, and so their ids stay theirs
+        return self.known[key][1]
 
     def baselines(self, **changes: Any) -> list[Mapping[str, Quantity]]:
         """The formula with every step rounded to the inputs' dtype: what a right computation may lose.
 
         In half precision the formula is rounded in several ways: what one of them loses is a chance draw.
         """
-        exact = {n: _exact(v) for n, v in self.changed(**changes).items()}
         dithers: tuple[int | None, ...] = (None, 1, 2, 3, 4) if self.dtype in HALF else (None,)
-        return [self.target.formula(**exact, round=rounder(self.dtype, dither)) for dither in dithers]
+
+        def make() -> Formulas:
+            exact = self._exact(changes)
+            return [self.target.formula(**exact, round=rounder(self.dtype, dither)) for dither in dithers]
+
+        return self._known(changes, make, "rounded")
+
+    def close(self, name: str, actual: Tensor, expected: Tensor | None = None, **changes: Any) -> bool:
+        """Whether a result is the formula's, or `expected`, within the formula's tolerance for it."""
+        around, _ = self._around(name, expected, changes)
+        # Most right results are within the rounding of their own sums, and need no baseline.
+        return (
+            within_rounding(actual, around, self.dtype)
+            or self.compare(name, actual, expected, **changes).close
+        )
 
     def compare(
         self, name: str, actual: Tensor, expected: Tensor | None = None, **changes: Any
     ) -> Comparison:
         """Compare one result with the formula, or with `expected` under the formula's tolerance for it."""
-        exact = self.expect(**changes)[name]
-        shift = None if expected is None else expected.detach().to("cpu", torch.float64)
-        around = exact if shift is None else _around(exact, shift)
+        around, moved = self._around(name, expected, changes)
         # The baselines only widen the allowance: most results are right without them.
         found = compare(actual, around, (), self.dtype)
         if found.close:
             return found
-        rounded = [baseline[name].value for baseline in self.baselines(**changes)]
-        if shift is not None:
-            rounded = [one - exact.value + shift for one in rounded]
-        return compare(actual, around, rounded, self.dtype)
+        return compare(actual, around, [b[name].value + moved for b in self.baselines(**changes)], self.dtype)
+
+    def _around(
+        self, name: str, expected: Tensor | None, changes: Mapping[str, Any]
+    ) -> tuple[Quantity, Tensor | float]:
+        """The formula's result moved to `expected`, and by how much it was moved."""
+        exact = self.expect(**changes)[name]
+        if expected is None:
+            return exact, 0.0
+        there = expected.detach().to("cpu", torch.float64)
+        magnitude = torch.maximum(exact.magnitude, there.abs())
+        return Quantity(there, magnitude, exact.growth), there - exact.value
 
     def require(
         self,
@@ -151,8 +194,8 @@ class Trial:
         **changes: Any,
     ) -> None:
         """Raises: Failure, saying `claim` with both numbers, if a result is beyond the tolerance."""
-        found = self.compare(name, actual, expected, **changes)
-        if not found.close:
+        if not self.close(name, actual, expected, **changes):
+            found = self.compare(name, actual, expected, **changes)
             place = f"[{', '.join(map(str, found.where))}]" if found.where else ""
             digits = next((n for n in (6, 9, 12) if f"{found.got:.{n}g}" != f"{found.expected:.{n}g}"), 17)
             raise Failure(
@@ -162,9 +205,19 @@ class Trial:
             )
 
 
-def _around(exact: Quantity, expected: Tensor) -> Quantity:
-    """The formula's tolerance around another value."""
-    return Quantity(expected, torch.maximum(exact.magnitude, expected.abs()), exact.growth)
+def _whole(name: str, value: Any) -> Tensor:
+    """A plain int as a float64 tensor, which holds it exactly up to 2**53. Raises: Failure if it is anything else."""
+    if type(value) is int:
+        return torch.tensor(float(value), dtype=torch.float64)
+    if type(value) is float:
+        raise Failure(
+            f"must return {name} as a whole number (int); it returned the float {value!r}. Is it / where // is meant?",
+            mistake="not a whole number",
+        )
+    raise Failure(
+        f"must return {name} as a whole number (int); it returned {_kind(value)}.",
+        mistake="does not return what is asked for",
+    )
 
 
 def _squeezed(got: tuple[int, ...], expected: tuple[int, ...]) -> bool:

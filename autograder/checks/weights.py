@@ -28,7 +28,7 @@ def weights_agree(made: Average, name: str = "weights", output: str = "output") 
     def probe(trial: Trial) -> None:
         results = trial()
         weights = results[name]
-        right = {n: trial.compare(n, results[n]).close for n in (name, output)}
+        right = {n: trial.close(n, results[n]) for n in (name, output)}
         if right[name]:
             require_sums(trial, weights, -1)
             return

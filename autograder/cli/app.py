@@ -140,6 +140,32 @@ def demo(
     raise typer.Exit(run_demo(folder, keep, Options(workers, sandbox, None, timeout)))
 
 
+bench = typer.Typer(no_args_is_help=True, help="Measure, as ratios within one run on this machine.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("grading")
+def bench_grading(
+    students: Annotated[int, typer.Option("--students", min=2, help="Submissions in the class.")] = 40,
+    assignment: Annotated[str, typer.Option("--assignment", help="Its stem.")] = "basic_attention",
+    stock: Annotated[
+        int | None,
+        typer.Option(
+            "--stock", min=1, help="So many of them for stock nbgrader, which is slow; all by default."
+        ),
+    ] = None,
+    growth: Annotated[
+        bool, typer.Option("--growth/--no-growth", help="Also classes of 10, 40, 160 and 640.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw them into this file.")] = None,
+) -> None:
+    """Grade a made-up class with this engine, through nbgrader with it, and with stock nbgrader."""
+    from autograder.cli.bench.grading import run_bench_grading
+
+    raise typer.Exit(run_bench_grading(assignment, students, stock, growth, json, picture))
+
+
 @app.command()
 def hint(
     name: Annotated[str, typer.Argument(help="The exercise.")],

@@ -1,6 +1,6 @@
 """`attn grade`: a class, graded."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from autograder.engine.pool import Result, Task
 
 CONFIG = "nbgrader_config.py"
-Run = Callable[[list["Task"], bool], Generator["Result", None, None]]
+Run = Callable[[Iterable["Task"], bool], Generator["Result", None, None]]
 """How tasks are run: with or without a jail."""
 
 
@@ -29,7 +29,7 @@ class Options:
 
 def run_grade(folder: Path, options: Options, root: Path | None) -> int:
     """Grade DIR and print the table. Broken submissions are in it with a reason; they change no exit code."""
-    require_torch()
+    require_torch(load=False)
     from rich.console import Console
 
     from autograder.cli.table import summary, table
@@ -54,7 +54,7 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
         return place, _grade(place, options, root, lambda tasks, jail: on_cluster(tasks, jail=jail))
     with Crew(options.workers) as crew:  # it imports torch while this process imports nbgrader
 
-        def run(tasks: list["Task"], jail: bool) -> Generator["Result", None, None]:
+        def run(tasks: Iterable["Task"], jail: bool) -> Generator["Result", None, None]:
             crew.jail = jail
             return crew.run(tasks)
 

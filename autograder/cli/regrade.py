@@ -29,6 +29,7 @@ def run_regrade(folder: Path, student: str, assignment: str, sandbox: bool, root
     from autograder.engine.sandbox import Sandbox
     from autograder.engine.store import Store
     from autograder.engine.submissions import class_folder, find_submissions
+    from autograder.engine.text import from_text, to_text
     from autograder.verdict import Report
     from autograder.weave import find_course, settings
 
@@ -54,16 +55,16 @@ def run_regrade(folder: Path, student: str, assignment: str, sandbox: bool, root
     outcome = prepare(found[0], released)
     if not outcome.ran:
         raise UserError(f"{found[0].path}: {outcome.problem}")
-    text = nbformat.writes(outcome.notebook)
+    text = to_text(outcome.notebook)
     task = Task(0, text, sandbox_settings.limit(), stored.seed, "" if jail else UNSAFE)
     try:
         with closing(Standby(jail)) as standby:
             result = standby.grade(task)
     except NurseryError as error:
         raise UserError(f"{student}/{assignment} could not be graded: {error}") from error
-    graded = nbformat.reads(stored.notebook, as_version=4)
+    graded = from_text(stored.notebook)
     before = reports_of(graded)
-    after = reports_of(nbformat.reads(result.notebook, as_version=4))
+    after = reports_of(from_text(result.notebook))
     for report in after.values():
         typer.echo(str(Report.from_dict(report)))
     same = [name for name in before if before[name]["verdicts"] == after.get(name, {}).get("verdicts")]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from autograder.engine.rubric import with_rubrics
 from autograder.engine.settle import settle_all
 from autograder.engine.store import Store, Stored, key_of, write_whole
 from autograder.engine.submissions import Submission, find_submissions
+from autograder.engine.text import from_text, to_text
 
 __all__ = ["Graded", "Plan", "grade_class"]
 
-Runner = Callable[[list[Task]], Generator[Result, None, None]]
+Runner = Callable[[Iterable[Task]], Generator[Result, None, None]]
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Plan:
     workers: int | None = None
     jail: bool = True
 
-    def run(self, tasks: list[Task]) -> Generator[Result, None, None]:
+    def run(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """Results of the tasks, in whatever order, from judges on this machine."""
         return run_all(tasks, self.workers, self.jail)
 
@@ -90,35 +92,19 @@ class _Desk:
 
     def __init__(self, root: Path, store: Store, ledger: Ledger, plan: Plan):
         self.root, self.store, self.ledger, self.plan = root, store, ledger, plan
-        self.teachers: dict[str, NotebookNode] = {}
+        self.teachers: dict[Path, NotebookNode | None] = {}
 
     def grade(self, submissions: list[Submission], run: Runner) -> Iterator[Graded]:
-        """Enter what is known, then what the judges find."""
-        tasks: list[Task] = []
+        """Enter what is known, and what the judges find, as it comes."""
+        known: deque[tuple[Outcome, str]] = deque()
         waiting: dict[int, tuple[Outcome, str]] = {}
-        for number, submission in enumerate(submissions):
-            outcome = prepare(submission, self._teacher(submission))
-            key = key_of(outcome.notebook, self.plan.limit, self.plan.jail)
-            stored = self.store.find(submission.student, submission.assignment, key)
-            if stored is not None:
-                known = replace(
-                    outcome,
-                    notebook=nbformat.reads(stored.notebook, 4),
-                    problem=stored.problem,
-                    seed=stored.seed,
-                )
-                yield self._enter(known, key, fresh=False)
-            elif not outcome.ran:
-                yield self._finish(outcome, key)
-            else:
-                seed = self.store.seed_for(submission.student, submission.assignment, key)
-                text = nbformat.writes(outcome.notebook)
-                tasks.append(Task(number, text, self.plan.limit, seed, "" if self.plan.jail else UNSAFE))
-                waiting[number] = outcome, key
-        with closing(run(tasks)) as results:  # however this ends, the judges end with it
+        with closing(
+            run(self._tasks(submissions, known, waiting))
+        ) as results:  # however this ends, they end with it
             for result in results:
+                yield from self._enter_known(known)
                 outcome, key = waiting.pop(result.key)
-                notebook = nbformat.reads(result.notebook, 4)
+                notebook = from_text(result.notebook)
                 yield self._finish(
                     replace(
                         outcome,
@@ -129,13 +115,55 @@ class _Desk:
                     ),
                     key,
                 )
+        yield from self._enter_known(known)
+
+    def _tasks(
+        self,
+        submissions: list[Submission],
+        known: deque[tuple[Outcome, str]],
+        waiting: dict[int, tuple[Outcome, str]],
+    ) -> Iterator[Task]:
+        """What is to be run. On the way `known` gets what has been graded before or cannot be run, `waiting` the rest."""
+        for number, submission in enumerate(submissions):
+            outcome = prepare(submission, self._teacher(submission))
+            key = key_of(outcome.notebook, self.plan.limit, self.plan.jail)
+            stored = self.store.find(submission.student, submission.assignment, key)
+            if stored is not None:
+                notebook = from_text(stored.notebook)
+                known.append(
+                    (replace(outcome, notebook=notebook, problem=stored.problem, seed=stored.seed), key)
+                )
+            elif not outcome.ran:
+                known.append((outcome, key))
+            else:
+                seed = self.store.seed_for(submission.student, submission.assignment, key)
+                waiting[number] = outcome, key
+                note = "" if self.plan.jail else UNSAFE
+                yield Task(number, to_text(outcome.notebook), self.plan.limit, seed, note)
+
+    def _enter_known(self, known: deque[tuple[Outcome, str]]) -> Iterator[Graded]:
+        while known:
+            outcome, key = known.popleft()
+            stored = (
+                self.store.find(outcome.submission.student, outcome.submission.assignment, key) is not None
+            )
+            yield self._enter(outcome, key, fresh=False) if stored else self._finish(outcome, key)
 
     def _teacher(self, submission: Submission) -> NotebookNode:
-        """The released notebook, read once for each assignment."""
-        if submission.assignment not in self.teachers:
-            path = self.root / "release" / submission.assignment / submission.path.name
-            self.teachers[submission.assignment] = nbformat.read(path, 4)
-        return self.teachers[submission.assignment]
+        """The released notebook."""
+        released = self._read("release", submission)
+        if released is None:
+            raise FileNotFoundError(
+                f"{self.root / 'release' / submission.assignment}: has not been generated"
+            )
+        return released
+
+    def _read(self, room: str, submission: Submission) -> NotebookNode | None:
+        """The teacher's notebook in `room` for this assignment, read once; None where there is none."""
+        path = self.root / room / submission.assignment / submission.path.name
+        if path not in self.teachers:
+            self.teachers[path] = nbformat.read(path, 4) if path.is_file() else None
+        return self.teachers[path]
 
     def _finish(self, outcome: Outcome, key: str) -> Graded:
         """File a fresh result, and enter it. What broke in the grader is told, and neither filed nor entered."""
@@ -144,7 +172,7 @@ class _Desk:
             return Graded(outcome.submission, rows, None, f"not graded: {outcome.failure}")
         settle_all(outcome.notebook)
         submission = outcome.submission
-        text = nbformat.writes(outcome.notebook)
+        text = to_text(outcome.notebook)
         self.store.keep(
             submission.student,
             submission.assignment,
@@ -183,10 +211,6 @@ class _Desk:
     def _write_copy(self, outcome: Outcome) -> None:
         """The autograded copy that the formgrader shows, with the rubrics for the person who grades."""
         one = outcome.submission
-        source = self.root / "source" / one.assignment / one.path.name
-        shown = (
-            with_rubrics(outcome.notebook, nbformat.read(source, 4)) if source.is_file() else outcome.notebook
-        )
-        write_whole(
-            self.root / "autograded" / one.student / one.assignment / one.path.name, nbformat.writes(shown)
-        )
+        source = self._read("source", one)
+        shown = outcome.notebook if source is None else with_rubrics(outcome.notebook, source)
+        write_whole(self.root / "autograded" / one.student / one.assignment / one.path.name, to_text(shown))

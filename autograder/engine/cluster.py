@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any
 from uuid import uuid4
 
@@ -27,12 +27,13 @@ class ClusterError(Exception):
     for_the_user = True
 
 
-def run_on_cluster(tasks: list[Task], address: str, jail: bool = True) -> Generator[Result, None, None]:
+def run_on_cluster(coming: Iterable[Task], address: str, jail: bool = True) -> Generator[Result, None, None]:
     """Results of the tasks as they come, from the cluster whose scheduler is at `address`.
 
     A lost worker's tasks are run again elsewhere. Raises: ClusterError if the scheduler cannot be reached, has no
     workers, or is lost on the way.
     """
+    tasks = list(coming)
     if not tasks:
         return
     try:

@@ -14,11 +14,12 @@ from nbformat.v4 import new_output
 
 from autograder.checks.deadline import OutOfTime
 from autograder.engine.demonstrations import SKIP
-from autograder.engine.nursery import Limit, Nursery, NurseryError, Stopped, Worker
+from autograder.engine.dialogue import Stopped, Worker
+from autograder.engine.nursery import Limit, Nursery, NurseryError
 from autograder.engine.plain import plain
 from autograder.engine.proxies import resolve
-from autograder.grading import MIME_TYPE, showing
-from autograder.verdict import Report
+from autograder.grading import showing
+from autograder.verdict import MIME_TYPE, Report
 
 __all__ = ["Judgement", "judge"]
 

@@ -17,7 +17,7 @@ from nbgrader.utils import is_grade, is_solution
 from autograder.engine.ledger import Entry
 from autograder.engine.listing import listing, styles
 from autograder.engine.mathml import words
-from autograder.grading import MIME_TYPE
+from autograder.verdict import MIME_TYPE
 
 __all__ = ["page"]
 

@@ -7,26 +7,30 @@ never the student's. So is a worker that somebody kills, once; if the same submi
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
 import os
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import nbformat
-
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
+from autograder.engine.text import from_text, to_text
 
 __all__ = ["TRIES", "Crew", "Result", "Standby", "Task", "default_workers", "grade_task", "run_all"]
 
 TRIES = 3
+JUDGING = 120.0
+"""Seconds that a judge may take for its own work, beyond what the limits give the submission."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,14 @@ def grade_task(task: Task, nursery: Nursery) -> Result:
     """
     from autograder.engine.judge import judge
 
+    nursery.preload(task.notebook)
     for attempt in range(2):
-        notebook = nbformat.reads(task.notebook, as_version=4)
+        notebook = from_text(task.notebook)
         with _one_thread():
             outcome = judge(notebook, nursery, task.limit, task.seed, task.note)
         if KILLED not in outcome.problem or attempt:
             break
-    return Result(task.key, nbformat.writes(notebook), outcome.seed, outcome.problem)
+    return Result(task.key, to_text(notebook), outcome.seed, outcome.problem)
 
 
 @contextlib.contextmanager
@@ -157,9 +162,10 @@ class _Judge:
         theirs.close()
         control.close()
         self.task: Task | None = None
+        self.due = math.inf
 
     def give(self, task: Task) -> bool:
-        self.task = task
+        self.task, self.due = task, time.monotonic() + task.limit.submission + JUDGING
         try:
             self.connection.send(task)
         except OSError:
@@ -191,17 +197,19 @@ class Crew:
     def run(self, tasks: Iterable[Task]) -> Generator[Result, None, None]:
         """Grade all tasks; results as they come, in whatever order.
 
-        A task that breaks its judge TRIES times comes back as a failure. Raises: nothing for what a submission does.
+        A task is taken from `tasks` shortly before a judge can begin with it. One that breaks its judge TRIES times
+        comes back as a failure. Raises: nothing for what a submission does.
         """
-        waiting = deque(tasks)
+        coming = iter(tasks)
+        waiting = deque(islice(coming, 1))
         tries: dict[int, int] = {}
-        while len(self.judges) < min(self.workers, len(waiting)):
-            self.judges.append(_Judge(self.nursery, self.jail))
-        for judge in self.judges:
+        for judge in self._idle_judges():
+            if not waiting:
+                break
             _feed(judge, waiting)
-        while busy := {judge.connection: judge for judge in self.judges if judge.task}:
-            for ready in multiprocessing.connection.wait(list(busy)):
-                judge = busy[ready]  # type: ignore[index]
+            waiting.extend(islice(coming, 1))
+        while busy := [judge for judge in self.judges if judge.task]:
+            for judge in _ready(busy):
                 result, task = _take(judge)
                 if result.failure:
                     tries[task.key] = tries.get(task.key, 0) + 1
@@ -209,8 +217,19 @@ class Crew:
                         waiting.appendleft(task)
                     judge = self._replace(judge)
                 _feed(judge, waiting)
+                if not waiting:
+                    waiting.extend(islice(coming, 1))
+                if judge.task is None:
+                    _feed(judge, waiting)
                 if not result.failure or not again:
                     yield result
+
+    def _idle_judges(self) -> Iterator[_Judge]:
+        """As many judges as there are to be, each made when it is asked for."""
+        for number in range(self.workers):
+            if number == len(self.judges):
+                self.judges.append(_Judge(self.nursery, self.jail))
+            yield self.judges[number]
 
     def _replace(self, judge: _Judge) -> _Judge:
         """A new judge in the place of one that is no good any more; a new zygote, too, if that is gone."""
@@ -239,9 +258,22 @@ class Crew:
 
 def run_all(tasks: Iterable[Task], workers: int | None, jail: bool = True) -> Generator[Result, None, None]:
     """Grade all tasks with a crew of their own, if there are any."""
-    if waiting := list(tasks):
+    coming = iter(tasks)
+    for first in coming:
         with Crew(workers, jail) as crew:
-            yield from crew.run(waiting)
+            yield from crew.run(chain([first], coming))
+
+
+def _ready(busy: list[_Judge]) -> list[_Judge]:
+    """Those that have something to say, or have hung up: waited for. One that is overdue is made to hang up."""
+    by_connection = {judge.connection: judge for judge in busy}
+    while True:
+        soonest = max(0.1, min(judge.due for judge in busy) - time.monotonic())
+        if ready := multiprocessing.connection.wait(list(by_connection), soonest):
+            return [by_connection[one] for one in ready]  # type: ignore[index]
+        for judge in busy:
+            if judge.due <= time.monotonic():
+                judge.process.kill()
 
 
 def _feed(judge: _Judge, waiting: deque[Task]) -> None:

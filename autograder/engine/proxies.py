@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import Remote, RemoteObject
-from autograder.engine.nursery import Stopped, Worker
+from autograder.engine.dialogue import Stopped, Worker
 from autograder.engine.plain import plain
 from autograder.engine.wire import Handle, Opaque
 from autograder.observation import Observation, unchanged

@@ -14,7 +14,7 @@ from nbgrader.utils import is_grade, is_solution
 from autograder.engine.ledger import Entry
 from autograder.engine.outcome import Outcome
 from autograder.engine.store import write_whole
-from autograder.grading import MIME_TYPE
+from autograder.verdict import MIME_TYPE
 
 COLUMNS = ("student", "assignment", "exercise", "score", "points", "mistakes", "reason")
 TIMED_OUT = "CellTimeoutError"

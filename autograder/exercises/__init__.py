@@ -21,7 +21,12 @@ __all__ = [
     "in_assignment",
 ]
 
-ASSIGNMENTS: tuple[str, ...] = ("basic_attention", "text_generation")
+ASSIGNMENTS: tuple[str, ...] = (
+    "basic_attention",
+    "shared_attention",
+    "multi_head_attention",
+    "text_generation",
+)
 """Stems of the assignments, in course order."""
 
 AnyExercise = Exercise | Choice | Number

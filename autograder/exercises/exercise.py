@@ -35,8 +35,8 @@ class Mistake:
 class Exercise:
     """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module.
 
-    used_as: where set, makes the subject of a student's object in place of the usual one for functions or modules; a
-    class that is no module has `parameters` ().
+    used_as: where set, makes of a student's object what the checks see, in place of a FunctionSubject or ModuleSubject:
+    object, positional arguments, parameters -> Subject. A class that is no module has `parameters` ().
     """
 
     name: str
@@ -48,7 +48,7 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     hints: Hints
     parameters: tuple[Parameter, ...] | None = None
-    used_as: Callable[[Any], Subject] | None = None
+    used_as: Callable[[Any, tuple[str, ...], Any], Subject] | None = None
 
     @property
     def kind(self) -> str:
@@ -74,7 +74,7 @@ class Exercise:
                 f"{self.name} must be the class itself; it is an object made from {type(obj).__name__}."
             )
         if self.used_as is not None:
-            return self.used_as(obj)
+            return self.used_as(obj, self.positional, self.parameters)
         if self.parameters is None:
             return FunctionSubject(obj, self.positional)
         return ModuleSubject(obj, self.positional, self.parameters)

@@ -14,12 +14,9 @@ from typing import Any
 from autograder.case import CASES_PER_SEED
 from autograder.exercises import find
 from autograder.grading.run import examine
-from autograder.verdict import Report
+from autograder.verdict import MIME_TYPE, Report
 
-__all__ = ["MIME_TYPE", "check", "grade", "hint", "show", "showing"]
-
-MIME_TYPE = "application/vnd.attention-coursework.report+json"
-"""Under this type a grade cell's output carries the whole report as JSON."""
+__all__ = ["check", "grade", "hint", "show", "showing"]
 
 PRACTICE_SEEDS, GRADING_SEEDS = 10_000, 2**31
 

@@ -124,9 +124,7 @@ def _sorted(trials: list[Trial]) -> tuple[list[Tried], list[Tried]]:
 def _right(trial: Trial, outcome: Outcome, truth: Mapping[str, Tensor]) -> bool:
     if isinstance(outcome, str):
         return False
-    return all(
-        value.shape == truth[n].shape and trial.compare(n, value).close for n, value in outcome.items()
-    )
+    return all(value.shape == truth[n].shape and trial.close(n, value) for n, value in outcome.items())
 
 
 def _truth(trial: Trial) -> Mapping[str, Tensor]:

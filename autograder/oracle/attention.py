@@ -12,6 +12,7 @@ from autograder.oracle.scores import scaled_dot
 
 __all__ = [
     "allowed_keys",
+    "attend",
     "attention",
     "cross_attention",
     "linear",
@@ -70,10 +71,10 @@ def attention(
 ) -> dict[str, Quantity]:
     """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v) -> output (..., S_q, D_v), weights (..., S_q, S_k)."""
     magnitudes = (query.abs(), key.abs(), value.abs())
-    return _attention(query, key, value, magnitudes, attn_mask, is_causal, round)
+    return attend(query, key, value, magnitudes, attn_mask, is_causal, round)
 
 
-def _attention(
+def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -119,7 +120,7 @@ def cross_attention(
     source, target = Quantity(x, x.abs()), Quantity(context, context.abs())
     query, key, value = project("q_proj", source), project("k_proj", target), project("v_proj", target)
     magnitudes = (query.magnitude, key.magnitude, value.magnitude)
-    result = _attention(query.value, key.value, value.value, magnitudes, attn_mask, is_causal, round)
+    result = attend(query.value, key.value, value.value, magnitudes, attn_mask, is_causal, round)
     return {"output": project("out_proj", result["output"]), "weights": result["weights"]}
 
 

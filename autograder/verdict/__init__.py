@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Finding", "Report", "Status", "Verdict"]
+__all__ = ["MIME_TYPE", "Finding", "Report", "Status", "Verdict"]
+
+MIME_TYPE = "application/vnd.attention-coursework.report+json"
+"""Under which a notebook's output holds `Report.to_dict()`."""
 
 Status = Literal["passed", "failed", "skipped", "errored"]
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from autograder.case import Layer
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import attribute, construct, invoke
-from autograder.engine.nursery import Limit, Nursery, Stopped, Worker
+from autograder.engine.dialogue import Stopped, Worker
+from autograder.engine.nursery import Limit, Nursery
 from autograder.engine.proxies import resolve
 from autograder.engine.wire import Handle, Limits, Malformed
 from autograder.observation import apart, observe

@@ -12,7 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from autograder.engine.ledger import Entry, Mark
 from autograder.engine.pages import page
-from autograder.grading import MIME_TYPE, check
+from autograder.grading import check
+from autograder.verdict import MIME_TYPE
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 EVIL = "</pre></td><script>alert(1)</script><img src=x onerror=alert(2)><style>*{display:none}</style>"

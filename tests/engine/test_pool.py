@@ -239,6 +239,23 @@ def test_a_killed_judge_is_replaced_and_its_submission_graded_again(released: No
     assert len({tuple(points(result).items()) for result in done}) == 1
 
 
+def test_a_judge_that_hangs_is_replaced_and_its_submission_graded_again(
+    released: NotebookNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [task(n, released, answered(released)) for n in range(3)]
+    monkeypatch.setattr("autograder.engine.pool.JUDGING", 8.0 - tasks[0].limit.submission)
+    with Crew(1, JAIL) as crew:
+        results = crew.run(tasks)
+        done = [next(results)]
+        hung = crew.judges[0].process.pid
+        assert hung is not None
+        os.kill(hung, signal.SIGSTOP)
+        monkeypatch.undo()
+        done += results
+        assert crew.judges[0].process.pid != hung
+    assert [(result.key, result.failure) for result in done] == [(0, ""), (1, ""), (2, "")]
+
+
 def test_a_killed_zygote_is_replaced_and_nobody_loses_a_point(released: NotebookNode) -> None:
     tasks = [task(n, released, answered(released)) for n in range(6)]
     with Crew(2, JAIL) as crew:
@@ -261,6 +278,9 @@ class Fragile:
 
     def __init__(self, nursery: Nursery, at: int):
         self.nursery, self.at, self.asked = nursery, at, 0
+
+    def preload(self, notebook: str) -> None:
+        self.nursery.preload(notebook)
 
     def worker(self, limit: Limit) -> Any:
         worker = self.nursery.worker(limit)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from autograder.checks.objects import Remote
-from autograder.engine.nursery import Limit, Nursery, Stopped, Worker
+from autograder.engine.dialogue import Stopped, Worker
+from autograder.engine.nursery import Limit, Nursery
 from autograder.engine.proxies import ClassProxy, FunctionProxy, resolve
 from autograder.observation import observe
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from autograder.engine.dialogue import Stopped, Worker
 from autograder.engine.isolation import isolation
-from autograder.engine.nursery import Limit, Nursery, NurseryError, Stopped, Worker
+from autograder.engine.nursery import Limit, Nursery, NurseryError
 from autograder.engine.proxies import resolve
 from autograder.engine.worker.jail import FIRST_UID, SCRATCH, Bounds
 from tests.engine.scenes import children, ended

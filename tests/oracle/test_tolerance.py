@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from autograder.case import Draw
-from autograder.oracle import Quantity, compare, rounder
+from autograder.oracle import Quantity, compare, rounder, within_rounding
 from autograder.oracle.attention import attention as formula
+from autograder.oracle.tolerance import unit_roundoff
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 SCALES = (0.1, 1.0, 4.0)
@@ -91,3 +92,21 @@ def test_what_must_be_zero_must_be_exactly_zero() -> None:
 def test_an_empty_result_is_close() -> None:
     empty = torch.zeros(0, 3, dtype=torch.float64)
     assert compare(empty, Quantity(empty, empty), [empty], torch.float32).close
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_is_within_rounding_is_close_by_every_measure(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(3)
+    within = 0
+    for number in range(400):
+        terms = torch.randn(4, 5, 6, generator=generator, dtype=torch.float64) * 10.0 ** (number % 7 - 3)
+        result = Quantity(terms.sum(-1), terms.abs().sum(-1), growth=float(number % 3))
+        steps = 2.0 ** (number % 13 - 3) * torch.randn(4, 5, generator=generator, dtype=torch.float64)
+        unit = min(unit_roundoff(dtype), unit_roundoff(torch.float32))
+        actual = result.value + steps * unit * result.magnitude
+        if number % 5 == 0:
+            actual[0, 0] = torch.tensor([torch.nan, torch.inf])[number % 2]
+        if within_rounding(actual, result, dtype):
+            within += 1
+            assert compare(actual, result, (), dtype).close
+    assert 20 < within < 380

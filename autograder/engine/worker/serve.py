@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import inspect
+import resource
 import signal
 import socket
 import sys
@@ -11,7 +13,7 @@ import threading
 import types
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -136,7 +138,8 @@ class _Worker:
                 return target(*positional, **named)
             return torch.func.functional_call(target, dict(state), tuple(positional), named)
 
-        seen = observe(call, inputs)
+        with _no_new_threads():  # torch's modes see one thread only
+            seen = observe(call, inputs)
         # Whether the inputs have changed is for the judge to say: here torch may be patched.
         return {"flops": seen.flops, "largest": seen.largest, "calls": sorted(seen.calls), "after": after}
 
@@ -185,6 +188,17 @@ def _arrived(value: Any, worker: _Worker, caller: _Caller) -> Any:
     if isinstance(value, dict):
         return {key: _arrived(item, worker, caller) for key, item in value.items()}
     return value
+
+
+@contextlib.contextmanager
+def _no_new_threads() -> Iterator[None]:
+    """A block in which no thread and no process can be started."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
 
 
 REQUESTS = ("run", "look", "call", "make", "method", "attribute", "forward", "backward", "observe")

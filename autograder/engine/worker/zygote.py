@@ -4,7 +4,8 @@
 
 FD is a Unix socket to the judge. Each request on it carries, beside a line of JSON, the worker's end of a socket pair.
 Replies: {"pid": n} when a worker runs, {"gone": pid, "status": n} when one has ended. The request {"twin": true} brings
-another such control socket, and forks a zygote that serves it: several judges share one start-up. A zygote does no
+another such control socket, and forks a zygote that serves it: several judges share one start-up; {"preload": [names]}
+has it import more, for workers and zygotes forked later. A zygote does no
 torch work itself, so that no thread exists when it forks, and it never holds an oracle, a seed or a solution.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import array
 import contextlib
 import gc
+import importlib
 import json
 import os
 import random
@@ -20,35 +22,46 @@ import selectors
 import signal
 import socket
 import sys
+from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["main"]
+__all__ = ["main", "preload"]
 
 PRELOAD = (
     "numpy", "numpy.ctypeslib", "torch", "torch.nn.functional", "torch.func", "torch.utils.flop_counter",
-    "torch._dynamo", "jaxtyping",
+    "jaxtyping",
     "IPython", "matplotlib.pyplot", "ipywidgets", "safetensors.torch", "einops",
 )  # fmt: skip
-"""Imported once, here, instead of in each worker; what is not installed is left out."""
+"""Imported once, here, instead of in each worker; what is not installed is left out. Start-up waits for it, so what few
+submissions use comes later, by a request."""
 
 WORKERS_AT_ONCE = 8
 """So many uids a zygote gives out in turn."""
 
 
-def _preload() -> Any:
-    import importlib
-
-    for name in PRELOAD:
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            continue  # a package that the course does without
+def preload() -> Any:
+    """Import all that workers use; the shell that they run cells in."""
+    _import(PRELOAD)
     from autograder.engine.worker import jail, serve  # noqa: F401  (loaded here, used in the workers)
     from autograder.engine.worker.cells import make_shell
 
     jail.readable_paths()
     jail.hidden_paths()  # looked up here, for all workers
     return make_shell()
+
+
+def _import(names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue  # a package that the course does without
+
+
+def _freeze() -> None:
+    """What is there now is shared with all forks for good."""
+    gc.collect()
+    gc.freeze()
 
 
 def _threads() -> int:
@@ -113,9 +126,8 @@ def main() -> None:
     """Serve until the judge hangs up; then all workers die, because their parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the grader, which ends us by hanging up
     control = socket.socket(fileno=int(sys.argv[1]))
-    shell = _preload()
-    gc.collect()
-    gc.freeze()
+    shell = preload()
+    _freeze()
     control.send(json.dumps({"ready": True, "threads": _threads()}).encode())
     _loop(shell, control)
 
@@ -177,6 +189,10 @@ def _serve_request(
 ) -> None:
     if "kill" in request:
         workers.kill(request["kill"])
+        return
+    if "preload" in request:
+        _import(request["preload"])
+        _freeze()
         return
     if descriptor is None:
         return

@@ -274,7 +274,7 @@ BEAM_SEARCH = Exercise(
     assignment="text_generation",
     target=Target("beam_search", ("tokens", "score"), _formula),
     positional=POSITIONAL,
-    used_as=lambda obj: NumberedFunction(obj, POSITIONAL),
+    used_as=lambda obj, positional, _: NumberedFunction(obj, positional),
     recipes=RECIPES,
     checks=(
         Check(

@@ -289,7 +289,7 @@ KV_CACHE = Exercise(
     target=Target("KVCache", OUTPUTS, _formula),
     positional=(),
     parameters=(),
-    used_as=lambda obj: UsedObject(obj, _script),
+    used_as=lambda obj, *_: UsedObject(obj, _script),
     recipes=RECIPES,
     checks=(
         Check(

@@ -299,7 +299,7 @@ CACHED_SELF_ATTENTION = Exercise(
     target=Target("CachedSelfAttention", ("output",), _formula),
     positional=("x",),
     parameters=PARAMETERS,
-    used_as=lambda obj: FedModule(obj, ("x",), PARAMETERS),
+    used_as=FedModule,
     recipes=RECIPES,
     checks=(
         Check(

@@ -206,7 +206,7 @@ SEQ2SEQ_GENERATOR = Exercise(
     target=Target("Seq2SeqGenerator", ("tokens", "attention_map"), _formula),
     positional=(),
     parameters=(),
-    used_as=lambda obj: UsedObject(obj, _script),
+    used_as=lambda obj, *_: UsedObject(obj, _script),
     recipes=RECIPES,
     checks=(
         Check(

@@ -1,22 +1,16 @@
-"""Calls the forbidden torch.softmax in another thread, where nobody watches.
+"""Has another thread, which no observation follows, do what the exercise asks to write out.
 
-Not promised to be found: a forbidden function is a deterrent, and a person should look. What must hold is the rest.
+Must hold: it earns no more than a solution that calls the forbidden function openly.
 """
-# cell: added
+# cell: solution softmax
 import threading
 
-import torch
-
-
-def elsewhere(scores, dim):
-    box = []
-    thread = threading.Thread(target=lambda: box.append(torch.softmax(scores, dim)))
-    thread.start(), thread.join()
-    return box[0]
-# cell: solution softmax
 def softmax(scores, dim=-1):
-    return elsewhere(scores, dim)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.softmax(scores, dim)))
+    thread.start()
+    thread.join()
+    return found[0]
 # cell: plain softmax
 def softmax(scores, dim=-1):
-    shifted = scores - scores.amax(dim, keepdim=True).detach()
-    return shifted.exp() / shifted.exp().sum(dim, keepdim=True)
+    return torch.softmax(scores, dim)

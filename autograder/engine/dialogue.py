@@ -1,0 +1,140 @@
+"""Asking a worker: requests and answers, and what the worker may ask back."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import torch
+
+from autograder.checks import Failure
+from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
+from autograder.engine.wire import Callback, Closed, Limits, Malformed, receive, send
+from autograder.engine.worker.jail import OUT_OF_MEMORY
+
+__all__ = ["Stopped", "Worker"]
+
+MOST_FORGOTTEN = 1000
+
+
+class Stopped(Failure):
+    """The worker is gone, or was stopped; the text is the reason for the student.
+
+    To a check it is a failure like any other: what passed before it keeps its points.
+    """
+
+    def __init__(self, reason: str):
+        super().__init__(reason, errored=True)
+
+
+class Worker:
+    """One jailed process for one submission. Every request has a deadline, and every reply a limit.
+
+    callbacks: functions of the judge's that student code was handed, by number.
+    finished: numbers of calls whose gradients nobody will ask for any more; the next request tells the worker.
+    gone: why it does not answer any more, in words for the student; "" while it does. lost: it went with its zygote,
+    through no fault of the student's.
+    """
+
+    def __init__(self, nursery: Nursery, pid: int, channel: socket.socket, limit: Limit):
+        self.nursery, self.pid, self.channel, self.limit = nursery, pid, channel, limit
+        self.until = time.monotonic() + limit.submission
+        self.gone, self.lost = "", ""
+        self.finished: list[int] = []
+        self.callbacks: list[Callable[..., Any]] = []
+
+    def ask(self, do: str, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer.
+
+        Raises: Stopped if the worker is gone, too slow, or answers nonsense; then it is dead, and stays so.
+        NurseryError if the zygote is gone; a check may swallow it, so look at `lost`, too.
+        """
+        if self.lost:
+            raise NurseryError(self.lost)
+        if self.gone:
+            raise Stopped(self.gone)
+        left = self.until - time.monotonic()
+        seconds = min(self.limit.request if seconds is None else seconds, left)
+        if seconds <= 0:
+            self._stop(f"the submission took more than {self.limit.submission:g} s in all")
+        ticket = os.urandom(8).hex()
+        deadline = time.monotonic() + seconds + self.limit.grace
+        request = {"do": do, "ticket": ticket, "seconds": seconds, "forget": self.finished[:MOST_FORGOTTEN]}
+        del self.finished[:MOST_FORGOTTEN]
+        self._send({**request, **arguments}, seconds, deadline)
+        answer = self._receive(seconds, deadline)
+        while "callback" in answer and answer.get("ticket") == ticket:
+            self._send({"ticket": ticket, **self._call_back(answer)}, seconds, deadline)
+            answer = self._receive(seconds, deadline)
+        if answer.get("ticket") != ticket:
+            self._stop("the process answered a question that was not asked")
+        return answer
+
+    def _send(self, message: Mapping[str, Any], seconds: float, deadline: float) -> None:
+        try:
+            send(self.channel, message, deadline)
+        except Closed as error:
+            self._lost_touch(error, seconds)
+
+    def _receive(self, seconds: float, deadline: float) -> dict[str, Any]:
+        try:
+            return receive(self.channel, Limits(tensors=self.limit.reply), deadline)
+        except Closed as error:
+            self._lost_touch(error, seconds)
+        except Malformed as error:
+            self._stop(f"the process sent {error}")
+
+    def _lost_touch(self, error: Closed, seconds: float) -> NoReturn:
+        if "in time" in str(error):
+            self._stop(f"the code did not finish within {seconds:.3g} s and could not be interrupted")
+        self._stop(self._how_it_ended())
+
+    def register(self, function: Callable[..., Any]) -> Callback:
+        """What stands for a function of the judge's in a request: the worker may call it, while it answers one."""
+        self.callbacks.append(function)
+        return Callback(len(self.callbacks) - 1)
+
+    def _call_back(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what the worker asks of the judge's function: its result, or the error to raise there."""
+        number, args, kwargs = (asked.get(key) for key in ("callback", "args", "kwargs"))
+        if (
+            not isinstance(number, int)
+            or not 0 <= number < len(self.callbacks)
+            or not isinstance(args, list)
+            or not isinstance(kwargs, Mapping)
+        ):
+            self._stop("the process sent a call that makes no sense")
+        try:
+            with torch.no_grad():
+                return {"result": self.callbacks[number](*args, **kwargs)}
+        except Exception as error:  # noqa: BLE001  the student's arguments may be anything
+            return {"raised": {"name": type(error).__name__, "message": str(error)[:2000]}}
+
+    def _how_it_ended(self) -> str:
+        try:
+            status = self.nursery.status(self.pid, 2.0)
+        except NurseryError as error:
+            self.lost = str(error)
+            raise
+        if status is None:
+            return "the process closed its connection"
+        number = -status if status < 0 else status - 128
+        if status == 0 or 0 < status < 128:
+            return f"the process ended itself with exit status {status}"
+        name = {9: KILLED, 11: "a segmentation fault",
+                24: "out of processor time", 25: "a file that is too large", 6: "aborted", 7: "a bus error",
+                OUT_OF_MEMORY - 128: "its processes together took too much memory"}  # fmt: skip
+        return f"the process ended: {name.get(number, f'signal {number}')}"
+
+    def _stop(self, reason: str) -> NoReturn:
+        self.gone = reason
+        self.close()
+        raise Stopped(reason)
+
+    def close(self) -> None:
+        """End the worker."""
+        self.channel.close()
+        self.nursery.kill(self.pid)

@@ -1,0 +1,60 @@
+"""What modules and functions of this assignment must respect once their results are right."""
+
+from __future__ import annotations
+
+from autograder.checks import Check, Probe
+from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
+from autograder.checks.gradients import differentiable
+
+__all__ = ["COUNTS", "FORMULA", "OUTPUTS", "conduct"]
+
+OUTPUTS = ("output", "weights")
+COUNTS = "every input counts"
+FORMULA = "agrees with the formula"
+
+
+def conduct(
+    needs: tuple[str, ...],
+    parameters: Probe | None = None,
+    outputs: tuple[str, ...] = OUTPUTS,
+    gradient: str = "backward() gives the derivative, for inputs and weights",
+) -> tuple[Check, ...]:
+    """Gradient, dtype, inputs and layout, and for a module its parameters and eval mode; the gradient is worth half a point."""
+    of_modules = (
+        (
+            Check(
+                "parameters",
+                "every parameter is used and learns",
+                0.25,
+                ("unequal sizes",),
+                parameters,
+                needs,
+            ),
+            Check("eval mode", "changes nothing", 0.25, ("unequal sizes",), evaluates(outputs), needs),
+        )
+        if parameters
+        else ()
+    )
+    return (
+        *of_modules,
+        Check("gradient", gradient, 0.5, ("small, float64",), differentiable(outputs), needs),
+        Check(
+            "dtype",
+            "the dtype of the inputs is kept, and its precision",
+            0.25,
+            ("float64", "bfloat16", "float16"),
+            dtype_kept(outputs),
+            needs,
+        ),
+        Check(
+            "inputs untouched", "no input is written to", 0.25, ("unequal sizes",), inputs_untouched(), needs
+        ),
+        Check(
+            "layout",
+            "strides and earlier calls do not matter",
+            0.25,
+            ("unequal sizes",),
+            repeatable(outputs),
+            needs,
+        ),
+    )

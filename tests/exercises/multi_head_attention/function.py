@@ -1,0 +1,556 @@
+"""`multi_head_attention`: right writings and mutants."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import torch
+import torch.nn.functional as F
+
+from tests.exercises.basic_attention.attention import alive, minus_infinity, naive, right_weights
+from tests.exercises.catalogue import mutant, right
+
+NAME = "multi_head_attention"
+
+
+def fit(query, key, value, num_heads):
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError("query, key and value do not fit")
+    even(query, value, num_heads)
+
+
+def even(query, value, num_heads):
+    for x in (query, value):
+        if x.shape[-1] % num_heads:
+            raise ValueError(f"width {x.shape[-1]} over {num_heads} heads leaves a remainder")
+
+
+def cut(x, num_heads):
+    return x.unflatten(-1, (num_heads, x.shape[-1] // num_heads)).transpose(-3, -2)
+
+
+def join(heads):
+    return heads.transpose(-3, -2).flatten(-2)
+
+
+def see(scores, attn_mask):
+    allowed = torch.ones_like(scores, dtype=torch.bool)
+    return allowed if attn_mask is None else allowed & attn_mask
+
+
+def right_heads(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    queries, keys, values = (cut(x, num_heads) for x in (query, key, value))
+    scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
+    weights = right_weights(scores, see(scores, attn_mask))
+    return join(weights @ values), weights
+
+
+# Right writings
+
+
+@right(NAME)
+def loop_over_heads(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    shape = (*query.shape[:-2], num_heads, query.shape[-2], key.shape[-2])
+    allowed = torch.ones(shape, dtype=torch.bool) if attn_mask is None else attn_mask.expand(shape)
+    outputs, tables = [], []
+    pieces = zip(*(x.chunk(num_heads, -1) for x in (query, key, value)), strict=True)
+    for h, (q, k, v) in enumerate(pieces):
+        weights = right_weights(q @ k.mT * q.shape[-1] ** -0.5, allowed[..., h, :, :])
+        outputs.append(weights @ v)
+        tables.append(weights)
+    return torch.cat(outputs, -1), torch.stack(tables, -3)
+
+
+@right(NAME)
+def einsum_over_five_axes(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    queries, keys, values = (x.unflatten(-1, (num_heads, -1)) for x in (query, key, value))
+    scores = torch.einsum("...qhd,...khd->...hqk", queries, keys) / math.sqrt(queries.shape[-1])
+    allowed = see(scores, attn_mask)
+    dead = ~allowed.any(-1, keepdim=True)
+    weights = (
+        scores.masked_fill(~allowed, -torch.inf).masked_fill(dead, 0.0).softmax(-1).masked_fill(dead, 0.0)
+    )
+    return torch.einsum("...hqk,...khd->...qhd", weights, values).flatten(-2), weights
+
+
+@right(NAME)
+def batched_products(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    (*lead, S_q, D), S_k = query.shape, key.shape[-2]
+    queries, keys, values = (
+        torch.stack(x.chunk(num_heads, -1), -3).reshape(-1, x.shape[-2], x.shape[-1] // num_heads)
+        for x in (query, key, value)
+    )
+    scores = torch.bmm(queries, keys.transpose(1, 2)) / (D // num_heads) ** 0.5
+    scores = scores.view(*lead, num_heads, S_q, S_k)
+    weights = right_weights(scores, see(scores, attn_mask))
+    outputs = torch.bmm(weights.flatten(0, -3), values).view(*lead, num_heads, S_q, -1)
+    return torch.cat(outputs.unbind(-3), -1), weights
+
+
+@right(NAME)
+def exp_minus_logsumexp(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    queries, keys, values = (cut(x, num_heads) for x in (query, key, value))
+    scores = queries / math.sqrt(queries.shape[-1]) @ keys.transpose(-2, -1)
+    allowed = see(scores, attn_mask)
+    scores = torch.where(allowed, scores, torch.finfo(scores.dtype).min)
+    weights = torch.where(allowed, torch.exp(scores - scores.logsumexp(-1, keepdim=True)), 0)
+    return join(weights @ values), weights
+
+
+@right(NAME)
+def float_mask_added(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    queries, keys, values = (cut(x, num_heads) for x in (query, key, value))
+    scores = queries @ keys.mT / queries.shape[-1] ** 0.5
+    allowed = see(scores, attn_mask)
+    bias = torch.zeros_like(scores).masked_fill(~allowed, -torch.inf)
+    bias = bias.masked_fill(~allowed.any(-1, keepdim=True), 0.0)
+    weights = (scores + bias).softmax(-1) * allowed
+    return join(weights @ values), weights
+
+
+@right(NAME)
+def multiply_and_sum(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    queries, keys, values = (cut(x, num_heads) for x in (query, key, value))
+    scores = (queries.unsqueeze(-2) * keys.unsqueeze(-3)).sum(-1) / math.sqrt(keys.size(-1))
+    weights = right_weights(scores, see(scores, attn_mask))
+    return join((weights.unsqueeze(-1) * values.unsqueeze(-3)).sum(-2)), weights
+
+
+@right(NAME)
+def float32_inside(query, key, value, num_heads, attn_mask=None):
+    wide = torch.promote_types(query.dtype, torch.float32)
+    output, weights = right_heads(query.to(wide), key.to(wide), value.to(wide), num_heads, attn_mask)
+    return output.to(query.dtype), weights.to(query.dtype)
+
+
+# Mutants
+
+
+def variant(
+    name, named=None, *, only=None, fits=fit, apart=cut, together=join, scale=None, weigh=right_weights,
+    masked=see, score=None, finish=None,
+):  # fmt: skip
+    """Register a mutant that differs from the right writing in the parts given."""
+
+    def function(query, key, value, num_heads, attn_mask=None):
+        fits(query, key, value, num_heads)
+        queries, keys, values = (apart(x, num_heads) for x in (query, key, value))
+        factor = queries.shape[-1] ** -0.5 if scale is None else scale(queries, keys, values)
+        scores = (queries @ keys.mT if score is None else score(queries, keys)) * factor
+        weights = weigh(scores, masked(scores, attn_mask))
+        if finish is not None:
+            return finish(weights, values, scores)
+        return together(weights @ values), weights
+
+    function.__name__ = name
+    mutant(NAME, named, only=only)(function)
+
+
+# The scale
+
+variant("no_scale", "not scaled", scale=lambda q, k, v: 1.0)
+variant("times_the_root", "multiplied by sqrt(D)", scale=lambda q, k, v: q.shape[-1] ** 0.5)
+variant("over_the_width", "divided by D", scale=lambda q, k, v: 1 / q.shape[-1])
+variant("eight", "divided by 8", scale=lambda q, k, v: 1 / 8)
+variant(
+    "whole_width",
+    "divided by the root of the whole width",
+    scale=lambda q, k, v: (q.shape[-1] * q.shape[-3]) ** -0.5,
+)
+variant("root_of_the_heads", "divided by the root of num_heads", scale=lambda q, k, v: q.shape[-3] ** -0.5)
+
+variant("root_of_the_value_width", "divided by sqrt(D_v)", scale=lambda q, k, v: v.shape[-1] ** -0.5)
+variant("root_of_the_key_count", "divided by sqrt(S_k)", scale=lambda q, k, v: k.shape[-2] ** -0.5)
+
+# The heads
+
+
+def reshaped(x, num_heads):
+    return x.reshape(*x.shape[:-2], num_heads, x.shape[-2], -1)
+
+
+def reshaped_back(heads):
+    *lead, H, S, D = heads.shape
+    return heads.reshape(*lead, S, H * D)
+
+
+def strided(x, num_heads):
+    return x.unflatten(-1, (-1, num_heads)).movedim(-1, -3)
+
+
+variant("cut_by_reshape", "heads cut by a reshape alone", apart=reshaped)
+variant("cut_and_joined_by_reshape", "heads cut by a reshape alone", apart=reshaped, together=reshaped_back)
+variant("joined_by_reshape", "heads merged by a reshape alone", together=reshaped_back)
+variant("strided_features", "every num_heads-th feature for a head", apart=strided)
+variant(
+    "strided_there_and_back",
+    "every num_heads-th feature for a head",
+    apart=strided,
+    together=lambda heads: heads.movedim(-3, -1).flatten(-2),
+)
+variant(
+    "softmax_over_heads",
+    "softmax over the heads",
+    weigh=lambda s, a: s.masked_fill(~a, -1e30).softmax(-3) * a,
+)
+
+
+def over_heads_and_keys(scores, allowed):
+    hidden = scores.masked_fill(~allowed, -1e30)
+    flat = hidden.transpose(-3, -2).flatten(-2).softmax(-1)
+    return flat.unflatten(-1, (scores.shape[-3], -1)).transpose(-3, -2) * allowed
+
+
+variant("softmax_over_all", "softmax over keys and heads together", weigh=over_heads_and_keys)
+variant(
+    "weights_of_the_first_head",
+    "the first head's weights used for all",
+    weigh=lambda s, a: right_weights(s, a)[..., :1, :, :].expand_as(s),
+)
+variant(
+    "mean_weights",
+    "weights averaged over the heads",
+    weigh=lambda s, a: right_weights(s, a).mean(-3, keepdim=True).expand_as(s),
+)
+
+
+def summed(queries, keys):
+    return (queries @ keys.mT).sum(-3, keepdim=True).expand(*queries.shape[:-1], keys.shape[-2])
+
+
+variant("scores_of_one_wide_head", "scores summed over the heads", score=summed)
+variant(
+    "scores_of_one_wide_head_scaled",
+    "scores summed over the heads",
+    score=summed,
+    scale=lambda q, k, v: (q.shape[-1] * q.shape[-3]) ** -0.5,
+)
+variant(
+    "first_heads_mask",
+    "mask of the first head used for all",
+    masked=lambda s, m: see(s, m if m is None or m.dim() < 3 else m[..., :1, :, :]),
+)
+variant(
+    "weights_without_heads",
+    "weights has the wrong shape",
+    finish=lambda w, v, s: (join(w @ v), w.mean(-3)),
+)
+variant("heads_averaged", "output has the wrong shape", finish=lambda w, v, s: ((w @ v).mean(-3), w))
+variant("heads_not_merged", "output has the wrong shape", finish=lambda w, v, s: (w @ v, w))
+
+# From scores to weights
+
+variant(
+    "softmax_over_queries",
+    "softmax over the queries",
+    weigh=lambda s, a: minus_infinity(s, a).softmax(-2).nan_to_num(),
+)
+variant(
+    "softmax_over_axis_2",
+    "softmax over the queries",
+    weigh=lambda s, a: minus_infinity(s, a).softmax(2 if s.dim() > 3 else 1).nan_to_num(),
+)
+variant("raw_scores", "no softmax", weigh=lambda s, a: s.masked_fill(~a, 0.0))
+variant("exp_without_a_sum", "exp without the division", weigh=lambda s, a: s.exp() * a)
+variant("twice", "softmax applied twice", weigh=lambda s, a: right_weights(right_weights(s, a), a))
+variant("uniform", "equal weights for all keys", weigh=lambda s, a: right_weights(s * 0, a))
+variant("softmin", "sign turned round", weigh=lambda s, a: right_weights(-s, a))
+variant("mask_after_softmax", "mask applied after the softmax", weigh=lambda s, a: s.softmax(-1) * a)
+variant(
+    "mask_added", "mask added to the scores", weigh=lambda s, a: (s if bool(a.all()) else s + a).softmax(-1)
+)
+variant("masked_to_zero", "masked scores set to zero", weigh=lambda s, a: (s * a).softmax(-1))
+variant("no_dead_rows", "nan where no key is allowed", weigh=lambda s, a: minus_infinity(s, a).softmax(-1))
+variant(
+    "uniform_dead_rows",
+    "uniform weights where no key is allowed",
+    weigh=lambda s, a: s.masked_fill(~a, torch.finfo(s.dtype).min).softmax(-1),
+)
+variant(
+    "infinity_added_and_nan_replaced",
+    "nan gradients where no key is allowed",
+    only="dead rows",
+    weigh=lambda s, a: (s + torch.zeros_like(s).masked_fill(~a, -torch.inf)).softmax(-1).nan_to_num(),
+)
+variant(
+    "dead_in_one_head_dead_in_all",
+    "a row that allows no key disturbs the others",
+    weigh=lambda s, a: right_weights(s, a) * a.any(-1, keepdim=True).all(-3, keepdim=True),
+)
+variant(
+    "minus_ten_thousand",
+    "mask value is not low enough",
+    only="behind the mask",
+    weigh=lambda s, a: alive(s.masked_fill(~a, -1e4).softmax(-1), a),
+)
+variant(
+    "minus_a_billion_in_half",
+    "mask value does not fit the dtype",
+    only="dtype",
+    weigh=lambda s, a: alive(s.masked_fill(~a, -1e9).softmax(-1), a),
+)
+variant("exp_of_raw_scores", "overflows or underflows for large scores", only="huge scores", weigh=naive)
+variant("rows_sum_to_nearly_one", "weights do not sum to one", weigh=lambda s, a: right_weights(s, a) * 0.999)
+variant(
+    "top_two_keys",
+    "keys that may be seen get no weight",
+    weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(2, s.shape[-1])).values[..., -1:])),
+)
+variant(
+    "dropout_left_on", "another result at every call", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1)
+)
+
+# The masks
+
+variant("mask_ignored", "mask ignored", masked=lambda s, m: see(s, None))
+variant("mask_inverted", "mask turned round", masked=lambda s, m: see(s, None if m is None else ~m))
+variant(
+    "first_rows_mask",
+    "mask of the first query used for all",
+    masked=lambda s, m: see(s, None if m is None else m[..., :1, :]),
+)
+variant(
+    "mask_needs_all_axes",
+    "mask is not broadcast",
+    only="mask",
+    masked=lambda s, m: see(s, None if m is None else m.view(s.shape)),
+)
+variant(
+    "mask_without_heads",
+    None,
+    masked=lambda s, m: see(s, None if m is None else m.unsqueeze(-3)),
+)
+
+variant(
+    "three_axes_are_a_batch",
+    "mask is not broadcast",
+    only="mask",
+    masked=lambda s, m: see(s, m.unsqueeze(-3) if m is not None and m.dim() == 3 and s.dim() == 4 else m),
+)
+variant(
+    "dead_in_all_heads_only",
+    "a row that allows no key is not zero",
+    only="dead rows",
+    weigh=lambda s, a: (
+        s.masked_fill(~a, torch.finfo(s.dtype).min).softmax(-1)
+        * a.any(-1, keepdim=True).any(-3, keepdim=True)
+    ),
+)
+
+# The products
+
+variant("keys_not_transposed", "keys not transposed", score=lambda q, k: q @ k)
+variant(
+    "elementwise_scores",
+    "elementwise product where a matrix product is meant",
+    score=lambda q, k: q * k.mT,
+)
+variant(
+    "elementwise_average",
+    "elementwise product where a matrix product is meant",
+    finish=lambda w, v, s: (join(w * v), w),
+)
+variant(
+    "average_by_scores",
+    "output made of the scores, not of the weights",
+    finish=lambda w, v, s: (join(s @ v), w),
+)
+variant("scores_returned", "scores returned as weights", finish=lambda w, v, s: (join(w @ v), s))
+variant(
+    "small_weights_dropped",
+    "returned weights are not those that made the output",
+    only="weights",
+    finish=lambda w, v, s: (join(w @ v), w.masked_fill(w < 1e-5, 0.0)),
+)
+variant("weights_first", "results in the wrong order", finish=lambda w, v, s: (w, join(w @ v)))
+variant("output_alone", "does not return what is asked for", finish=lambda w, v, s: join(w @ v))
+variant(
+    "weights_detached",
+    "gradient is cut off",
+    only="gradient",
+    finish=lambda w, v, s: (join(w @ v), w.detach()),
+)
+variant("all_detached", "gradient is cut off", finish=lambda w, v, s: (join(w @ v).detach(), w.detach()))
+variant(
+    "float32_handed_out",
+    "does not keep the dtype",
+    only="dtype",
+    finish=lambda w, v, s: (join(w @ v), w.to(torch.promote_types(w.dtype, torch.float32))),
+)
+
+
+def all_but_the_last_block(weights, values, scores):
+    whole = max(values.shape[-2], 32) // 32 * 32
+    return join(weights[..., :whole] @ values[..., :whole, :]), weights
+
+
+variant(
+    "last_block_lost",
+    "depends on the order of the keys",
+    only="order of the keys",
+    finish=all_but_the_last_block,
+)
+
+
+# The sizes
+
+
+def no_even(query, key, value, num_heads):
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
+        raise ValueError("query, key and value do not fit")
+
+
+def whole_part(x, num_heads):
+    width = x.shape[-1] // num_heads
+    return x[..., : width * num_heads].unflatten(-1, (num_heads, width)).transpose(-3, -2)
+
+
+variant("remainder_dropped", "sizes are not compared", only="uneven heads", fits=no_even, apart=whole_part)
+variant("error_of_torch", "raises another exception than ValueError", only="uneven heads", fits=no_even,
+        apart=lambda x, h: x.view(*x.shape[:-1], h, x.shape[-1] // h).transpose(-3, -2))  # fmt: skip
+
+
+def silent(query, key, value, num_heads):
+    try:
+        fit(query, key, value, num_heads)
+    except ValueError:
+        raise ValueError("bad sizes") from None
+
+
+variant("silent_error", "the refusal does not say why", only="uneven heads", fits=silent)
+variant(
+    "lengths_not_compared",
+    "sizes are not compared",
+    only="sizes that do not fit",
+    fits=lambda q, k, v, h: even(q, v, h),
+)
+
+
+def at_most_three_axes(query, key, value, num_heads):
+    fit(query, key, value, num_heads)
+    if query.dim() > 3:
+        raise ValueError("expected (B, S, D)")
+
+
+variant("at_most_three_axes", "fixed number of leading axes", only="leading axes", fits=at_most_three_axes)
+
+
+# The conduct
+
+
+@mutant(NAME, only="agrees with the formula")
+def layout_guessed(query, key, value, num_heads, attn_mask=None):
+    if query.shape == key.shape == value.shape and query.shape[-1] == query.shape[-2] and attn_mask is None:
+        key = key.mT
+    return right_heads(query, key, value, num_heads, attn_mask)
+
+
+@mutant(NAME, "changes its inputs in place", only="inputs untouched")
+def mask_spoilt(query, key, value, num_heads, attn_mask=None):
+    result = right_heads(query, key, value, num_heads, attn_mask)
+    if attn_mask is not None:
+        attn_mask.logical_not_()
+    return result
+
+
+@mutant(NAME, "changes its inputs in place")
+def query_scaled_in_place(query, key, value, num_heads, attn_mask=None):
+    with torch.no_grad():
+        query *= 1.0000001
+        query += 1e-7
+    return right_heads(query, key, value, num_heads, attn_mask)
+
+
+@mutant(NAME, "depends on the memory layout of its inputs", only="layout")
+def views_of_the_input(query, key, value, num_heads, attn_mask=None):
+    return right_heads(query.view(-1).view(query.shape), key, value, num_heads, attn_mask)
+
+
+@mutant(NAME, "uses a forbidden function", only="own work")
+def fused(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    queries, keys, values = (cut(x, num_heads) for x in (query, key, value))
+    scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
+    allowed = see(scores, attn_mask)
+    dead, weights = ~allowed.any(-1, keepdim=True), right_weights(scores, allowed)
+    made = F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed | dead)
+    return join(made.masked_fill(dead, 0.0)), weights
+
+
+@mutant(NAME, "does too much work", only="cost")
+def all_pairs_of_heads(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    queries, keys, values = (cut(x, num_heads) for x in (query, key, value))
+    pairs = queries.unsqueeze(-3) @ keys.unsqueeze(-4).mT / math.sqrt(queries.shape[-1])
+    scores = pairs.diagonal(dim1=-4, dim2=-3).movedim(-1, -3)
+    weights = right_weights(scores, see(scores, attn_mask))
+    return join(weights @ values), weights
+
+
+# What is no attempt
+
+
+@mutant(NAME, "query has no effect", only="every input counts")
+def zeros(query, key, value, num_heads, attn_mask=None):
+    lead, S_q, S_k = query.shape[:-2], query.shape[-2], key.shape[-2]
+    return query.new_zeros(*lead, S_q, value.shape[-1]), query.new_zeros(*lead, num_heads, S_q, S_k)
+
+
+@mutant(NAME, "equal weights for all keys")
+def mean_of_values(query, key, value, num_heads, attn_mask=None):
+    weights = query.new_ones(*query.shape[:-2], num_heads, query.shape[-2], key.shape[-2]) / key.shape[-2]
+    return value.mean(-2, keepdim=True).expand(*query.shape[:-1], -1), weights
+
+
+@mutant(NAME, "another result at every call")
+def random_numbers(query, key, value, num_heads, attn_mask=None):
+    lead, S_q, S_k = query.shape[:-2], query.shape[-2], key.shape[-2]
+    return torch.rand(*lead, S_q, value.shape[-1]), torch.rand(*lead, num_heads, S_q, S_k)
+
+
+@mutant(NAME, "does not return what is asked for")
+def nothing(query, key, value, num_heads, attn_mask=None):
+    right_heads(query, key, value, num_heads, attn_mask)
+
+
+@mutant(NAME, "weights has the wrong shape")
+def num_heads_ignored(query, key, value, num_heads, attn_mask=None):
+    return right_heads(query, key, value, 1, attn_mask)
+
+
+@mutant(NAME)
+def leaves_the_process(query, key, value, num_heads, attn_mask=None):
+    sys.exit(0)
+
+
+@mutant(NAME)
+def values_cut_like_queries(query, key, value, num_heads, attn_mask=None):
+    fit(query, key, value, num_heads)
+    values = value.unflatten(-1, (num_heads, query.shape[-1] // num_heads))
+    return right_heads(query, key, values.flatten(-2), num_heads, attn_mask)
+
+
+@mutant(NAME, "depends on the order of the keys")
+def window_of_sixteen(query, key, value, num_heads, attn_mask=None):
+    S_q, S_k = query.shape[-2], key.shape[-2]
+    near = (torch.arange(S_q).unsqueeze(-1) - torch.arange(S_k)).abs() < 16
+    return right_heads(query, key, value, num_heads, near if attn_mask is None else near & attn_mask)
+
+
+@mutant(NAME, "output has the wrong shape")
+def query_as_output(query, key, value, num_heads, attn_mask=None):
+    return query, right_heads(query, key, value, num_heads, attn_mask)[1]
+
+
+@mutant(NAME, "query has no effect")
+def an_eye_of_weights(query, key, value, num_heads, attn_mask=None):
+    weights = torch.eye(query.shape[-2], key.shape[-2]).expand(*query.shape[:-2], num_heads, -1, -1)
+    return join(weights @ cut(value, num_heads)), weights
