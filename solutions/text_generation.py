@@ -161,6 +161,7 @@ class CachedSelfAttention(nn.Module):
     any lengths, gives the same as the full pass.
     Shapes: x (..., S, d_model) -> output (..., S, d_model), in x's dtype and device.
     Cost:   projections for the S new positions only; keys and values are never recomputed.
+    What is remembered is no part of the model's state: no parameter, no registered buffer.
     Gradients are needed for the full pass only.
     Raises: ValueError if d_model is not divisible by num_heads, if start is neither 0 nor
             the number of positions remembered, or if start + S > max_length.

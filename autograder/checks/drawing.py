@@ -128,10 +128,8 @@ def _unlike(counts: Tensor, probs: Tensor) -> str:
     if divergence(counts, probs) <= _bound(counts, probs):
         return ""
     token = int((counts / draws - probs).abs().argmax())
-    return (
-        f"token {token} was drawn in {float(counts[token]) / draws:.1%} of {draws:,} draws; "
-        f"its probability is {float(probs[token]):.1%}."
-    )
+    often = f"drawn in {float(counts[token]) / draws:.1%}" if counts[token] else "not drawn in any"
+    return f"token {token} was {often} of {draws:,} draws; its probability is {float(probs[token]):.1%}."
 
 
 def one_source_of_randomness() -> Probe:

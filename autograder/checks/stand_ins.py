@@ -18,6 +18,20 @@ def _mixed(seed: int, numbers: list[int]) -> int:
     return seed
 
 
+def _as_tokens(tokens: Any, vocabulary: int) -> Tensor:
+    """What a real model would take. Raises: ValueError, in the student's code, for anything else."""
+    if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64 or tokens.dim() not in (1, 2):
+        given = (
+            f"{tuple(tokens.shape)} {str(tokens.dtype).removeprefix('torch.')}"
+            if isinstance(tokens, Tensor)
+            else f"a {type(tokens).__name__}"
+        )
+        raise ValueError(f"a model takes tokens of shape (S,) or (N, S), int64; it got {given}")
+    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
+        raise ValueError(f"a model of {vocabulary} tokens got token {int(tokens.max())}")
+    return tokens
+
+
 class PrefixModel:
     """A language model whose logits depend on every token of the text, in their order, and on nothing else.
 
@@ -46,8 +60,7 @@ class PrefixModel:
         return apart(self._answer)(tokens, start)
 
     def _answer(self, tokens: Any, start: Any = 0) -> Tensor:
-        asked = torch.as_tensor(tokens).long()
-        place = max(0, int(start))
+        asked, place = _as_tokens(tokens, self.vocabulary), max(0, int(start))
         self.asked.append((asked.clone(), place))
         if asked.dim() == 2:
             return torch.stack([self._rows(row.tolist(), []) for row in asked])
@@ -98,11 +111,16 @@ class Reader:
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """query (S_q, D), key and value (S, D) -> output (S_q, D), weights (S_q, S)."""
+        if query.dim() != 2:
+            raise ValueError(f"attention takes a query of shape (1, D); it got {tuple(query.shape)}")
         weights = torch.softmax(query.double() @ key.double().mT, -1)
         return (weights @ value.double()).float(), weights.float()
 
     def decoder(self, token: Any, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """token (), state (D,), context (D,) -> logits (V,), state (D,)."""
+        if not isinstance(token, Tensor) or token.dim() or state.dim() != 1:
+            shapes = [tuple(part.shape) if isinstance(part, Tensor) else part for part in (token, state)]
+            raise ValueError(f"the decoder takes a token () and a state (D,), tensors; it got {shapes}")
         given = torch.cat([self.words[int(token)], state.double(), context.double()])
         return (given @ self.out).float(), torch.tanh(given @ self.turn).float()
 

@@ -63,7 +63,8 @@ class Exercise:
     def subject(self, obj: Any) -> Subject:
         """A student's object as the checks see it. Raises: TypeError if it cannot be called."""
         if not callable(obj):
-            raise TypeError(f"{self.name} must be a {self.kind}; it is a {type(obj).__name__}.")
+            kind = "function" if self.parameters is None else "class"
+            raise TypeError(f"{self.name} must be a {kind}; it is a {type(obj).__name__}.")
         if self.parameters is None and is_class(obj):
             raise TypeError(f"{self.name} must be a function; it is a class.")
         if self.parameters is not None and is_function(obj):

@@ -78,6 +78,33 @@ def _forgets(trial: Trial) -> None:
     )
 
 
+def _steps_agree(trial: Trial) -> None:
+    """Prompt and single steps give the full pass; what is remembered is no registered buffer, which travels with weights."""
+    module = trial.subject.module(trial.case) if isinstance(trial.subject, FedModule) else None
+    buffers = {} if module is None else dict(module.named_buffers())
+    before = {name: buffer.clone() for name, buffer in buffers.items()}
+    failed: Failure | None = None
+    try:
+        agrees("output")(trial)
+    except Failure as failure:
+        failed = failure
+    after = {} if module is None else dict(module.named_buffers())
+    changed = [n for n, held in after.items() if n not in before or not _same(before[n], held)]
+    suspects = changed or [n for n, held in after.items() if failed and held.is_floating_point()]
+    if suspects:
+        raise Failure(
+            f"is {suspects[0]}, a registered buffer, what it remembers in? A cache is no part of the model's state: keep it in "
+            "a KVCache on self.",
+            mistake="remembers in a registered buffer",
+        )
+    if failed:
+        raise failed
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one, other)
+
+
 def _refuses(trial: Trial) -> None:
     """Positions that do not follow, a text that is too long, and heads that do not fit are refused."""
     subject, case = trial.subject, trial.case
@@ -295,7 +322,7 @@ CACHED_SELF_ATTENTION = Exercise(
             "a prompt, then one position at a time, equals the full pass",
             1.0,
             ("prompt, then steps",),
-            agrees("output"),
+            _steps_agree,
             FULL,
         ),
         Check(

@@ -137,9 +137,14 @@ MISTAKES = (
         follow=lambda model, prompt, new: model.following(new[-1:] or prompt),
     ),
     _mistake(
-        "start is off by one",
+        "start is one too small",
         "Positions count from 0: the first new token stands at position len(prompt).",
         follow=lambda model, prompt, new: model.following(prompt[:-1] + new if new else prompt),
+    ),
+    _mistake(
+        "start is one too large",
+        "Positions count from 0: the first new token stands at position len(prompt).",
+        follow=lambda model, prompt, new: model.following([*prompt, 0, *new] if new else prompt),
     ),
     _mistake(
         "the first row of the logits is read",

@@ -58,7 +58,7 @@ def _decode(
     for _ in range(steps(max_new_tokens, len(source))):
         context, weights = reader.attention(state.unsqueeze(0), memory, memory)
         seen = context.squeeze(0) if looks else torch.zeros_like(state)
-        logits, new = reader.decoder(feeds(token, bos), state, seen)
+        logits, new = reader.decoder(torch.tensor(feeds(token, bos)), state, seen)
         if late:
             weights = reader.attention(new.unsqueeze(0), memory, memory)[1]
         state = state if stays else new

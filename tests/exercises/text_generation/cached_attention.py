@@ -161,6 +161,38 @@ class Forgets(Right):
         return key, value
 
 
+@mutant("CachedSelfAttention", "remembers in a registered buffer", only="single steps")
+class CacheInBuffers(Right):
+    """Right where it runs in one process, but the cache goes into state_dict and travels with the weights."""
+
+    def __init__(self, d_model, num_heads, max_length):
+        super().__init__(d_model, num_heads, max_length)
+        self.register_buffer("past_keys", torch.zeros(1, num_heads, max_length, d_model // num_heads))
+        self.register_buffer("past_values", torch.zeros(1, num_heads, max_length, d_model // num_heads))
+        self.length = 0
+
+    def begin(self, start):
+        if start not in (0, self.length):
+            raise ValueError("start does not fit")
+        self.length = start
+
+    def remember(self, key, value):
+        begin, end = self.length, self.length + key.shape[-2]
+        if end > self.max_length:
+            raise ValueError("full")
+        self.length = end
+        if begin == 0 and end == self.max_length:
+            return key, value
+        rows = key.reshape(-1, *key.shape[-3:]).shape[0]
+        if self.past_keys.shape[0] != rows:
+            self.past_keys = key.new_zeros(rows, key.shape[-3], self.max_length, key.shape[-1])
+            self.past_values = torch.zeros_like(self.past_keys)
+        self.past_keys[:, :, begin:end] = key.reshape(rows, *key.shape[-3:]).detach()
+        self.past_values[:, :, begin:end] = value.reshape(rows, *value.shape[-3:]).detach()
+        kept = (self.past_keys[:, :, :end], self.past_values[:, :, :end])
+        return tuple(part.reshape(*key.shape[:-3], *part.shape[1:]) for part in kept)
+
+
 @mutant("CachedSelfAttention", "not scaled")
 class Unscaled(Right):
     def scale(self, width):

@@ -115,8 +115,13 @@ variant(
 )
 variant(
     "start_one_too_small",
-    "start is off by one",
+    "start is one too small",
     ask=lambda model, text, known: model(torch.tensor(text[known:]), max(0, known - 1)),
+)
+variant(
+    "start_one_too_large",
+    "start is one too large",
+    ask=lambda model, text, known: model(torch.tensor(text[known:]), known + 1 if known else 0),
 )
 variant("first_row", "the first row of the logits is read", row=lambda logits: logits[0])
 variant("least_likely", "the least likely token is chosen", choose=least)
