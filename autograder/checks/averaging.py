@@ -10,6 +10,7 @@ from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
 from autograder.checks.masking import largest_forbidden
 from autograder.checks.trial import Trial
+from autograder.oracle.attention import allowed_keys
 
 __all__ = ["average_of_values", "few_keys", "sharp", "survives_large_inputs", "ties_share"]
 
@@ -149,8 +150,8 @@ def sharp(output: str = "output", scale: float = 1e4) -> Probe:
 def survives_large_inputs(output: str = "output", weights: str = "weights") -> Probe:
     """Inputs so large that exp of a score would overflow give the formula's result all the same.
 
-    With attn_mask, they give forbidden keys no weight. The case's mask allows one key a row: half of those have scores far
-    below zero, and lose against a mask value that is merely low.
+    With attn_mask or is_causal, they give forbidden keys no weight. Where the case's mask allows one key a row, half of
+    those have scores far below zero, and lose against a mask value that is merely low.
     """
 
     def probe(trial: Trial) -> None:
@@ -161,8 +162,11 @@ def survives_large_inputs(output: str = "output", weights: str = "weights") -> P
                 mistake="overflows or underflows for large scores",
             )
         trial.require(output, results[output], "for large inputs it differs from the formula")
-        mask = trial.inputs.get("attn_mask")
-        if mask is not None and (leaked := largest_forbidden(results[weights], mask)) != 0:
+        mask, is_causal = trial.inputs.get("attn_mask"), bool(trial.inputs.get("is_causal", False))
+        if mask is None and not is_causal:
+            return
+        allowed = allowed_keys(results[weights].shape, mask, is_causal)
+        if (leaked := largest_forbidden(results[weights], allowed)) != 0:
             raise Failure(
                 f"with large scores a forbidden key takes weight {leaked:.4g}. "
                 "Is the mask value -inf or the dtype's lowest number, or merely a low one?",

@@ -42,11 +42,11 @@ def _without(inputs: Mapping[str, Any], case: Case) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name not in case.init}
 
 
-def refuses(*numbers: Callable[[Mapping[str, Any]], int]) -> Probe:
-    """Inputs that do not fit are refused with a ValueError whose message holds these numbers of the case."""
+def refuses(**numbers: Callable[[Mapping[str, Any]], int]) -> Probe:
+    """Inputs that do not fit are refused with a ValueError whose message holds these numbers of the case, given by name."""
 
     def probe(trial: Trial) -> None:
-        said = [number(trial.inputs) for number in numbers]
+        said = {name: number(trial.inputs) for name, number in numbers.items()}
         _require_refusal(lambda: trial.subject.call(trial.case, dict(trial.inputs)), said)
 
     return probe
@@ -64,21 +64,21 @@ def refused_when_made(width: str = "d_model", parts: str = "num_heads") -> Probe
         init = dict(trial.case.init)
         init[parts] = next(n for n in range(init[parts] + 1, init[width] + 2) if init[width] % n)
         made = trial.subject.module_class
-        _require_refusal(lambda: made(*init.values()), [init[width], init[parts]])
+        _require_refusal(lambda: made(*init.values()), {name: init[name] for name in (width, parts)})
 
     return probe
 
 
-def _require_refusal(call: Callable[[], Any], said: list[int]) -> None:
-    shown = " and ".join(map(str, said))
+def _require_refusal(call: Callable[[], Any], said: Mapping[str, int]) -> None:
+    shown = " and ".join(f"{name}={number}" for name, number in said.items())
     try:
         call()
     except ValueError as error:
         words = "".join(c if c.isdigit() else " " for c in str(error)).split()
-        if missing := [n for n in said if str(n) not in words]:
+        if missing := [n for n in said.values() if str(n) not in words]:
             raise Failure(
                 f"the ValueError does not say why: its message does not hold {missing[0]}. "
-                f"Does it name both numbers, {shown}?",
+                f"Does it name both, {shown}?",
                 mistake="the refusal does not say why",
             ) from error
         return
@@ -111,7 +111,7 @@ def biases_as_asked(names: tuple[str, ...], asked: str = "bias") -> Probe:
                 )
                 raise Failure(
                     f"with {told}, {name} must have {'a' if wanted else 'no'} bias. "
-                    f"Is `bias=bias` passed on to each nn.Linear?",
+                    "Is a bias left out, or `bias=bias` not passed on to nn.Linear?",
                     mistake="bias is not passed on",
                 )
 

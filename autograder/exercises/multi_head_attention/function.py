@@ -118,7 +118,7 @@ MULTI_HEAD_ATTENTION = Exercise(
             "a width that num_heads does not divide is refused, saying why",
             0.5,
             ("a width that num_heads does not divide", "a value width that num_heads does not divide"),
-            refuses(_width, lambda inputs: int(inputs["num_heads"])),
+            refuses(width=_width, num_heads=lambda inputs: int(inputs["num_heads"])),
             COUNTS,
         ),
         Check(

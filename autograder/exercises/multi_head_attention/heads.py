@@ -170,7 +170,7 @@ SPLIT_HEADS = Exercise(
             "a width that num_heads does not divide is refused, saying why",
             0.5,
             ("uneven heads", "more heads than features"),
-            refuses(lambda i: int(i["x"].shape[-1]), lambda i: int(i["num_heads"])),
+            refuses(width=lambda i: int(i["x"].shape[-1]), num_heads=lambda i: int(i["num_heads"])),
             FORMULA,
         ),
         *_common("heads", {"x": 2}),

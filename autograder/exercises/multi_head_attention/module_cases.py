@@ -125,14 +125,17 @@ MODULE_RECIPES = (
     Recipe("dropout", _much_to_drop),
     _recipe("long sequences", cross="both", kind="long"),
     _recipe("huge scores", cross="both", size=100.0),
+    _recipe("huge scores, causal", is_causal=True, size=1000.0),
     _recipe("huge scores, masked", cross="both", size=1000.0, mask="single", kind="long"),
     _recipe("small, float64", cross="both", axes=0, dtype=torch.float64, kind="small"),
     _recipe("float64, masked", axes=0, dtype=torch.float64, mask="full"),
+    _recipe("float64, causal", axes=0, dtype=torch.float64, is_causal=True, kind="small"),
     _recipe("float64, without bias", dtype=torch.float64, bias=False),
     _recipe("float64", cross="both", dtype=torch.float64),
     _recipe("bfloat16", cross="both", dtype=torch.bfloat16),
     _recipe("float16", cross="both", dtype=torch.float16),
     _recipe("float16, masked", dtype=torch.float16, mask="full"),
+    _recipe("float16, causal", dtype=torch.float16, is_causal=True),
 )
 
 
@@ -201,5 +204,7 @@ BLOCK_RECIPES = (
     _block("small, float64", axes=0, dtype=torch.float64, kind="small"),
     _block("small, float64, post-norm", axes=0, dtype=torch.float64, kind="small", norm_first=False),
     _block("bfloat16", dtype=torch.bfloat16),
+    _block("float16, causal", dtype=torch.float16, is_causal=True),
+    _block("float64, causal", axes=0, dtype=torch.float64, is_causal=True, kind="small"),
     _block("float16", dtype=torch.float16, norm_first=False),
 )

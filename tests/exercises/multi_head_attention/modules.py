@@ -194,9 +194,6 @@ def hand_out(change):
 
 variant("no_scale", "not scaled", scale=lambda q, k, v: 1.0)
 variant("root_of_the_key_count", "divided by sqrt(S_k)", scale=lambda q, k, v: k.shape[-2] ** -0.5)
-variant("times_the_root", "multiplied by sqrt(D)", scale=lambda q, k, v: q.shape[-1] ** 0.5)
-variant("over_the_width", "divided by D", scale=lambda q, k, v: 1 / q.shape[-1])
-variant("eight", "divided by 8", scale=lambda q, k, v: 1 / 8)
 variant(
     "whole_width",
     "divided by the root of the whole width",
@@ -235,10 +232,7 @@ variant(
     weigh=lambda s, a: minus_infinity(s, a).softmax(-2).nan_to_num(),
 )
 variant("raw_scores", "no softmax", weigh=lambda s, a: s.masked_fill(~a, 0.0))
-variant("exp_without_a_sum", "exp without the division", weigh=lambda s, a: s.exp() * a)
-variant("twice", "softmax applied twice", weigh=lambda s, a: right_weights(right_weights(s, a), a))
 variant("uniform", "equal weights for all keys", weigh=lambda s, a: right_weights(s * 0, a))
-variant("softmin", "sign turned round", weigh=lambda s, a: right_weights(-s, a))
 variant("mask_after_softmax", "mask applied after the softmax", weigh=lambda s, a: s.softmax(-1) * a)
 variant(
     "mask_added", "mask added to the scores", weigh=lambda s, a: (s if bool(a.all()) else s + a).softmax(-1)
@@ -364,6 +358,44 @@ def short_table(scores, attn_mask, is_causal):
 
 
 variant("causal_table_too_short", "future keys get weight", only="causal", masked=short_table)
+
+
+class CausalAlone(ByTheBook):
+    """Goes wrong where is_causal is set."""
+
+    def change(self, queries, keys, scores, later):
+        raise NotImplementedError
+
+    def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
+        if not is_causal or attn_mask is not None:
+            return super().forward(query, key, value, attn_mask, is_causal, need_weights)
+        queries, keys, values = (cut(x, self.num_heads) for x in self.three(query, key, value))
+        scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
+        later = ~together(scores, None, True)
+        scores = self.change(queries, keys, scores, later)
+        weights = F.dropout(scores.softmax(-1), self.rate, self.training)
+        output = self.out_proj(join(weights.to(values.dtype) @ values))
+        return output, weights if need_weights else None
+
+
+@mutant(NAME, "mask value is not low enough", only="huge scores")
+class MerelyLowInTheFuture(CausalAlone):
+    def change(self, queries, keys, scores, later):
+        return scores.masked_fill(later, -3e4)
+
+
+@mutant(NAME, "does not keep the dtype", only="dtype")
+class FloatTriangle(CausalAlone):
+    def change(self, queries, keys, scores, later):
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        return scores + torch.zeros(later.shape, dtype=wide).masked_fill(later, torch.finfo(wide).min)
+
+
+@mutant(NAME, "wrong gradient", only="gradient")
+class PastDetached(CausalAlone):
+    def change(self, queries, keys, scores, later):
+        return scores.detach().masked_fill(later, torch.finfo(scores.dtype).min)
+
 
 # The layers
 
