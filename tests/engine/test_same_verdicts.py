@@ -41,7 +41,9 @@ def text_of(module: str) -> str:
     parts = [STUBS]
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("tests.exercises."):
-            parts += [] if node.module == catalogue.__name__ else [text_of(str(node.module))]
+            if node.module != catalogue.__name__:
+                parts.append(text_of(str(node.module)))
+                parts += [f"{one.asname} = {one.name}" for one in node.names if one.asname]
         elif not isinstance(node, ast.ImportFrom) or not str(node.module).startswith(OURS):
             parts.append(ast.unparse(node))
     return "\n".join(parts)
