@@ -32,11 +32,12 @@ def run_grade(folder: Path, options: Options, root: Path | None) -> int:
     require_torch(load=False)
     from rich.console import Console
 
-    from autograder.cli.table import summary, table
+    from autograder.cli.table import summary, tables
 
     place, graded = grade_folder(folder, options, root)
     console = Console()
-    console.print(table(graded))
+    for table in tables(graded):
+        console.print(table)
     console.print(summary(place, graded), highlight=False, soft_wrap=True, markup=False)
     return 0
 

@@ -13,19 +13,23 @@ if TYPE_CHECKING:
 SHOWN = 2  # reasons per student; grades.csv has all of them
 
 
-def table(graded: list["Graded"]) -> Table:
+def tables(graded: list["Graded"]) -> list[Table]:
+    """One table per assignment."""
+    by_assignment: dict[str, list[Graded]] = {}
+    for one in graded:
+        by_assignment.setdefault(one.submission.assignment, []).append(one)
+    return [_table(assignment, found) for assignment, found in sorted(by_assignment.items())]
+
+
+def _table(assignment: str, graded: list["Graded"]) -> Table:
     """One line per submission."""
-    shown = Table(title=None, show_lines=True)
-    several = len({one.submission.assignment for one in graded}) > 1
+    shown = Table(title=assignment, show_lines=True)
     shown.add_column("student", no_wrap=True)
-    if several:
-        shown.add_column("assignment", no_wrap=True)
     shown.add_column("score", justify="right", no_wrap=True)
     shown.add_column("named mistakes", ratio=2)
     shown.add_column("reason or status", ratio=3)
     for one in graded:
-        cells = [one.submission.student, one.submission.assignment] if several else [one.submission.student]
-        cells += [score(one), mistakes(one), status(one)]
+        cells = [one.submission.student, score(one), mistakes(one), status(one)]
         shown.add_row(*(Text(cell) for cell in cells))
     return shown
 

@@ -44,8 +44,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     return Demo(place, printed.getvalue(), end.value.code)
 
 
+WORDS = ["what_is_attention", "what_is_shared_attention", "what_are_heads", "how_to_generate"]
+
+
 def exercises() -> list[str]:
-    return list(find_course().assignments["basic_attention"])
+    """All exercises of the course but those that are answered in words."""
+    return [name for exercises in find_course().assignments.values() for name in exercises]
 
 
 def test_the_demo_succeeds_though_half_the_class_is_broken(demo: Demo) -> None:
@@ -54,7 +58,7 @@ def test_the_demo_succeeds_though_half_the_class_is_broken(demo: Demo) -> None:
 
 def test_every_student_has_a_row_for_every_exercise_in_the_agreed_columns(demo: Demo) -> None:
     assert demo.header == COLUMNS
-    wanted = {(student.name, name) for student in CLASS for name in [*exercises(), "what_is_attention"]}
+    wanted = {(student.name, name) for student in CLASS for name in [*exercises(), *WORDS]}
     assert set(demo.rows) == wanted
 
 
@@ -75,6 +79,15 @@ MISTAKES = [
     ("goran", "AdditiveScores", "no tanh"),
     ("goran", "SelfAttention", "never applied"),
     ("goran", "CrossAttention", "out_proj never applied"),
+    ("dana", "grouped_query_attention", "not scaled"),
+    ("dana", "multi_head_attention", "divided by the root of the whole width"),
+    ("dana", "perplexity", "exp is missing"),
+    ("emil", "grouped_query_attention", "heads tiled instead of interleaved"),
+    ("emil", "merge_heads", "heads merged by a reshape alone"),
+    ("emil", "causal_mask", "aligned at the top left"),
+    ("goran", "SymmetricAttention", "out_proj never applied"),
+    ("goran", "SharedLayerStack", "a copy of the layer for each depth"),
+    ("goran", "KVCache", "keys has the wrong shape"),
     ("ivan", "attention", "keys not transposed"),
 ]
 
@@ -109,9 +122,11 @@ def test_a_loop_without_end_costs_its_own_exercise_only(demo: Demo) -> None:
 
 
 def test_every_student_has_a_feedback_page(demo: Demo) -> None:
+    course = find_course()
     for student in CLASS:
-        page = demo.place / "feedback" / student.name / "01_basic_attention" / "basic_attention.html"
-        assert page.stat().st_size > 10_000
+        for stem in course.stems:
+            page = demo.place / "feedback" / student.name / course.relative(stem).with_suffix(".html")
+            assert page.stat().st_size > 10_000
 
 
 def test_the_table_and_the_places_of_the_results_are_printed(demo: Demo) -> None:

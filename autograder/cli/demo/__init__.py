@@ -28,7 +28,9 @@ def run_demo(folder: Path | None, keep: bool, options: "Options") -> int:
     place = folder or Path(tempfile.mkdtemp(prefix="attn-demo-"))
     try:
         make_class(place)
-        typer.echo(f"A class of {len(CLASS)} made-up students: {place / 'submitted'}")
+        typer.echo(
+            f"A class of {len(CLASS)} made-up students, with all their assignments: {place / 'submitted'}"
+        )
         for student in CLASS:
             typer.echo(f"  {student.name:6} {student.about}")
         return run_grade(place, options, None)
@@ -45,10 +47,11 @@ def make_class(place: Path) -> None:
     from autograder.weave import find_course, generate
 
     course = find_course()
-    stem = course.stems[0]
-    generate(course, place, [stem], place / "gradebook.db")
-    source, released = (
-        nbformat.read(place / room / course.relative(stem), as_version=4) for room in ("source", "release")
-    )
-    for student in CLASS:
-        hand_in(student, source, released, place / "submitted" / student.name / course.relative(stem))
+    generate(course, place, course.stems, place / "gradebook.db")
+    for stem in course.stems:
+        source, released = (
+            nbformat.read(place / room / course.relative(stem), as_version=4)
+            for room in ("source", "release")
+        )
+        for student in CLASS:
+            hand_in(student, source, released, place / "submitted" / student.name / course.relative(stem))
