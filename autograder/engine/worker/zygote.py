@@ -29,6 +29,7 @@ __all__ = ["main", "preload"]
 
 PRELOAD = (
     "numpy", "numpy.ctypeslib", "torch", "torch.nn.functional", "torch.func", "torch.utils.flop_counter",
+    "torch.fx.experimental.symbolic_shapes",  # torch.autograd.grad asks for it, and for sympy with it
     "jaxtyping",
     "IPython", "matplotlib.pyplot", "ipywidgets", "safetensors.torch", "einops",
 )  # fmt: skip
