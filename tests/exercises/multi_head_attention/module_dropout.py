@@ -139,6 +139,15 @@ class DropsByDefault(ByTheBook):
         super().__init__(d_model, num_heads, bias, dropout)
 
 
+@mutant(NAME, "no gradient where no weights are asked for", only="weights on request")
+class OnlyLooksWithoutWeights(ByTheBook):
+    """Takes a call without weights for inference."""
+
+    def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
+        with torch.set_grad_enabled(need_weights):
+            return super().forward(query, key, value, attn_mask, is_causal, need_weights)
+
+
 class QuickWithoutWeights(ByTheBook):
     """Takes a short cut where no weights are asked for, and forgets something on it."""
 

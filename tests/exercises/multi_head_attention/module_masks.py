@@ -139,7 +139,7 @@ class FloatTriangle(CausalAlone):
         return scores + torch.zeros(later.shape, dtype=wide).masked_fill(later, torch.finfo(wide).min)
 
 
-@mutant(NAME, "wrong gradient", only="gradient")
+@mutant(NAME, "wrong gradient")
 class PastDetached(CausalAlone):
     def change(self, queries, keys, scores, later):
         return scores.detach().masked_fill(later, torch.finfo(scores.dtype).min)
