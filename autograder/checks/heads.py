@@ -213,7 +213,10 @@ def weights_on_request(option: str = "need_weights", output: str = "output") -> 
         silent = {name: value for name, value in trial.inputs.items() if name != option}
         for given in ({**silent, option: False}, silent):
             told = f"{option}=False" if option in given else f"no {option} given"
-            result = trial.run({n: v.clone() if isinstance(v, Tensor) else v for n, v in given.items()})
+            copies = {n: v.clone() if isinstance(v, Tensor) else v for n, v in given.items()}
+            learning = next(n for n, v in copies.items() if isinstance(v, Tensor) and v.is_floating_point())
+            copies[learning].requires_grad_()
+            result = trial.run(copies)
             if not isinstance(result, (tuple, list)) or len(result) != 2:
                 raise Failure(
                     f"with {told} it must return ({output}, None); what came back is no pair.",
@@ -224,14 +227,22 @@ def weights_on_request(option: str = "need_weights", output: str = "output") -> 
                     f"with {told} the second result must be None; a {type(result[1]).__name__} came back.",
                     mistake="weights come without being asked for",
                 )
-            if type(result[0]) is not Tensor or result[0].shape != wanted.shape:
+            if type(result[0]) is not Tensor or (result[0].shape, result[0].dtype) != (
+                wanted.shape,
+                wanted.dtype,
+            ):
                 raise Failure(
                     f"with {told} the first result must be the output, as with {option}=True.",
                     mistake="does not return what is asked for",
                 )
+            if not result[0].requires_grad:
+                raise Failure(
+                    f"with {told} the output carries no gradient. Is something detached or under no_grad there?",
+                    mistake="no gradient where no weights are asked for",
+                )
             trial.require(
                 output,
-                result[0],
+                result[0].detach(),
                 f"with {told} the output is another than with {option}=True",
                 expected=wanted,
                 mistake="asking for the weights changes the output",

@@ -11,7 +11,18 @@ import solutions.multi_head_attention as reference
 from autograder import check
 from autograder.exercises import Choice, Exercise, Number, in_assignment
 from tests.exercises.catalogue import MUTANTS, RIGHT, Mutant, Right
-from tests.exercises.multi_head_attention import block, function, heads, modules  # noqa: F401  (they register)
+from tests.exercises.multi_head_attention import (  # noqa: F401  (they register)
+    block,
+    block_conduct,
+    function,
+    function_conduct,
+    heads,
+    module_dropout,
+    module_layers,
+    module_masks,
+    module_results,
+    modules,
+)
 
 EXERCISES = {one.name: one for one in in_assignment("multi_head_attention")}
 CODED = {name: one for name, one in EXERCISES.items() if isinstance(one, Exercise)}
