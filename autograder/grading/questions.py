@@ -53,6 +53,10 @@ def _letter(question: Choice, answer: Any) -> Outcome:
     return "failed", f"not {letter}.", Finding(f"answer {letter}", why)
 
 
+SINGLE = 1e-6
+"""A slip's number may have been through float32."""
+
+
 def _number(question: Number, answer: Any) -> Outcome:
     if answer is None or answer is ...:
         return "errored", f"no answer yet. Give a number, like {question.name} = 1.5.", None
@@ -65,6 +69,6 @@ def _number(question: Number, answer: Any) -> Outcome:
     if math.isclose(value, question.answer, rel_tol=question.tolerance):
         return "passed", question.explanation, None
     for slip in question.slips:
-        if math.isclose(value, slip.value, rel_tol=question.tolerance):
+        if math.isclose(value, slip.value, rel_tol=max(question.tolerance, SINGLE)):
             return "failed", f"{value:g} is not right.", Finding(slip.name, slip.question)
     return "failed", f"{value:g} is not right.", None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib
-import pkgutil
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -29,9 +27,7 @@ MUTANTS_EACH = 5
 CODED = [one for stem in ASSIGNMENTS for one in in_assignment(stem) if isinstance(one, Exercise)]
 
 for stem in ASSIGNMENTS:
-    package = importlib.import_module(f"tests.exercises.{stem}")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"tests.exercises.{stem}.{module.name}")
+    catalogue.load(stem)
 
 
 @cache

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+__all__ = ["MUTANTS", "RIGHT", "Mutant", "Right", "load", "mutant", "right"]
 
 RIGHT: list[Right] = []
 MUTANTS: list[Mutant] = []
@@ -55,3 +59,10 @@ def mutant(exercise: str, named: str | None = None, *, only: str | None = None) 
         return obj
 
     return register
+
+
+def load(stem: str) -> None:
+    """Import all that is registered for an assignment."""
+    package = importlib.import_module(f"tests.exercises.{stem}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"tests.exercises.{stem}.{module.name}")
