@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,3 +55,20 @@ def open_window(browser: Browser) -> Callable[[], Window]:
         return Window(page)
 
     return open_window
+
+
+@pytest.fixture(scope="package")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student's working copy."""
+    return tmp_path_factory.mktemp("student") / "work"
+
+
+@pytest.fixture(scope="package")
+def address(work: Path, browser: Browser) -> Iterator[str]:
+    """Where `attn lab` says that the first notebook is."""
+    from tests.browser.server import free_port, serving
+
+    command = [sys.executable, "-m", "autograder.cli", "lab", str(work)]
+    command += ["--no-browser", "--port", str(free_port())]
+    with serving(command, work.parent, work.parent / "home") as address:
+        yield address

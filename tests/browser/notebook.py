@@ -11,6 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.pictures import FOLDER, take
 
 HAS_RUN = re.compile(r"\[\d+\]:")
+PAINTED = "image => image.complete && image.naturalWidth > 300"
 PATIENCE = 90_000  # milliseconds: a busy machine imports torch slowly; only a failing test waits so long
 
 
@@ -47,6 +48,37 @@ class NotebookPage:
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         last = self.page.locator(".jp-Notebook .jp-CodeCell").last
         expect(self._prompt(last)).to_have_text(HAS_RUN, timeout=PATIENCE)
+
+    def expect_all_has_run_without_an_error(self) -> None:
+        """Every cell has run, nothing went to stderr, and every grade cell shows its report."""
+        expect(self.cells.locator(".jp-InputPrompt", has_text="[ ]")).to_have_count(0)
+        for kind in ("stderr", "error"):
+            found = self.cells.locator(f'[data-mime-type="application/vnd.jupyter.{kind}"]')
+            expect(found).to_have_count(0)
+        checks = [cell_id for cell_id in self.ids if cell_id.startswith("check-")]
+        assert len(checks) > 10
+        for cell_id in checks:
+            expect(self.cell(cell_id).locator(".attn-report")).to_be_visible()
+
+    def expect_pictures(self) -> int:
+        """Every cell that plots shows a picture; how many there are."""
+        plotting = [cell["id"] for cell in self.content if "plt.show()" in "".join(cell["source"])]
+        for cell_id in plotting:
+            picture = self.cell(cell_id).locator("img").first
+            expect(picture).to_be_visible()
+            assert picture.evaluate(PAINTED), cell_id
+        return len(plotting)
+
+    def expect_formulas(self) -> int:
+        """Every formula is typeset; how many cells hold some."""
+        prose = [cell for cell in self.content if cell["cell_type"] == "markdown"]
+        with_formulas = [cell["id"] for cell in prose if "$" in "".join(cell["source"])]
+        for cell_id in with_formulas:
+            cell = self.cell(cell_id)
+            expect(cell.locator("mjx-container").first).to_be_visible()
+            expect(cell.locator(".jp-MarkdownOutput")).not_to_contain_text("$")
+        expect(self.page.locator("mjx-merror, [data-mjx-error]")).to_have_count(0)
+        return len(with_formulas)
 
     def write(self, cell_id: str, source: str) -> None:
         """Type `source` in place of what the cell holds."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,12 @@ pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: 
 
 from playwright.sync_api import expect
 
-from tests.browser.notebook import NotebookPage
-from tests.browser.server import ROOT, free_port, serving
+from tests.browser.notebook import PAINTED, NotebookPage
+from tests.browser.server import ROOT
 from tests.browser.window import Window
 
 NOTEBOOK = "01_basic_attention/basic_attention.ipynb"
 RELEASED = ROOT / "course" / "release" / NOTEBOOK
-PAINTED = "image => image.complete && image.naturalWidth > 300"
 
 LEAKING_SOFTMAX = """\
 def masked_softmax(scores, attn_mask):
@@ -49,21 +47,6 @@ RIGHT_ATTENTION = LEAKING_ATTENTION.replace(
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The student's working copy."""
-    return tmp_path_factory.mktemp("student") / "work"
-
-
-@pytest.fixture(scope="module")
-def address(work: Path, browser: object) -> Iterator[str]:
-    """Where `attn lab` says that the notebook is."""
-    command = [sys.executable, "-m", "autograder.cli", "lab", str(work)]
-    command += ["--no-browser", "--port", str(free_port())]
-    with serving(command, work.parent, work.parent / "home") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def window(address: str, open_window: Callable[[], Window]) -> Window:
     window = open_window()
     window.page.goto(address)
@@ -87,33 +70,15 @@ def test_attn_lab_opens_the_notebook_with_its_kernel(window: Window) -> None:
 
 
 def test_a_fresh_notebook_runs_to_its_end_without_an_error(notebook: NotebookPage) -> None:
-    expect(notebook.cells.locator(".jp-InputPrompt", has_text="[ ]")).to_have_count(0)
-    for kind in ("stderr", "error"):
-        expect(notebook.cells.locator(f'[data-mime-type="application/vnd.jupyter.{kind}"]')).to_have_count(0)
-    checks = [cell_id for cell_id in notebook.ids if cell_id.startswith("check-")]
-    assert len(checks) > 10
-    for cell_id in checks:
-        expect(notebook.cell(cell_id).locator(".attn-report")).to_be_visible()
+    notebook.expect_all_has_run_without_an_error()
 
 
 def test_every_cell_that_plots_shows_a_picture(notebook: NotebookPage) -> None:
-    plotting = [cell["id"] for cell in notebook.content if "plt.show()" in "".join(cell["source"])]
-    assert len(plotting) > 10
-    for cell_id in plotting:
-        picture = notebook.cell(cell_id).locator("img")
-        expect(picture).to_be_visible()
-        assert picture.evaluate(PAINTED), cell_id
+    assert notebook.expect_pictures() > 10
 
 
 def test_every_formula_is_typeset(notebook: NotebookPage) -> None:
-    prose = [cell for cell in notebook.content if cell["cell_type"] == "markdown"]
-    with_formulas = [cell["id"] for cell in prose if "$" in "".join(cell["source"])]
-    assert len(with_formulas) > 20
-    for cell_id in with_formulas:
-        cell = notebook.cell(cell_id)
-        expect(cell.locator("mjx-container").first).to_be_visible()
-        expect(cell.locator(".jp-MarkdownOutput")).not_to_contain_text("$")
-    expect(notebook.page.locator("mjx-merror, [data-mjx-error]")).to_have_count(0)
+    assert notebook.expect_formulas() > 20
 
 
 @pytest.mark.parametrize(
