@@ -42,13 +42,13 @@ def _fresh(inputs: Mapping[str, object]) -> dict[str, object]:
     return {n: v.clone() if isinstance(v, Tensor) else v for n, v in inputs.items()}
 
 
+def _size(trial: Trial) -> int:
+    return sum(value.numel() for value in trial.inputs.values() if isinstance(value, Tensor))
+
+
 def _mutant(exercise: Exercise, place: int, trial: Trial) -> Outcome:
-    exact = {
-        n: v.to(torch.float64) if isinstance(v, Tensor) and v.is_floating_point() else v
-        for n, v in trial.inputs.items()
-    }
     try:
-        return exercise.mistakes[place].formula(**exact)
+        return exercise.mistakes[place].formula(**trial.exact)
     except Exception as error:  # noqa: BLE001  some mistakes show as an exception, the student's the same
         lines = str(error).strip().splitlines()
         return f"raised {type(error).__name__}: {lines[0][:300] if lines else '(no message)'}"
@@ -78,6 +78,7 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, .
     that it touches at all: a chance hit.
     """
     wrong, right = _sorted(trials)
+    right.sort(key=lambda tried: _size(tried[0]))  # the cheapest cases rule most mistakes out
     explains: dict[int, set[int]] = {}
     for place in range(len(exercise.mistakes)):
         if any(not _same(_mutant(exercise, place, trial), outcome) for trial, outcome, _ in right):
