@@ -1,7 +1,5 @@
 """Errors that a user can make and mend."""
 
-import importlib.util
-
 
 class UserError(Exception):
     """One clear line: where, what was expected, what was found, what to do."""
@@ -9,16 +7,10 @@ class UserError(Exception):
     for_the_user = True
 
 
-def require_torch(load: bool = True) -> None:
-    """Raises: UserError if PyTorch, which every check needs, cannot be imported.
-
-    load False: it is only looked for, which takes no time, by a process that does not compute itself.
-    """
+def require_torch() -> None:
+    """Raises: UserError if PyTorch, which every check needs, cannot be imported."""
     try:
-        if load:
-            import torch  # noqa: F401
-        elif importlib.util.find_spec("torch") is None:
-            raise ModuleNotFoundError("No module named 'torch'")
+        import torch  # noqa: F401
     except (ImportError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(

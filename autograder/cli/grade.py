@@ -29,7 +29,6 @@ class Options:
 
 def run_grade(folder: Path, options: Options, root: Path | None) -> int:
     """Grade DIR and print the table. Broken submissions are in it with a reason; they change no exit code."""
-    require_torch(load=False)
     from rich.console import Console
 
     from autograder.cli.table import summary, tables
@@ -53,7 +52,10 @@ def grade_folder(folder: Path, options: Options, root: Path | None = None) -> tu
 
         on_cluster = partial(run_on_cluster, address=options.scheduler)
         return place, _grade(place, options, root, lambda tasks, jail: on_cluster(tasks, jail=jail))
-    with Crew(options.workers) as crew:  # it imports torch while this process imports nbgrader
+    with Crew(
+        options.workers
+    ) as crew:  # it imports torch while this process imports nbgrader, and torch as well
+        require_torch()
 
         def run(tasks: Iterable["Task"], jail: bool) -> Generator["Result", None, None]:
             crew.jail = jail

@@ -225,11 +225,15 @@ def in_a_process(*arguments: str, **environment: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("arguments", [("hint", "attention"), ("check", "x.py"), ("grade", "."), ("build",)])
+@pytest.mark.parametrize(
+    "arguments", [("hint", "attention"), ("check", "x.py"), ("grade", "CLASS"), ("build",)]
+)
 def test_a_missing_torch_is_one_line_and_help_works_without_it(
     tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so: no such file')\n")
+    (tmp_path / "class/submitted/ann").mkdir(parents=True)
+    arguments = tuple(part.replace("CLASS", str(tmp_path / "class")) for part in arguments)
     result = in_a_process(*arguments, PYTHONPATH=str(tmp_path))
     assert result.returncode == 2
     assert result.stderr.startswith(

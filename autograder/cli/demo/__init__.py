@@ -18,7 +18,7 @@ __all__ = ["CLASS", "Student", "make_class", "run_demo"]
 
 def run_demo(folder: Path | None, keep: bool, options: "Options") -> int:
     """Make the class in `folder` (a temporary one by default), grade it, and print the table."""
-    require_torch(load=False)
+    require_torch()
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
             f"{folder}: is not an empty folder; name a new one, so that nothing of yours is mixed with it"
