@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from autograder.case import Layer
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import attribute, construct, invoke
-from autograder.engine.dialogue import Stopped, Worker
+from autograder.engine.dialogue import MOST_CALLS, MOST_GIVEN, Stopped, Worker, _Handed
 from autograder.engine.nursery import Limit, Nursery
 from autograder.engine.proxies import resolve
 from autograder.engine.wire import Handle, Limits, Malformed
@@ -69,6 +71,14 @@ def catching(model, x):
 def ask_for_ever(model, x):
     while True:
         model(x)
+
+
+def ask_whatever_it_says(model, x):
+    while True:
+        try:
+            model(x)
+        except Exception:
+            pass
 
 
 def product_and_model(model, x):
@@ -198,18 +208,78 @@ def test_another_thread_may_not_call_it(there: Callable[[str], Any]) -> None:
     assert calls == []
 
 
-def test_asking_for_ever_is_stopped_and_the_next_request_is_answered(there: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("wait", [0.0, 0.01])
+def test_asking_for_ever_is_stopped_and_the_next_request_is_answered(
+    there: Callable[[str], Any], wait: float
+) -> None:
+    def model(x: Tensor) -> Tensor:
+        time.sleep(wait)
+        return x
+
+    with pytest.raises(OutOfTime if wait else RuntimeError):
+        there("ask_for_ever")(model, torch.tensor(3))
     with pytest.raises(OutOfTime):
-        there("ask_for_ever")(doubling([]), torch.tensor(3))
+        there("ask_whatever_it_says")(model, torch.tensor(3))
     assert there("repeat")(doubling([]), torch.tensor(3)).item() == 6
+
+
+def test_who_asks_too_often_or_hands_over_too_much_is_told_so_and_nothing_is_called(
+    there: Callable[[str], Any],
+) -> None:
+    calls: list[Any] = []
+    with pytest.raises(RuntimeError, match="called more than 2,000 times"):
+        there("ask_for_ever")(doubling(calls), torch.tensor(3))
+    assert len(calls) == MOST_CALLS
+    del calls[:]
+    for much in (torch.zeros(MOST_GIVEN + 1), torch.zeros(MOST_GIVEN + 1, 0), [torch.zeros(MOST_GIVEN)] * 2):
+        assert "numbers were handed" in there("catching")(doubling(calls), much)
+    assert calls == []
+
+
+def test_what_a_function_does_counts_in_the_time_of_the_call(worker: Worker) -> None:
+    def model(x: Tensor) -> Tensor:
+        while True:
+            pass
+
+    since = time.monotonic()
+    with pytest.raises(Stopped, match="more than the function that it was handed could do in time"):
+        resolve(worker, "catching")(model, torch.tensor(3))
+    assert time.monotonic() - since < 5
+    assert worker.gone
+
+
+def test_what_a_function_returns_and_cannot_cross_is_an_error_in_the_student_code(
+    there: Callable[[str], Any],
+) -> None:
+    assert "cannot cross" in there("catching")(lambda x: object(), torch.tensor(3))
+
+
+def test_an_error_tells_its_first_line_and_not_for_ever(there: Callable[[str], Any]) -> None:
+    def model(x: Tensor) -> Tensor:
+        raise ValueError("x" * 1000 + "\nsecond line")
+
+    assert there("catching")(model, torch.tensor(3)) == "ValueError: " + "x" * 300
+
+
+def test_a_function_is_let_go_when_its_check_is_over(worker: Worker) -> None:
+    calls: list[Any] = []
+    resolve(worker, "keep")(doubling(calls))
+    worker.retire()
+    assert worker.callbacks == {}
+    with pytest.raises(RuntimeError, match="only during the check that it was made for"):
+        resolve(worker, "call_what_was_kept")(torch.tensor(3))
+    assert calls == []
+    assert resolve(worker, "repeat")(doubling(calls), torch.tensor(3)).item() == 6
 
 
 FORGED = [
     {"callback": 99, "args": [], "kwargs": {}},
     {"callback": -1, "args": [], "kwargs": {}},
     {"callback": "0", "args": [], "kwargs": {}},
-    {"callback": 0, "args": 5, "kwargs": {}},
-    {"callback": 0, "args": [], "kwargs": None},
+    {"callback": 0, "args": [], "kwargs": {}},
+    {"callback": True, "args": [], "kwargs": {}},
+    {"callback": 1, "args": 5, "kwargs": {}},
+    {"callback": 1, "args": [], "kwargs": None},
 ]
 
 
@@ -217,7 +287,7 @@ FORGED = [
 def test_a_call_that_makes_no_sense_stops_the_worker(worker: Worker, forged: dict[str, Any]) -> None:
     worker.register(lambda: 1)
     with pytest.raises(Stopped, match="makes no sense"):
-        worker._call_back(forged)
+        worker._call_back(forged, _Handed(), math.inf)
     assert worker.gone
 
 

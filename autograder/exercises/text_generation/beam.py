@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Target, Trial
 from autograder.checks.conduct import inputs_untouched
-from autograder.checks.decoding import results_of, text_agrees
+from autograder.checks.decoding import results_of, same_text_elsewhere, text_agrees
 from autograder.checks.scripted import NumberedFunction
 from autograder.checks.stand_ins import PrefixModel
 from autograder.exercises.exercise import Exercise, Mistake
@@ -106,8 +106,16 @@ def _score(trial: Trial) -> None:
 
 
 def _one_call_a_step(trial: Trial) -> None:
-    results_of(trial)
-    model, inputs = trial.inputs["model"], trial.inputs
+    inputs, prompt = trial.inputs, trial.inputs["prompt"].tolist()
+    asked = [inputs[name] for name in ("beam_size", "max_new_tokens", "eos")]
+    length = len(trial.expect()["tokens"].value)
+    while True:
+        model = inputs["model"].another(trial.draw.integer(0, 2**31))
+        best, _, margin = beams(model.following, prompt, *asked, 0.0)
+        late = [len(text) - len(prompt) == inputs["max_new_tokens"] for text in (best, range(length))]
+        if margin > CLEAR and late[0] == late[1]:
+            break
+    same_text_elsewhere(trial, "model", model)
     calls, most = len(model.asked), inputs["max_new_tokens"]
     if calls > most:
         raise Failure(
