@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
@@ -10,13 +9,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
 
 from autograder.checks import Failure
 from autograder.checks.deadline import OutOfTime, deadline as within
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
 from autograder.engine.plain import plain
-from autograder.engine.wire import Callback, Closed, Limits, Malformed, receive, send
+from autograder.engine.wire import (
+    MOST_GIVEN,
+    TOO_MUCH,
+    Callback,
+    Closed,
+    Limits,
+    Malformed,
+    numbers_in,
+    receive,
+    send,
+)
 from autograder.engine.worker.jail import OUT_OF_MEMORY
 
 __all__ = ["Stopped", "Worker"]
@@ -25,9 +33,6 @@ MOST_FORGOTTEN = 1000
 
 MOST_CALLS = 2000
 """So many calls of functions that it was handed one call of the student's may make."""
-
-MOST_GIVEN = 1 << 20
-"""So many numbers it may hand over in all these calls together, an axis of no elements counted as one of one."""
 
 LONGEST_ERROR = 300
 """Characters of what went wrong in such a function, for the student's code."""
@@ -52,21 +57,12 @@ class _Handed:
     def take(self, arguments: Any) -> str:
         """Count one call: what to tell student code that has asked for too much, "" if it has not."""
         self.calls -= 1
-        self.given -= _size(arguments)
+        self.given -= numbers_in(arguments)
         if self.calls < 0:
             return (
                 f"this function was called more than {MOST_CALLS:,} times in one go. Is there a loop that never ends?"
             )
-        return f"more than {MOST_GIVEN:,} numbers were handed to functions in one go" if self.given < 0 else ""
-
-
-def _size(value: Any) -> int:
-    """How many numbers a value holds; an axis of no elements, which could be of any length beside others, counts as one."""
-    if isinstance(value, Tensor):
-        return math.prod(max(1, size) for size in value.shape)
-    if isinstance(value, Mapping):
-        return sum(map(_size, value.values()))
-    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 1
+        return TOO_MUCH if self.given < 0 else ""
 
 
 class Worker:

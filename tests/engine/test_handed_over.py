@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from autograder.case import Layer
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import attribute, construct, invoke
-from autograder.engine.dialogue import MOST_CALLS, MOST_GIVEN, Stopped, Worker, _Handed
+from autograder.engine.dialogue import MOST_CALLS, Stopped, Worker, _Handed
 from autograder.engine.nursery import Limit, Nursery
 from autograder.engine.proxies import resolve
-from autograder.engine.wire import Handle, Limits, Malformed
+from autograder.engine.wire import MOST_GIVEN, Handle, Limits, Malformed
 from autograder.observation import apart, observe
 from tests.engine.test_wire import there_and_back
 
