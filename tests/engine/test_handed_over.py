@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from autograder.case import Layer
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import attribute, construct, invoke
-from autograder.engine.dialogue import MOST_CALLS, Stopped, Worker, _Handed
+from autograder.engine import dialogue
+from autograder.engine.dialogue import Stopped, Worker, _Handed
 from autograder.engine.nursery import Limit, Nursery
 from autograder.engine.proxies import resolve
 from autograder.engine.wire import MOST_GIVEN, Handle, Limits, Malformed
@@ -68,6 +69,11 @@ def catching(model, x):
         return f"{type(error).__name__}: {error}"
 
 
+def catching_all(model):
+    for each in ([1] * 200, torch.ones(2).numpy(), Cache(1), torch.int64):
+        model(each)
+
+
 def ask_for_ever(model, x):
     while True:
         model(x)
@@ -115,6 +121,15 @@ class Cached(nn.Module):
 
     def forward(self, x, cache):
         return cache.append(x * self.gain)
+
+
+class CacheModule(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.keys = width, []
+
+    append = Cache.append
+    __len__ = Cache.__len__
 
 
 class WithModel:
@@ -185,6 +200,12 @@ def test_what_student_code_sends_it_is_plain(there: Callable[[str], Any]) -> Non
     assert got == [{"x": 1}]
 
 
+def test_what_cannot_cross_arrives_as_an_object_of_that_name(there: Callable[[str], Any]) -> None:
+    names: list[str] = []
+    there("catching_all")(lambda x: names.append(type(x).__name__))
+    assert names == ["list", "ndarray", "Cache", "dtype"]
+
+
 def test_a_function_kept_by_an_object_can_be_called_later(student: Callable[[str], Any]) -> None:
     calls: list[Any] = []
     made = construct(student("WithModel"), doubling(calls))
@@ -208,28 +229,25 @@ def test_another_thread_may_not_call_it(there: Callable[[str], Any]) -> None:
     assert calls == []
 
 
-@pytest.mark.parametrize("wait", [0.0, 0.01])
-def test_asking_for_ever_is_stopped_and_the_next_request_is_answered(
-    there: Callable[[str], Any], wait: float
-) -> None:
-    def model(x: Tensor) -> Tensor:
-        time.sleep(wait)
+def test_asking_for_ever_is_stopped_and_the_next_request_is_answered(there: Callable[[str], Any]) -> None:
+    def slow(x: Tensor) -> Tensor:
+        time.sleep(0.01)
         return x
 
-    with pytest.raises(OutOfTime if wait else RuntimeError):
-        there("ask_for_ever")(model, torch.tensor(3))
-    with pytest.raises(OutOfTime):
-        there("ask_whatever_it_says")(model, torch.tensor(3))
+    for name in ("ask_for_ever", "ask_whatever_it_says"):
+        with pytest.raises(OutOfTime):
+            there(name)(slow, torch.tensor(3))
     assert there("repeat")(doubling([]), torch.tensor(3)).item() == 6
 
 
 def test_who_asks_too_often_or_hands_over_too_much_is_told_so_and_nothing_is_called(
-    there: Callable[[str], Any],
+    there: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dialogue, "MOST_CALLS", 60)
     calls: list[Any] = []
-    with pytest.raises(RuntimeError, match="called more than 2,000 times"):
+    with pytest.raises(RuntimeError, match="called more than 60 times"):
         there("ask_for_ever")(doubling(calls), torch.tensor(3))
-    assert len(calls) == MOST_CALLS
+    assert len(calls) == 60
     del calls[:]
     for much in (torch.zeros(MOST_GIVEN + 1), torch.zeros(MOST_GIVEN + 1, 0), [torch.zeros(MOST_GIVEN)] * 2):
         assert "numbers were handed" in there("catching")(doubling(calls), much)
@@ -334,8 +352,9 @@ def test_a_layer_that_torch_does_not_have_is_refused(kind: str) -> None:
         Layer(kind, 2).build()
 
 
-def test_an_object_has_methods_and_attributes(student: Callable[[str], Any]) -> None:
-    cache = construct(student("Cache"), 6)
+@pytest.mark.parametrize("name", ["Cache", "CacheModule"])
+def test_an_object_has_methods_and_attributes(student: Callable[[str], Any], name: str) -> None:
+    cache = construct(student(name), 6)
     key = torch.arange(2.0, requires_grad=True)
     assert invoke(cache, "__len__") == 0
     found = invoke(cache, "append", key)
@@ -345,7 +364,7 @@ def test_an_object_has_methods_and_attributes(student: Callable[[str], Any]) -> 
     assert key.grad.tolist() == [1.0, 1.0]
     assert invoke(cache, "__len__") == 1
     assert attribute(cache, "width") == 6
-    assert type(cache).__name__ == "Cache"
+    assert type(cache).__name__ in (name, "_ModuleProxy")
     with pytest.raises(AttributeError):
         invoke(cache, "nothing")
 

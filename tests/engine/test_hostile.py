@@ -271,8 +271,7 @@ def test_a_hostile_submission_earns_nothing_and_harms_nobody(
     assert open_files(os.getpid()) <= opened
     # The next one finds everything as it should be.
     right = {name: references()[name] for name in attack.answered if name in references()}
-    helpers = tuple(references()[name] for name in ("causal_mask", "sample_next_token", "KVCache"))
-    honest = notebook_of(helpers if right else (), {"dot_scores": RIGHT["dot_scores"], **right})
+    honest = notebook_of(tuple(references().values()) if right else (), {"dot_scores": RIGHT["dot_scores"], **right})
     assert judge(honest, nursery, LIMIT, SEED).problem == ""
     assert points_of(honest) == {name: full(name) for name in (BEFORE, "dot_scores", *right, AFTER)}
 
