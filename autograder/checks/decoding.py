@@ -13,7 +13,14 @@ from autograder.checks.stand_ins import LONGEST, PrefixModel, Reader
 from autograder.checks.trial import Trial
 from autograder.oracle.generation import greedy
 
-__all__ = ["asks_no_more_than_needed", "refused", "results_of", "same_text_elsewhere", "text_agrees", "text_of"]
+__all__ = [
+    "asks_no_more_than_needed",
+    "refused",
+    "results_of",
+    "same_text_elsewhere",
+    "text_agrees",
+    "text_of",
+]
 
 
 def results_of(trial: Trial, **changes: Any) -> dict[str, Tensor]:

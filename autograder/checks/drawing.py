@@ -73,8 +73,9 @@ def tokens_of(trial: Trial, shape: tuple[int, ...], **changes: Any) -> Tensor:
 def drawn_as_asked(slips: tuple[Slip, ...] = ()) -> Probe:
     """The case's logits, (V,) or several rows (G, V), each drawn DRAWS / G times, are drawn with the right probabilities.
 
-    A token of probability zero must never come. Frequencies that fit too well are not those of draws. For the others the divergence of the frequencies from the
-    probabilities stays below a bound that holds for every sample size (`oracle/multinomial.py`).
+    A token of probability zero must never come, and frequencies that fit too well are not those of draws. For the
+    others the divergence of the frequencies from the probabilities stays below a bound that holds for every sample
+    size (`oracle/multinomial.py`).
     """
 
     def probe(trial: Trial) -> None:

@@ -131,7 +131,9 @@ class Reader:
     def encoder(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (S,) -> memory (S, D), state (D,)."""
         if not isinstance(source, Tensor) or source.dim() != 1 or len(source) > len(self.places):
-            raise ValueError(f"the encoder takes tokens of shape (S,), {len(self.places)} at most; it got {_kind(source)}")
+            raise ValueError(
+                f"the encoder takes tokens of shape (S,), {len(self.places)} at most; it got {_kind(source)}"
+            )
         memory = self.words[source.long()] + self.places[: len(source)]
         return memory.float(), torch.tanh(memory.sum(0)).float()
 
@@ -142,7 +144,9 @@ class Reader:
                 shape = "(1, D)" if name == "query" else "(S, D)"
                 raise ValueError(f"attention takes a {name} of shape {shape}; it got {_kind(given)}")
             if given.shape[-1] != self.width:
-                raise ValueError(f"attention has width {self.width}; the {name} it got has width {given.shape[-1]}")
+                raise ValueError(
+                    f"attention has width {self.width}; the {name} it got has width {given.shape[-1]}"
+                )
         weights = torch.softmax(query.double() @ key.double().mT, -1)
         return (weights @ value.double()).float(), weights.float()
 
@@ -151,7 +155,9 @@ class Reader:
         shapes = [tuple(part.shape) if isinstance(part, Tensor) else None for part in (token, state, context)]
         if shapes != [(), (self.width,), (self.width,)]:
             given = ", ".join(map(_kind, (token, state, context)))
-            raise ValueError(f"the decoder takes a token (), a state (D,) and a context (D,), tensors; it got {given}")
+            raise ValueError(
+                f"the decoder takes a token (), a state (D,) and a context (D,), tensors; it got {given}"
+            )
         if not 0 <= int(token) < self.vocabulary:
             raise ValueError(f"a decoder of {self.vocabulary} tokens got token {int(token)}")
         given = torch.cat([self.words[int(token)], state.double(), context.double()])

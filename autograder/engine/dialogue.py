@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import torch
 
 from autograder.checks import Failure
-from autograder.checks.deadline import OutOfTime, deadline as within
+from autograder.checks.deadline import OutOfTime
+from autograder.checks.deadline import deadline as within
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
 from autograder.engine.plain import plain
 from autograder.engine.wire import (
@@ -75,9 +76,7 @@ class _Handed:
         self.calls -= 1
         self.given -= numbers_in(arguments)
         if self.calls < 0:
-            return (
-                f"this function was called more than {MOST_CALLS:,} times in one go. Is there a loop that never ends?"
-            )
+            return f"this function was called more than {MOST_CALLS:,} times in one go. Is there a loop that never ends?"
         return TOO_MUCH if self.given < 0 else ""
 
 

@@ -85,8 +85,9 @@ def _bare(tree: ast.AST) -> ast.AST:
 class Attack:
     """A hostile file: its cells, its answers, and the same answers without the trick.
 
-    helpers: cells of names that both kinds of answers use.     ends: a pattern of the reason for which the run must end early, "" if it must not. spoils: it may break its own
-    right answers. limit: seconds that differ from LIMIT's. others: what it answers where it says nothing else.
+    helpers: cells of names that both kinds of answers use. ends: a pattern of the reason for which the run must end
+    early, "" if it must not. spoils: it may break its own right answers. limit: seconds that differ from LIMIT's.
+    others: what it answers where it says nothing else.
     """
 
     helpers: tuple[str, ...]
@@ -271,7 +272,9 @@ def test_a_hostile_submission_earns_nothing_and_harms_nobody(
     assert open_files(os.getpid()) <= opened
     # The next one finds everything as it should be.
     right = {name: references()[name] for name in attack.answered if name in references()}
-    honest = notebook_of(tuple(references().values()) if right else (), {"dot_scores": RIGHT["dot_scores"], **right})
+    honest = notebook_of(
+        tuple(references().values()) if right else (), {"dot_scores": RIGHT["dot_scores"], **right}
+    )
     assert judge(honest, nursery, LIMIT, SEED).problem == ""
     assert points_of(honest) == {name: full(name) for name in (BEFORE, "dot_scores", *right, AFTER)}
 
