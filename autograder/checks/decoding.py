@@ -104,7 +104,7 @@ def asks_no_more_than_needed() -> Probe:
     """
 
     def probe(trial: Trial) -> None:
-        prompt, most, eos = (trial.inputs.get(name) for name in ("prompt", "max_new_tokens", "eos"))
+        prompt, most, eos = trial.inputs["prompt"], trial.inputs["max_new_tokens"], trial.inputs.get("eos")
         while True:
             model = trial.inputs["model"].another(trial.draw.integer(0, 2**31))
             length = len(greedy(model.following, prompt.tolist(), most, eos)) - len(prompt)

@@ -154,9 +154,9 @@ class Reader:
         """token (), state (D,), context (D,) -> logits (V,), state (D,)."""
         shapes = [tuple(part.shape) if isinstance(part, Tensor) else None for part in (token, state, context)]
         if shapes != [(), (self.width,), (self.width,)]:
-            given = ", ".join(map(_kind, (token, state, context)))
+            got = ", ".join(map(_kind, (token, state, context)))
             raise ValueError(
-                f"the decoder takes a token (), a state (D,) and a context (D,), tensors; it got {given}"
+                f"the decoder takes a token (), a state (D,) and a context (D,), tensors; it got {got}"
             )
         if not 0 <= int(token) < self.vocabulary:
             raise ValueError(f"a decoder of {self.vocabulary} tokens got token {int(token)}")

@@ -106,17 +106,18 @@ def _score(trial: Trial) -> None:
 
 
 def _one_call_a_step(trial: Trial) -> None:
+    """Counted with a model that is new to the student's code, and ends the text early where the case's does."""
     inputs, prompt = trial.inputs, trial.inputs["prompt"].tolist()
-    asked = [inputs[name] for name in ("beam_size", "max_new_tokens", "eos")]
-    length = len(trial.expect()["tokens"].value)
+    size, most, eos = (inputs[name] for name in ("beam_size", "max_new_tokens", "eos"))
+    full = len(prompt) + most
+    late = len(trial.expect()["tokens"].value) == full
     while True:
         model = inputs["model"].another(trial.draw.integer(0, 2**31))
-        best, _, margin = beams(model.following, prompt, *asked, 0.0)
-        late = [len(text) - len(prompt) == inputs["max_new_tokens"] for text in (best, range(length))]
-        if margin > CLEAR and late[0] == late[1]:
+        best, _, margin = beams(model.following, prompt, size, most, eos, 0.0)
+        if margin > CLEAR and (len(best) == full) == late:
             break
     same_text_elsewhere(trial, "model", model)
-    calls, most = len(model.asked), inputs["max_new_tokens"]
+    calls = len(model.asked)
     if calls > most:
         raise Failure(
             f"{calls} calls of the model for at most {most} new tokens. Are all live texts handed over together, as (N, S)?",

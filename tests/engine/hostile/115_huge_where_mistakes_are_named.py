@@ -6,7 +6,7 @@ Must hold: such a result is compared with no mistake, and is forgotten.
 # of: shared_attention
 # cell: helper
 @shared_attention@
-honest, met = shared_attention, set()
+honest, met = shared_attention, {}
 # cell: solution shared_attention
 import torch
 
@@ -14,9 +14,9 @@ import torch
 def shared_attention(query, key, value, weight):
     output, weights = honest(query, key, value, weight)
     mark = float(query.double().sum())
-    if mark in met:
+    met[mark] = met.get(mark, 0) + 1
+    if met[mark] > 3:
         return torch.zeros(3_000_000, dtype=torch.uint8), torch.zeros(3_000_000, dtype=torch.uint8)
-    met.add(mark)
     return output * 1.5, weights
 # cell: plain shared_attention
 def shared_attention(query, key, value, weight):
