@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
@@ -19,6 +20,7 @@ class OutOfTime(BaseException):
 def deadline(seconds: float | None) -> Iterator[None]:
     """Raise OutOfTime in the block after `seconds` of wall-clock time; None sets no deadline.
 
+    Within another one, the other goes on where the block ends; what is left of it is no longer than it was.
     Works in the main thread of a Unix process; elsewhere the block just runs. It interrupts Python code, not a single
     long call into C: only killing the process stops that.
     """
@@ -33,10 +35,14 @@ def deadline(seconds: float | None) -> Iterator[None]:
     def ring(signum: int, frame: FrameType | None) -> None:
         raise OutOfTime
 
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # rings again each second, should something swallow it
+    outer = signal.getitimer(signal.ITIMER_REAL)[0]
+    since, previous = time.monotonic(), signal.signal(signal.SIGALRM, ring)
+    # rings again each second, should something swallow it
+    signal.setitimer(signal.ITIMER_REAL, min(seconds, outer or seconds), 1.0)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, previous)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, outer - (time.monotonic() - since)), 1.0)

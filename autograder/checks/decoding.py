@@ -9,10 +9,18 @@ from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
-from autograder.checks.stand_ins import PrefixModel
+from autograder.checks.stand_ins import LONGEST, PrefixModel, Reader
 from autograder.checks.trial import Trial
+from autograder.oracle.generation import greedy
 
-__all__ = ["asks_no_more_than_needed", "refused", "results_of", "text_agrees", "text_of"]
+__all__ = [
+    "asks_no_more_than_needed",
+    "refused",
+    "results_of",
+    "same_text_elsewhere",
+    "text_agrees",
+    "text_of",
+]
 
 
 def results_of(trial: Trial, **changes: Any) -> dict[str, Tensor]:
@@ -32,6 +40,8 @@ def text_of(tokens: Tensor) -> list[int]:
             f"{str(tokens.dtype).removeprefix('torch.')}.",
             mistake="tokens are no int64 vector",
         )
+    if len(tokens) > LONGEST:
+        raise Failure(f"{len(tokens):,} tokens came back; that is more than anybody asked for.")
     listed: list[int] = tokens.tolist()
     return listed
 
@@ -40,30 +50,67 @@ def text_agrees() -> Probe:
     """The first result is the text of the formula, token for token."""
 
     def probe(trial: Trial) -> None:
-        name = trial.target.outputs[0]
-        got = text_of(results_of(trial)[name])
-        expected = [int(token) for token in trial.expect()[name].value.tolist()]
-        if got == expected:
-            return
-        place = next(
-            (n for n, (one, other) in enumerate(zip(got, expected, strict=False)) if one != other), None
-        )
-        if place is None:
-            raise Failure(f"{name} are {len(got)}: {got}; expected {len(expected)}: {expected}.")
-        raise Failure(
-            f"{name}[{place}] is {got[place]}, expected {expected[place]}: {got} instead of {expected}."
-        )
+        same_text(trial)
 
     return probe
 
 
+def same_text(trial: Trial, **changes: Any) -> list[int]:
+    """The text of the first result. Raises: Failure if it is not, token for token, that of the formula."""
+    name = trial.target.outputs[0]
+    got = text_of(results_of(trial, **changes)[name])
+    expected = [int(token) for token in trial.expect(**changes)[name].value.tolist()]
+    if got == expected:
+        return got
+    place = next((n for n, (one, other) in enumerate(zip(got, expected, strict=False)) if one != other), None)
+    if place is None:
+        raise Failure(f"{name} are {len(got)}: {_shown(got)}; expected {len(expected)}: {_shown(expected)}.")
+    raise Failure(
+        f"{name}[{place}] is {got[place]}, expected {expected[place]}: {_shown(got)} instead of {_shown(expected)}."
+    )
+
+
+SHOWN = 100
+
+
+def _shown(tokens: list[int]) -> str:
+    return str(tokens) if len(tokens) <= SHOWN else f"{str(tokens[:SHOWN])[:-1]}, ...]"
+
+
+def same_text_elsewhere(trial: Trial, name: str, stand_in: PrefixModel | Reader) -> list[int]:
+    """The text with a stand-in that has never been asked before in the place of input `name`.
+
+    What is counted must be what led to a right result: a text that is remembered from an earlier call costs nothing.
+    Raises: Failure if the text is wrong, where that of the case itself is right: otherwise other checks have said so.
+    """
+    try:
+        same_text(trial)
+    except Failure:
+        return text_of(results_of(trial, **{name: stand_in})[trial.target.outputs[0]])
+    try:
+        return same_text(trial, **{name: stand_in})
+    except Failure as failure:
+        raise Failure(
+            f"with another {name} of the same size: {failure.message}",
+            mistake="keeps state between calls",
+            errored=failure.errored,
+        ) from failure
+
+
 def asks_no_more_than_needed() -> Probe:
-    """Every position is handed to the model once: the prompt, then one token a call; no call is without use."""
+    """Every position is handed to the model once: the prompt, then one token a call; no call is without use.
+
+    Counted with a model that is new to the student's code, and that ends the text early where the case's does.
+    """
 
     def probe(trial: Trial) -> None:
-        text = text_of(results_of(trial)[trial.target.outputs[0]])
-        model, prompt = trial.inputs["model"], trial.inputs["prompt"]
-        new = len(text) - len(prompt)
+        prompt, most, eos = trial.inputs["prompt"], trial.inputs["max_new_tokens"], trial.inputs.get("eos")
+        while True:
+            model = trial.inputs["model"].another(trial.draw.integer(0, 2**31))
+            length = len(greedy(model.following, prompt.tolist(), most, eos)) - len(prompt)
+            if eos is None or 1 < length < most:
+                break
+        new = len(same_text_elsewhere(trial, "model", model)) - len(prompt)
         needed = len(prompt) + new - 1 if new else 0
         if len(model.asked) > new:
             raise Failure(

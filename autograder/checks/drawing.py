@@ -13,7 +13,7 @@ from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
 from autograder.oracle.generation import kept
-from autograder.oracle.multinomial import divergence, largest_divergence
+from autograder.oracle.multinomial import divergence, largest_divergence, too_even
 
 __all__ = [
     "DRAWS",
@@ -73,8 +73,9 @@ def tokens_of(trial: Trial, shape: tuple[int, ...], **changes: Any) -> Tensor:
 def drawn_as_asked(slips: tuple[Slip, ...] = ()) -> Probe:
     """The case's logits, (V,) or several rows (G, V), each drawn DRAWS / G times, are drawn with the right probabilities.
 
-    A token of probability zero must never come. For the others the divergence of the frequencies from the
-    probabilities stays below a bound that holds for every sample size (`oracle/multinomial.py`).
+    A token of probability zero must never come, and frequencies that fit too well are not those of draws. For the
+    others the divergence of the frequencies from the probabilities stays below a bound that holds for every sample
+    size (`oracle/multinomial.py`).
     """
 
     def probe(trial: Trial) -> None:
@@ -91,6 +92,12 @@ def drawn_as_asked(slips: tuple[Slip, ...] = ()) -> Probe:
                 slip = next((s for s in slips if _fits(counts, s, row, settings)), None)
                 raise Failure(
                     message + (f" {slip.question}" if slip else ""), mistake=slip.name if slip else None
+                )
+            if too_even(counts, kept(row, **settings), FALSE_ALARM):
+                raise Failure(
+                    f"in {int(counts.sum()):,} draws every token came as often as its probability says, almost to the last one; "
+                    "what is drawn scatters. Is each row drawn on its own?",
+                    mistake="shares instead of draws",
                 )
 
     return probe

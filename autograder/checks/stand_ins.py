@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,7 +10,13 @@ from torch import Tensor
 
 from autograder.observation import apart
 
-__all__ = ["PrefixModel", "Reader"]
+__all__ = ["LONGEST", "PrefixModel", "Reader"]
+
+LONGEST = 1024
+"""Positions of the longest text that a model takes, as every model has such a number."""
+
+MOST = 4096
+"""Tokens that a model takes in one call, in all its texts together."""
 
 
 def _mixed(seed: int, numbers: list[int]) -> int:
@@ -18,17 +25,22 @@ def _mixed(seed: int, numbers: list[int]) -> int:
     return seed
 
 
+def _kind(value: Any) -> str:
+    """What was handed over, in a few words."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    return f"a {type(value).__name__}"
+
+
 def _as_tokens(tokens: Any, vocabulary: int) -> Tensor:
     """What a real model would take. Raises: ValueError, in the student's code, for anything else."""
     if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64 or tokens.dim() not in (1, 2):
-        given = (
-            f"{tuple(tokens.shape)} {str(tokens.dtype).removeprefix('torch.')}"
-            if isinstance(tokens, Tensor)
-            else f"a {type(tokens).__name__}"
-        )
-        raise ValueError(f"a model takes tokens of shape (S,) or (N, S), int64; it got {given}")
-    if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary:
-        raise ValueError(f"a model of {vocabulary} tokens got token {int(tokens.max())}")
+        raise ValueError(f"a model takes tokens of shape (S,) or (N, S), int64; it got {_kind(tokens)}")
+    if math.prod(max(1, size) for size in tokens.shape) > MOST:
+        raise ValueError(f"a model takes {MOST:,} tokens at most in one call; it got {tuple(tokens.shape)}")
+    wrong = tokens[(tokens < 0) | (tokens >= vocabulary)]
+    if wrong.numel():
+        raise ValueError(f"a model of {vocabulary} tokens got token {int(wrong[0])}")
     return tokens
 
 
@@ -48,6 +60,10 @@ class PrefixModel:
     def __repr__(self) -> str:
         return f"<a model of {self.vocabulary} tokens>"
 
+    def another(self, seed: int) -> PrefixModel:
+        """A model of as many tokens that nobody has asked anything yet."""
+        return PrefixModel(seed, self.vocabulary, self.always)
+
     def following(self, text: list[int]) -> Tensor:
         """The float64 logits (V,) of the next token: multiples of 2^-10, so that float32 holds them exactly."""
         if self.always is not None:
@@ -61,6 +77,10 @@ class PrefixModel:
 
     def _answer(self, tokens: Any, start: Any = 0) -> Tensor:
         asked, place = _as_tokens(tokens, self.vocabulary), max(0, int(start))
+        if place + asked.shape[-1] > LONGEST:
+            raise ValueError(
+                f"a model for texts of {LONGEST:,} positions got {asked.shape[-1]:,} tokens from position {place} on"
+            )
         self.asked.append((asked.clone(), place))
         if asked.dim() == 2:
             return torch.stack([self._rows(row.tolist(), []) for row in asked])
@@ -104,23 +124,42 @@ class Reader:
     def __repr__(self) -> str:
         return f"<encoder, decoder and attention of width {self.width}, {self.vocabulary} tokens>"
 
+    def another(self, seed: int) -> Reader:
+        """A reader of the same sizes that nobody has asked anything yet."""
+        return Reader(seed, self.vocabulary, self.width)
+
     def encoder(self, source: Tensor) -> tuple[Tensor, Tensor]:
         """source (S,) -> memory (S, D), state (D,)."""
+        if not isinstance(source, Tensor) or source.dim() != 1 or len(source) > len(self.places):
+            raise ValueError(
+                f"the encoder takes tokens of shape (S,), {len(self.places)} at most; it got {_kind(source)}"
+            )
         memory = self.words[source.long()] + self.places[: len(source)]
         return memory.float(), torch.tanh(memory.sum(0)).float()
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """query (S_q, D), key and value (S, D) -> output (S_q, D), weights (S_q, S)."""
-        if query.dim() != 2:
-            raise ValueError(f"attention takes a query of shape (1, D); it got {tuple(query.shape)}")
+        for name, given in (("query", query), ("key", key), ("value", value)):
+            if not isinstance(given, Tensor) or given.dim() != 2 or len(given) > len(self.places):
+                shape = "(1, D)" if name == "query" else "(S, D)"
+                raise ValueError(f"attention takes a {name} of shape {shape}; it got {_kind(given)}")
+            if given.shape[-1] != self.width:
+                raise ValueError(
+                    f"attention has width {self.width}; the {name} it got has width {given.shape[-1]}"
+                )
         weights = torch.softmax(query.double() @ key.double().mT, -1)
         return (weights @ value.double()).float(), weights.float()
 
     def decoder(self, token: Any, state: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """token (), state (D,), context (D,) -> logits (V,), state (D,)."""
-        if not isinstance(token, Tensor) or token.dim() or state.dim() != 1:
-            shapes = [tuple(part.shape) if isinstance(part, Tensor) else part for part in (token, state)]
-            raise ValueError(f"the decoder takes a token () and a state (D,), tensors; it got {shapes}")
+        shapes = [tuple(part.shape) if isinstance(part, Tensor) else None for part in (token, state, context)]
+        if shapes != [(), (self.width,), (self.width,)]:
+            got = ", ".join(map(_kind, (token, state, context)))
+            raise ValueError(
+                f"the decoder takes a token (), a state (D,) and a context (D,), tensors; it got {got}"
+            )
+        if not 0 <= int(token) < self.vocabulary:
+            raise ValueError(f"a decoder of {self.vocabulary} tokens got token {int(token)}")
         given = torch.cat([self.words[int(token)], state.double(), context.double()])
         return (given @ self.out).float(), torch.tanh(given @ self.turn).float()
 

@@ -43,12 +43,42 @@ def _names(cell: NotebookNode) -> tuple[set[str], set[str] | None]:
     bound = {
         symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()
     }
-    added_to = {
-        node.target.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name)
-    }
-    return used | added_to, bound
+    return used | _added_to(tree), bound
+
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _added_to(tree: ast.AST) -> set[str]:
+    """The global names that augmented assignments (`n += 1`) read: symtable counts them as assigned only.
+
+    In a function these are the names that it declares global. A class body looks up among the globals what it lacks.
+    """
+    found: set[str] = set()
+    waiting: list[tuple[ast.AST, frozenset[str] | None]] = [(tree, None)]  # None: every name is global here
+    while waiting:
+        node, declared = waiting.pop()
+        if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+            found |= {node.target.id} if declared is None or node.target.id in declared else set()
+        if isinstance(node, FUNCTIONS):
+            declared = _globals_of(node)
+        elif isinstance(node, ast.ClassDef):
+            declared = None
+        waiting += ((child, declared) for child in ast.iter_child_nodes(node))
+    return found
+
+
+def _globals_of(scope: ast.AST) -> frozenset[str]:
+    """The names that a function declares global for itself, not for those within it."""
+    names: list[str] = []
+    waiting = list(ast.iter_child_nodes(scope))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Global):
+            names += node.names
+        elif not isinstance(node, (*FUNCTIONS, ast.ClassDef)):
+            waiting += ast.iter_child_nodes(node)
+    return frozenset(names)
 
 
 def _used(table: symtable.SymbolTable) -> set[str]:

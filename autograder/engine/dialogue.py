@@ -11,13 +11,33 @@ from typing import Any, NoReturn
 import torch
 
 from autograder.checks import Failure
+from autograder.checks.deadline import OutOfTime
+from autograder.checks.deadline import deadline as within
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
-from autograder.engine.wire import Callback, Closed, Limits, Malformed, receive, send
+from autograder.engine.plain import plain
+from autograder.engine.wire import (
+    MOST_GIVEN,
+    TOO_MUCH,
+    Callback,
+    Closed,
+    Limits,
+    Malformed,
+    Opaque,
+    numbers_in,
+    receive,
+    send,
+)
 from autograder.engine.worker.jail import OUT_OF_MEMORY
 
-__all__ = ["Stopped", "Worker"]
+__all__ = ["Stopped", "Worker", "stand_for"]
 
 MOST_FORGOTTEN = 1000
+
+MOST_CALLS = 1000
+"""So many calls of functions that it was handed one call of the student's may make."""
+
+LONGEST_ERROR = 300
+"""Characters of what went wrong in such a function, for the student's code."""
 
 
 class Stopped(Failure):
@@ -30,10 +50,40 @@ class Stopped(Failure):
         super().__init__(reason, errored=True)
 
 
+def stand_for(value: Opaque) -> Any:
+    """An object that is good for nothing but the name of its type."""
+    name = value.kind if value.kind.isidentifier() else "object"
+    return type(name, (), {"__repr__": lambda self: f"<a {name}>"})()
+
+
+def _known(value: Any) -> Any:
+    """A value with objects in place of what did not cross."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_known, value))
+    if isinstance(value, Mapping):
+        return {key: _known(item) for key, item in value.items()}
+    return stand_for(value) if isinstance(value, Opaque) else value
+
+
+class _Handed:
+    """How much student code may still ask, in one request, of the functions that it was handed."""
+
+    def __init__(self) -> None:
+        self.calls, self.given = MOST_CALLS, MOST_GIVEN
+
+    def take(self, arguments: Any) -> str:
+        """Count one call: what to tell student code that has asked for too much, "" if it has not."""
+        self.calls -= 1
+        self.given -= numbers_in(arguments)
+        if self.calls < 0:
+            return f"this function was called more than {MOST_CALLS:,} times in one go. Is there a loop that never ends?"
+        return TOO_MUCH if self.given < 0 else ""
+
+
 class Worker:
     """One jailed process for one submission. Every request has a deadline, and every reply a limit.
 
-    callbacks: functions of the judge's that student code was handed, by number.
+    callbacks: functions of the judge's that student code was handed, by number, until `retire`.
     finished: numbers of calls whose gradients nobody will ask for any more; the next request tells the worker.
     gone: why it does not answer any more, in words for the student; "" while it does. lost: it went with its zygote,
     through no fault of the student's.
@@ -44,7 +94,8 @@ class Worker:
         self.until = time.monotonic() + limit.submission
         self.gone, self.lost = "", ""
         self.finished: list[int] = []
-        self.callbacks: list[Callable[..., Any]] = []
+        self.callbacks: dict[int, Callable[..., Any]] = {}
+        self.registered = 0
 
     def ask(self, do: str, seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
         """Send a request and wait for its answer.
@@ -66,8 +117,13 @@ class Worker:
         del self.finished[:MOST_FORGOTTEN]
         self._send({**request, **arguments}, seconds, deadline)
         answer = self._receive(seconds, deadline)
+        handed = _Handed()
         while "callback" in answer and answer.get("ticket") == ticket:
-            self._send({"ticket": ticket, **self._call_back(answer)}, seconds, deadline)
+            found = self._call_back(answer, handed, deadline)
+            try:
+                self._send({"ticket": ticket, **found}, seconds, deadline)
+            except Malformed as error:
+                self._send({"ticket": ticket, **_raised(error)}, seconds, deadline)
             answer = self._receive(seconds, deadline)
         if answer.get("ticket") != ticket:
             self._stop("the process answered a question that was not asked")
@@ -94,24 +150,35 @@ class Worker:
 
     def register(self, function: Callable[..., Any]) -> Callback:
         """What stands for a function of the judge's in a request: the worker may call it, while it answers one."""
-        self.callbacks.append(function)
-        return Callback(len(self.callbacks) - 1)
+        self.registered += 1
+        self.callbacks[self.registered] = function
+        return Callback(self.registered)
 
-    def _call_back(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Do what the worker asks of the judge's function: its result, or the error to raise there."""
+    def retire(self) -> None:
+        """Let go of the functions that student code was handed: whoever has kept one is told that it answers no more."""
+        self.callbacks.clear()
+
+    def _call_back(self, asked: Mapping[str, Any], handed: _Handed, until: float) -> dict[str, Any]:
+        """Do what the worker asks of the judge's function, by `until`: its result, or the error to raise there."""
         number, args, kwargs = (asked.get(key) for key in ("callback", "args", "kwargs"))
         if (
-            not isinstance(number, int)
-            or not 0 <= number < len(self.callbacks)
+            type(number) is not int
+            or not 0 < number <= self.registered
             or not isinstance(args, list)
             or not isinstance(kwargs, Mapping)
         ):
             self._stop("the process sent a call that makes no sense")
+        if number not in self.callbacks:
+            return _raised(RuntimeError("this function answers only during the check that it was made for"))
+        if complaint := handed.take([args, kwargs]):
+            return _raised(RuntimeError(complaint))
         try:
-            with torch.no_grad():
-                return {"result": self.callbacks[number](*args, **kwargs)}
+            with torch.no_grad(), within(max(0.001, until - time.monotonic())):
+                return {"result": self.callbacks[number](*_known(args), **_known(kwargs))}
+        except OutOfTime:
+            self._stop("the code asked for more than the function that it was handed could do in time")
         except Exception as error:  # noqa: BLE001  the student's arguments may be anything
-            return {"raised": {"name": type(error).__name__, "message": str(error)[:2000]}}
+            return _raised(error)
 
     def _how_it_ended(self) -> str:
         try:
@@ -138,3 +205,14 @@ class Worker:
         """End the worker."""
         self.channel.close()
         self.nursery.kill(self.pid)
+
+
+def _raised(error: Exception) -> dict[str, Any]:
+    """An error for the student's code: the first line says what is wrong with what it handed over."""
+    lines = str(error).strip().splitlines()
+    return {
+        "raised": {
+            "name": type(error).__name__,
+            "message": plain(lines[0], LONGEST_ERROR) if lines else "",
+        }
+    }

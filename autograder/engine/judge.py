@@ -134,6 +134,8 @@ def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> list[Not
         return [_error(STOPPED, str(stopped))]
     except (Exception, OutOfTime) as error:  # noqa: BLE001  a name is missing, or the grade cell itself is at fault
         return [*map(_shown, reports), _error(type(error).__name__, _text(str(error), 2000))]
+    finally:
+        worker.retire()
     outputs = [_shown(report) for report in reports]
     if isinstance(value, float):
         outputs.append(new_output("execute_result", {"text/plain": repr(value)}, execution_count=None))

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import Remote, RemoteObject
-from autograder.engine.dialogue import Stopped, Worker
+from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
 from autograder.engine.wire import Handle, Opaque
 from autograder.observation import Observation, unchanged
@@ -35,17 +35,11 @@ def resolve(worker: Worker, name: str) -> Any:
         raise NameError(f"name {name!r} is not defined")
     if kind == "value":
         value = answer.get("value")
-        return _opaque(value) if isinstance(value, Opaque) else value
+        return stand_for(value) if isinstance(value, Opaque) else value
     number = answer.get("object")
     if kind in ("function", "class") and isinstance(number, int):
         return (ClassProxy if kind == "class" else FunctionProxy)(worker, number)
     raise Stopped("the process sent an answer that makes no sense")
-
-
-def _opaque(value: Opaque) -> Any:
-    """An object that is good for nothing but the name of its type."""
-    name = value.kind if value.kind.isidentifier() else "object"
-    return type(name, (), {"__repr__": lambda self: f"<a {name}>"})()
 
 
 def _unwrap(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -195,7 +189,7 @@ def _collect(value: Any, tensors: list[Tensor]) -> Any:
         return type(value)(_collect(item, tensors) for item in value)
     if isinstance(value, Mapping):
         return {key: _collect(item, tensors) for key, item in value.items()}
-    return _opaque(value) if isinstance(value, Opaque) else value
+    return stand_for(value) if isinstance(value, Opaque) else value
 
 
 def _fill(value: Any, tensors: list[Tensor]) -> Any:
@@ -311,8 +305,11 @@ class ObjectProxy(_Proxy, RemoteObject):
         return _Call(self.worker, {"do": "attribute", "object": self.number, "name": name}, {})()
 
 
-class _ModuleProxy(nn.Module, Remote):
-    """A student's module: its weights lie here under their own names, its forward runs in the worker."""
+class _ModuleProxy(nn.Module, Remote, RemoteObject):
+    """A student's module: its weights lie here under their own names, its forward runs in the worker.
+
+    Its other methods and attributes can be asked for as those of any object; they see the weights that it has there.
+    """
 
     def __init__(self, worker: Worker, number: int):
         super().__init__()
@@ -323,6 +320,14 @@ class _ModuleProxy(nn.Module, Remote):
         state = {**dict(self.named_parameters()), **dict(self.named_buffers())}
         request = {"do": "forward", "object": number, "training": self.training}
         return _Call(worker, request, {"args": list(args), "kwargs": kwargs, "state": state})()
+
+    def call_method(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What its method `name` returns."""
+        return ObjectProxy(*self._remote).call_method(name, *args, **kwargs)
+
+    def look_up(self, name: str) -> Any:
+        """What its attribute `name` holds."""
+        return ObjectProxy(*self._remote).look_up(name)
 
     def observe(
         self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None

@@ -23,7 +23,19 @@ from torch import Tensor
 
 from autograder.case import Layer
 
-__all__ = ["Callback", "Closed", "Handle", "Limits", "Malformed", "Opaque", "receive", "send"]
+__all__ = [
+    "MOST_GIVEN",
+    "TOO_MUCH",
+    "Callback",
+    "Closed",
+    "Handle",
+    "Limits",
+    "Malformed",
+    "Opaque",
+    "numbers_in",
+    "receive",
+    "send",
+]
 
 HEADER = struct.Struct(">II")
 MAX_DEPTH = 12
@@ -35,6 +47,11 @@ LONGEST_INDEX = 1 << 20
 
 SPREAD = 16
 """Strides may spread a tensor over at most so many times its own size."""
+
+MOST_GIVEN = 1 << 20
+"""So many numbers student code may hand to the judge's functions while one request is answered."""
+
+TOO_MUCH = f"more than {MOST_GIVEN:,} numbers were handed to functions in one go"
 
 DTYPES = {str(d).removeprefix("torch."): d for d in (
     torch.float64, torch.float32, torch.float16, torch.bfloat16,
@@ -119,6 +136,15 @@ def receive(channel: socket.socket, limits: Limits, deadline: float | None = Non
     if not isinstance(message, dict):
         raise Malformed("a reply that is no object")
     return message
+
+
+def numbers_in(value: Any) -> int:
+    """How many numbers a value holds. An axis of no elements counts as one: the others may be of any length beside it."""
+    if isinstance(value, Tensor):
+        return math.prod(max(1, size) for size in value.shape)
+    if isinstance(value, Mapping):
+        return sum(map(numbers_in, value.values()))
+    return sum(map(numbers_in, value)) if isinstance(value, (list, tuple)) else 1
 
 
 def _tensors(blob: bytes) -> dict[str, Tensor]:

@@ -23,6 +23,9 @@ MOST = 2
 LEAST = 3
 """A mistake must explain at least one in so many of the wrong cases that it touches."""
 
+LARGEST = 1 << 20
+"""A result of more elements than that, which no case has, is not compared with mistakes."""
+
 HALF = (torch.float16, torch.bfloat16)
 
 Outcome = Mapping[str, Tensor] | str
@@ -31,9 +34,10 @@ Outcome = Mapping[str, Tensor] | str
 
 def _student(trial: Trial) -> Outcome | None:
     try:
-        return {
-            n: v.detach().to(torch.float64) for n, v in trial.named(trial.run(_fresh(trial.inputs))).items()
-        }
+        found = trial.named(trial.run(_fresh(trial.inputs)))
+        if any(v.numel() > LARGEST for v in found.values()):
+            return None
+        return {n: v.detach().to(torch.float64) for n, v in found.items()}
     except Failure as failure:
         return failure.message if failure.errored else None
 

@@ -20,6 +20,7 @@ __all__ = ["SECONDS_PER_CHECK", "examine"]
 
 SECONDS_PER_CHECK = 10.0
 PRINTED = 500
+LONGEST_MESSAGE = 3000
 
 
 @contextlib.contextmanager
@@ -138,7 +139,7 @@ class _Run:
             status="errored" if failure.errored else "failed",
             points=0.0,
             max_points=one.points,
-            message=f"{name}: {failure.message}",
+            message=f"{name}: {_cut(failure.message)}",
             case=f'Case: {shown}.\nRun it again: check("{name}", {name}, case={number})',
             case_number=number,
             mistake=failure.mistake,
@@ -162,6 +163,11 @@ class _Run:
         names = {finding.name for finding in named}
         rest = [verdict for verdict in bad if verdict.case_number not in explained]
         return named + tuple(finding for finding in _own_findings(rest) if finding.name not in names)
+
+
+def _cut(message: str) -> str:
+    """A message may quote what the student's code returned."""
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]} ... (cut)"
 
 
 def _own_findings(bad: list[Verdict]) -> tuple[Finding, ...]:

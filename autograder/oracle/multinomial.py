@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["divergence", "largest_divergence"]
+__all__ = ["divergence", "largest_divergence", "too_even"]
 
 
 def divergence(counts: Tensor, probs: Tensor) -> float:
@@ -35,3 +35,26 @@ def largest_divergence(draws: int, kept: int, false_alarm: float) -> float:
         else:
             scaled = middle
     return scaled / draws
+
+
+ENOUGH = 100
+"""A token that is expected less often is counted together with the others of its kind."""
+
+LEAST_KINDS = 6
+
+
+def too_even(counts: Tensor, probs: Tensor, false_alarm: float) -> bool:
+    """Whether frequencies fit their probabilities better than draws do, save with probability `false_alarm`.
+
+    2 n divergence follows chi-square with f = k - 1 degrees of freedom where every token of the k is expected often, and
+    P(chi-square <= x) <= (x / 2)^(f / 2) / Gamma(f / 2 + 1). With fewer than LEAST_KINDS tokens nothing can be said.
+    """
+    draws = float(counts.sum())
+    often = probs * draws >= ENOUGH
+    kinds = [torch.cat([each[often], each[~often].sum().reshape(1)]) for each in (counts, probs)]
+    if float(kinds[1][-1]) * draws < ENOUGH:
+        kinds = [torch.cat([each[:-2], each[-2:].sum().reshape(1)]) for each in kinds]
+    if len(kinds[1]) < LEAST_KINDS:
+        return False
+    half = (len(kinds[1]) - 1) / 2
+    return draws * divergence(*kinds) < math.exp((math.log(false_alarm) + math.lgamma(half + 1)) / half)

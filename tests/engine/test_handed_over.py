@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +15,11 @@ from torch import Tensor, nn
 from autograder.case import Layer
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import attribute, construct, invoke
-from autograder.engine.dialogue import Stopped, Worker
+from autograder.engine import dialogue
+from autograder.engine.dialogue import Stopped, Worker, _Handed
 from autograder.engine.nursery import Limit, Nursery
 from autograder.engine.proxies import resolve
-from autograder.engine.wire import Handle, Limits, Malformed
+from autograder.engine.wire import MOST_GIVEN, Handle, Limits, Malformed
 from autograder.observation import apart, observe
 from tests.engine.test_wire import there_and_back
 
@@ -66,9 +69,22 @@ def catching(model, x):
         return f"{type(error).__name__}: {error}"
 
 
+def catching_all(model):
+    for each in ([1] * 200, torch.ones(2).numpy(), Cache(1), torch.int64):
+        model(each)
+
+
 def ask_for_ever(model, x):
     while True:
         model(x)
+
+
+def ask_whatever_it_says(model, x):
+    while True:
+        try:
+            model(x)
+        except Exception:
+            pass
 
 
 def product_and_model(model, x):
@@ -105,6 +121,15 @@ class Cached(nn.Module):
 
     def forward(self, x, cache):
         return cache.append(x * self.gain)
+
+
+class CacheModule(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.keys = width, []
+
+    append = Cache.append
+    __len__ = Cache.__len__
 
 
 class WithModel:
@@ -175,6 +200,12 @@ def test_what_student_code_sends_it_is_plain(there: Callable[[str], Any]) -> Non
     assert got == [{"x": 1}]
 
 
+def test_what_cannot_cross_arrives_as_an_object_of_that_name(there: Callable[[str], Any]) -> None:
+    names: list[str] = []
+    there("catching_all")(lambda x: names.append(type(x).__name__))
+    assert names == ["list", "ndarray", "Cache", "dtype"]
+
+
 def test_a_function_kept_by_an_object_can_be_called_later(student: Callable[[str], Any]) -> None:
     calls: list[Any] = []
     made = construct(student("WithModel"), doubling(calls))
@@ -199,17 +230,74 @@ def test_another_thread_may_not_call_it(there: Callable[[str], Any]) -> None:
 
 
 def test_asking_for_ever_is_stopped_and_the_next_request_is_answered(there: Callable[[str], Any]) -> None:
-    with pytest.raises(OutOfTime):
-        there("ask_for_ever")(doubling([]), torch.tensor(3))
+    def slow(x: Tensor) -> Tensor:
+        time.sleep(0.01)
+        return x
+
+    for name in ("ask_for_ever", "ask_whatever_it_says"):
+        with pytest.raises(OutOfTime):
+            there(name)(slow, torch.tensor(3))
     assert there("repeat")(doubling([]), torch.tensor(3)).item() == 6
+
+
+def test_who_asks_too_often_or_hands_over_too_much_is_told_so_and_nothing_is_called(
+    there: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialogue, "MOST_CALLS", 60)
+    calls: list[Any] = []
+    with pytest.raises(RuntimeError, match="called more than 60 times"):
+        there("ask_for_ever")(doubling(calls), torch.tensor(3))
+    assert len(calls) == 60
+    del calls[:]
+    for much in (torch.zeros(MOST_GIVEN + 1), torch.zeros(MOST_GIVEN + 1, 0), [torch.zeros(MOST_GIVEN)] * 2):
+        assert "numbers were handed" in there("catching")(doubling(calls), much)
+    assert calls == []
+
+
+def test_what_a_function_does_counts_in_the_time_of_the_call(worker: Worker) -> None:
+    def model(x: Tensor) -> Tensor:
+        while True:
+            pass
+
+    since = time.monotonic()
+    with pytest.raises(Stopped, match="more than the function that it was handed could do in time"):
+        resolve(worker, "catching")(model, torch.tensor(3))
+    assert time.monotonic() - since < 5
+    assert worker.gone
+
+
+def test_what_a_function_returns_and_cannot_cross_is_an_error_in_the_student_code(
+    there: Callable[[str], Any],
+) -> None:
+    assert "cannot cross" in there("catching")(lambda x: object(), torch.tensor(3))
+
+
+def test_an_error_tells_its_first_line_and_not_for_ever(there: Callable[[str], Any]) -> None:
+    def model(x: Tensor) -> Tensor:
+        raise ValueError("x" * 1000 + "\nsecond line")
+
+    assert there("catching")(model, torch.tensor(3)) == "ValueError: " + "x" * 300
+
+
+def test_a_function_is_let_go_when_its_check_is_over(worker: Worker) -> None:
+    calls: list[Any] = []
+    resolve(worker, "keep")(doubling(calls))
+    worker.retire()
+    assert worker.callbacks == {}
+    with pytest.raises(RuntimeError, match="only during the check that it was made for"):
+        resolve(worker, "call_what_was_kept")(torch.tensor(3))
+    assert calls == []
+    assert resolve(worker, "repeat")(doubling(calls), torch.tensor(3)).item() == 6
 
 
 FORGED = [
     {"callback": 99, "args": [], "kwargs": {}},
     {"callback": -1, "args": [], "kwargs": {}},
     {"callback": "0", "args": [], "kwargs": {}},
-    {"callback": 0, "args": 5, "kwargs": {}},
-    {"callback": 0, "args": [], "kwargs": None},
+    {"callback": 0, "args": [], "kwargs": {}},
+    {"callback": True, "args": [], "kwargs": {}},
+    {"callback": 1, "args": 5, "kwargs": {}},
+    {"callback": 1, "args": [], "kwargs": None},
 ]
 
 
@@ -217,7 +305,7 @@ FORGED = [
 def test_a_call_that_makes_no_sense_stops_the_worker(worker: Worker, forged: dict[str, Any]) -> None:
     worker.register(lambda: 1)
     with pytest.raises(Stopped, match="makes no sense"):
-        worker._call_back(forged)
+        worker._call_back(forged, _Handed(), math.inf)
     assert worker.gone
 
 
@@ -264,8 +352,9 @@ def test_a_layer_that_torch_does_not_have_is_refused(kind: str) -> None:
         Layer(kind, 2).build()
 
 
-def test_an_object_has_methods_and_attributes(student: Callable[[str], Any]) -> None:
-    cache = construct(student("Cache"), 6)
+@pytest.mark.parametrize("name", ["Cache", "CacheModule"])
+def test_an_object_has_methods_and_attributes(student: Callable[[str], Any], name: str) -> None:
+    cache = construct(student(name), 6)
     key = torch.arange(2.0, requires_grad=True)
     assert invoke(cache, "__len__") == 0
     found = invoke(cache, "append", key)
@@ -275,7 +364,7 @@ def test_an_object_has_methods_and_attributes(student: Callable[[str], Any]) -> 
     assert key.grad.tolist() == [1.0, 1.0]
     assert invoke(cache, "__len__") == 1
     assert attribute(cache, "width") == 6
-    assert type(cache).__name__ == "Cache"
+    assert type(cache).__name__ in (name, "_ModuleProxy")
     with pytest.raises(AttributeError):
         invoke(cache, "nothing")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import os
 import re
@@ -32,6 +33,9 @@ LIMIT = Limit(request=1.5, cell=1.5, submission=15.0, grace=0.5, reply=8 * MIB, 
 SEED = 20_240
 
 SETUP = "import math\n\nimport torch\nfrom torch import nn"
+PATIENCE = 5.0
+"""Seconds beyond its limit that a submission may take of the judge."""
+
 BEFORE, AFTER = "scaled_dot_scores", "cosine_scores"
 """Exercises that every hostile student answers rightly, before and after the attack."""
 
@@ -51,21 +55,54 @@ WRONG = {
 }
 """What a hostile student answers where its file says nothing else."""
 
+NEW = ("shared_attention", "multi_head_attention", "text_generation")
+"""Assignments whose reference solutions a file can use, as @name@; a file that says `# of: <stem>` answers only what it holds."""
+
+
+@cache
+def references() -> dict[str, str]:
+    """The reference solutions of those assignments by name, without annotations and docstrings."""
+    found = {}
+    for stem in NEW:
+        for node in ast.parse((REPO / f"solutions/{stem}.py").read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                found[node.name] = ast.unparse(_bare(node))
+    return found
+
+
+def _bare(tree: ast.AST) -> ast.AST:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+    return tree
+
 
 @dataclasses.dataclass(frozen=True)
 class Attack:
     """A hostile file: its cells, its answers, and the same answers without the trick.
 
-    ends: a pattern of the reason for which the run must end early, "" if it must not. spoils: it may break its own
-    right answers. limit: seconds that differ from LIMIT's.
+    helpers: cells of names that both kinds of answers use. ends: a pattern of the reason for which the run must end
+    early, "" if it must not. spoils: it may break its own right answers. limit: seconds that differ from LIMIT's.
+    others: what it answers where it says nothing else.
     """
 
+    helpers: tuple[str, ...]
     added: tuple[str, ...]
     answers: tuple[tuple[str, str], ...]
     plain: tuple[tuple[str, str], ...]
     ends: str
     spoils: bool
     limit: Limit
+    others: dict[str, str]
+
+    @property
+    def answered(self) -> dict[str, str]:
+        """All its answers."""
+        return {**self.others, **dict(self.answers)}
 
 
 def read(path: Path, outside: Outside) -> Attack:
@@ -76,19 +113,21 @@ def read(path: Path, outside: Outside) -> Attack:
         "JUDGE": os.getpid(), "MINUSES": "-" * 20_000, "LAMBDAS": "lambda: " * 900, "ATTRIBUTES": ".a" * 5_000,
         "PARENTHESES": "(" * 300 + ")" * 300, "NUL": "\0", "SURROGATE": "\ud800", "BIG": "x" * MIB,
     }  # fmt: skip
-    for name, value in known.items():
+    for name, value in {**references(), **known}.items():
         text = text.replace(f"@{name}@", str(value))
     header, *parts = re.split(r"^# cell: (.*)$", text, flags=re.MULTILINE)
     cells = [(kind.split(), source.strip("\n")) for kind, source in zip(parts[::2], parts[1::2], strict=True)]
     ends = re.search(r"^# ends: (.*)$", header, re.MULTILINE)
     seconds = re.search(r"^# limit: (\w+)=(\d+)$", header, re.MULTILINE)
     return Attack(
+        helpers=tuple(source for kind, source in cells if kind == ["helper"]),
         added=tuple(source for kind, source in cells if kind == ["added"]),
         answers=tuple((kind[1], source) for kind, source in cells if kind[0] == "solution"),
         plain=tuple((kind[1], source) for kind, source in cells if kind[0] == "plain"),
         ends=ends[1] if ends else "",
         spoils=re.search(r"^# spoils$", text, re.MULTILINE) is not None,
         limit=dataclasses.replace(LIMIT, **{seconds[1]: float(seconds[2])}) if seconds else LIMIT,
+        others={} if re.search(r"^# of: ", header, re.MULTILINE) else WRONG,
     )
 
 
@@ -134,14 +173,16 @@ def last_words(notebook: NotebookNode) -> str:
     return "\n".join(str(output) for output in notebook.cells[-1].outputs)
 
 
-_plain_points: dict[tuple[tuple[str, str], ...], dict[str, float]] = {}
+_plain_points: dict[tuple[tuple[str, ...], tuple[tuple[str, str], ...]], dict[str, float]] = {}
 
 
-def points_without_the_trick(nursery: Nursery, answers: dict[str, str]) -> dict[str, float]:
+def points_without_the_trick(
+    nursery: Nursery, answers: dict[str, str], helpers: tuple[str, ...] = ()
+) -> dict[str, float]:
     """What the same answers earn in an honest submission."""
-    key = tuple(answers.items())
+    key = helpers, tuple(answers.items())
     if key not in _plain_points:
-        notebook = notebook_of((), answers)
+        notebook = notebook_of(helpers, answers)
         judge(notebook, nursery, LIMIT, SEED)
         _plain_points[key] = points_of(notebook)
     return _plain_points[key]
@@ -180,7 +221,7 @@ def wait_until_none_is_left(nursery: Nursery) -> list[int]:
 
 
 def run(attack: Attack, nursery: Nursery) -> tuple[NotebookNode, Judgement]:
-    notebook = notebook_of(attack.added, {**WRONG, **dict(attack.answers)})
+    notebook = notebook_of((*attack.helpers, *attack.added), attack.answered)
     return notebook, judge(notebook, nursery, attack.limit, SEED)
 
 
@@ -199,10 +240,12 @@ def test_a_hostile_submission_earns_nothing_and_harms_nobody(
     path: Path, nursery: Nursery, outside: Outside
 ) -> None:
     attack = read(path, outside)
-    wanted = points_without_the_trick(nursery, {**WRONG, **dict(attack.answers), **dict(attack.plain)})
+    wanted = points_without_the_trick(nursery, {**attack.answered, **dict(attack.plain)}, attack.helpers)
     untouched, opened = outside.fingerprint(), open_files(os.getpid())
 
+    since = time.monotonic()
     notebook, found = run(attack, nursery)
+    assert time.monotonic() - since < attack.limit.submission + PATIENCE
 
     # Points: no more than the same answers earn without the trick; right answers keep theirs.
     points = points_of(notebook)
@@ -228,9 +271,12 @@ def test_a_hostile_submission_earns_nothing_and_harms_nobody(
     assert wait_until_none_is_left(nursery) == []
     assert open_files(os.getpid()) <= opened
     # The next one finds everything as it should be.
-    honest = notebook_of((), {"dot_scores": RIGHT["dot_scores"]})
+    right = {name: references()[name] for name in attack.answered if name in references()}
+    honest = notebook_of(
+        tuple(references().values()) if right else (), {"dot_scores": RIGHT["dot_scores"], **right}
+    )
     assert judge(honest, nursery, LIMIT, SEED).problem == ""
-    assert points_of(honest) == {name: full(name) for name in (BEFORE, "dot_scores", AFTER)}
+    assert points_of(honest) == {name: full(name) for name in (BEFORE, "dot_scores", *right, AFTER)}
 
 
 def printed(notebook: NotebookNode) -> str:
@@ -251,7 +297,7 @@ def test_every_file_says_what_it_tries_and_what_must_hold() -> None:
 
 
 def test_there_are_many() -> None:
-    assert len(FILES) >= 44
+    assert len(FILES) >= 105
 
 
 def test_many_workers_leave_nothing_open_and_nobody_alive(nursery: Nursery) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autograder.oracle.generation import aligned, beams, kept
-from autograder.oracle.multinomial import divergence, largest_divergence
+from autograder.oracle.multinomial import divergence, largest_divergence, too_even
 
 
 @pytest.mark.parametrize("kept_tokens", [2, 4, 9])
@@ -77,3 +77,26 @@ def test_a_beam_that_holds_everything_finds_the_most_likely_text() -> None:
     totals = {tuple(t): sum(float(log_probs[x, y]) for x, y in pairwise(t)) for t in texts}
     assert tuple(best) == max(totals, key=lambda text: totals[text])
     assert score == pytest.approx(max(totals.values()))
+
+
+UNEVEN = torch.softmax(torch.tensor([2.4, 1.7, 1.1, 0.6, 0.0, -0.7, -1.5], dtype=torch.float64), 0)
+
+
+def test_draws_are_too_even_about_as_often_as_is_said() -> None:
+    torch.manual_seed(5)
+    drawn = torch.distributions.Multinomial(12_000, UNEVEN, validate_args=False)
+    alarms = sum(too_even(drawn.sample(), UNEVEN, 0.02) for _ in range(4_000))
+    assert 40 <= alarms <= 115
+
+
+def test_shares_are_too_even() -> None:
+    shares = (UNEVEN * 12_000).round()
+    assert too_even(shares, UNEVEN, 1e-8)
+    rare = torch.cat([UNEVEN * 0.9999, torch.tensor([0.00006, 0.00004, 0.0]).double()])
+    assert too_even((rare * 12_000).round(), rare, 1e-8)
+
+
+def test_of_few_kinds_nothing_is_said() -> None:
+    assert not too_even(torch.tensor([500.0, 500.0]), torch.tensor([0.5, 0.5]), 0.1)
+    certain = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)
+    assert not too_even(certain * 100, certain, 0.1)

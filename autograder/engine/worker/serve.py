@@ -21,7 +21,18 @@ import torch
 from torch import Tensor, nn
 
 from autograder.case import Layer
-from autograder.engine.wire import Callback, Closed, Handle, Limits, Opaque, receive, send
+from autograder.engine.wire import (
+    MOST_GIVEN,
+    TOO_MUCH,
+    Callback,
+    Closed,
+    Handle,
+    Limits,
+    Opaque,
+    numbers_in,
+    receive,
+    send,
+)
 from autograder.engine.worker.cells import quiet, run_cell
 from autograder.observation import observe, unobserved
 
@@ -158,12 +169,15 @@ class _Caller:
                 raise RuntimeError(
                     "this function answers only during a check, in the thread that the check runs in"
                 )
+            given = [_plain(each) for each in args], {name: _plain(each) for name, each in kwargs.items()}
+            if numbers_in(given) > MOST_GIVEN:  # the judge would not read them, and hang up
+                raise RuntimeError(TOO_MUCH)
             # An alarm in the middle of a frame would leave the rest of it for the next one.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
             try:
                 with unobserved():
                     asked = {"ticket": self.ticket, "callback": number}
-                    send(self.channel, {**asked, "args": _plain(list(args)), "kwargs": _plain(kwargs)})
+                    send(self.channel, {**asked, "args": given[0], "kwargs": given[1]})
                     answer = receive(self.channel, self.limits)
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})

@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Target, Trial
 from autograder.checks.conduct import inputs_untouched
-from autograder.checks.decoding import results_of, text_agrees
+from autograder.checks.decoding import results_of, same_text_elsewhere, text_agrees
 from autograder.checks.scripted import NumberedFunction
 from autograder.checks.stand_ins import PrefixModel
 from autograder.exercises.exercise import Exercise, Mistake
@@ -106,9 +106,18 @@ def _score(trial: Trial) -> None:
 
 
 def _one_call_a_step(trial: Trial) -> None:
-    results_of(trial)
-    model, inputs = trial.inputs["model"], trial.inputs
-    calls, most = len(model.asked), inputs["max_new_tokens"]
+    """Counted with a model that is new to the student's code, and ends the text early where the case's does."""
+    inputs, prompt = trial.inputs, trial.inputs["prompt"].tolist()
+    size, most, eos = (inputs[name] for name in ("beam_size", "max_new_tokens", "eos"))
+    full = len(prompt) + most
+    late = len(trial.expect()["tokens"].value) == full
+    while True:
+        model = inputs["model"].another(trial.draw.integer(0, 2**31))
+        best, _, margin = beams(model.following, prompt, size, most, eos, 0.0)
+        if margin > CLEAR and (len(best) == full) == late:
+            break
+    same_text_elsewhere(trial, "model", model)
+    calls = len(model.asked)
     if calls > most:
         raise Failure(
             f"{calls} calls of the model for at most {most} new tokens. Are all live texts handed over together, as (N, S)?",

@@ -259,3 +259,15 @@ def sizes(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
 def ignores_both(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
     both = top_k is not None and top_p is not None
     return masks_by_rank(logits, temperature, None if both else top_k, None if both else top_p, generator)
+
+
+@mutant("sample_next_token", "shares instead of draws")
+def hands_out_shares(logits, temperature=1.0, top_k=None, top_p=None, generator=None):
+    refuse(temperature, top_k, top_p)
+    if temperature == 0:
+        return logits.argmax(-1)
+    rows = logits.reshape(-1, logits.shape[-1])
+    order = torch.randperm(len(rows), generator=generator)
+    places = (order + torch.rand((), generator=generator)) / len(rows)
+    sums = (rows / temperature).softmax(-1).cumsum(-1)
+    return torch.searchsorted(sums, places[:, None] * sums[:, -1:]).reshape(logits.shape[:-1])
