@@ -60,12 +60,17 @@ def run_on_cluster(coming: Iterable[Task], address: str, jail: bool = True) -> G
             client.submit(_on_worker, task, jail, key=f"attn-{uuid4()}", retries=TRIES) for task in tasks
         ]
         by_key = {future.key: task for future, task in zip(futures, tasks, strict=True)}
+        gone = ClusterError(
+            f"{address}: the scheduler is gone. Start one, and the same command goes on from here"
+        )
         for future in as_completed(futures, loop=client.loop):
             if future.status in ("cancelled", "lost"):
-                raise ClusterError(
-                    f"{address}: the scheduler is gone. Start one, and the same command goes on from here"
-                )
-            yield _result(future, by_key[future.key])
+                raise gone
+            try:
+                result = _result(future, by_key[future.key])
+            except OSError as error:  # it went while the result was on its way
+                raise gone from error
+            yield result
             future.release()
 
 

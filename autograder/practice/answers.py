@@ -53,12 +53,24 @@ def answers(what: str) -> Answers:
     return _from_module(what)
 
 
+@contextlib.contextmanager
+def _without_windows() -> Iterator[None]:
+    """A block in which pictures open no window: they are for the notebook."""
+    before = os.environ.get("MPLBACKEND")
+    os.environ.setdefault("MPLBACKEND", "agg")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MPLBACKEND"]
+
+
 def _from_notebook(path: Path) -> Answers:
     cells = _read_cells(path)
     names: dict[str, Any] = {"__name__": "__main__", "display": lambda *shown, **options: None}
     problems: list[str] = []
-    os.environ.setdefault("MPLBACKEND", "agg")  # pictures are for the notebook; no window opens here
     with (
+        _without_windows(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
         _inside(path.parent),

@@ -61,6 +61,7 @@ def test_its_sliders_change_a_picture(notebook: NotebookPage) -> None:
         last = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
         handle.press("Home" if last else "End")
         expect(picture).not_to_have_attribute("src", before)
+        expect(picture).to_have_js_property("complete", True)
         assert picture.evaluate(PAINTED)
 
 

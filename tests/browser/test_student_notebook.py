@@ -122,6 +122,7 @@ def test_a_slider_changes_its_picture(notebook: NotebookPage, argument: str) -> 
     expect(picture).to_be_visible()
     expect(picture).not_to_have_attribute("src", before)
     assert float(readout.inner_text()) < number
+    expect(picture).to_have_js_property("complete", True)
     assert picture.evaluate(PAINTED)
     if argument == "temperature":
         notebook.picture("slider", notebook.cell_with(widget))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -134,8 +135,13 @@ def attn(course: Course, *arguments: str | Path, **options: object) -> subproces
     """`attn` on a small course, in a process of its own."""
     command = [sys.executable, "-m", "tests.engine.small_attn", str(course.root), *map(str, arguments)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "preexec_fn": _hear_interrupts, **options}
     return subprocess.Popen(command, text=True, env=env, **given)  # type: ignore[call-overload,no-any-return]
+
+
+def _hear_interrupts() -> None:
+    """As from a terminal: a test that itself runs in the background may have been told to ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def sandbox() -> list[str]:
