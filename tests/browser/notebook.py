@@ -11,7 +11,7 @@ from playwright.sync_api import Locator, Page, expect
 from tests.browser.pictures import FOLDER, take
 
 HAS_RUN = re.compile(r"\[\d+\]:")
-PAINTED = "image => image.complete && image.naturalWidth > 300"
+PAINTED = "image => image.complete && image.naturalWidth > 200"
 PATIENCE = 90_000  # milliseconds: a busy machine imports torch slowly; only a failing test waits so long
 
 
