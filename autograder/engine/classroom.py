@@ -96,13 +96,12 @@ class _Desk:
 
     def grade(self, submissions: list[Submission], run: Runner) -> Iterator[Graded]:
         """Enter what is known, and what the judges find, as it comes."""
-        known: deque[tuple[Outcome, str]] = deque()
+        known: deque[Graded] = deque()
         waiting: dict[int, tuple[Outcome, str]] = {}
-        with closing(
-            run(self._tasks(submissions, known, waiting))
-        ) as results:  # however this ends, they end with it
+        tasks = self._tasks(submissions, known, waiting)
+        with closing(run(tasks)) as results:  # however this ends, the judges end with it
             for result in results:
-                yield from self._enter_known(known)
+                yield from _drained(known)
                 outcome, key = waiting.pop(result.key)
                 notebook = from_text(result.notebook)
                 yield self._finish(
@@ -115,39 +114,30 @@ class _Desk:
                     ),
                     key,
                 )
-        yield from self._enter_known(known)
+        yield from _drained(known)
 
     def _tasks(
         self,
         submissions: list[Submission],
-        known: deque[tuple[Outcome, str]],
+        known: deque[Graded],
         waiting: dict[int, tuple[Outcome, str]],
     ) -> Iterator[Task]:
-        """What is to be run. On the way `known` gets what has been graded before or cannot be run, `waiting` the rest."""
+        """What is to be run, and so is `waiting`. What was graded before or cannot be run is entered on the way: `known`."""
         for number, submission in enumerate(submissions):
             outcome = prepare(submission, self._teacher(submission))
             key = key_of(outcome.notebook, self.plan.limit, self.plan.jail)
             stored = self.store.find(submission.student, submission.assignment, key)
             if stored is not None:
                 notebook = from_text(stored.notebook)
-                known.append(
-                    (replace(outcome, notebook=notebook, problem=stored.problem, seed=stored.seed), key)
-                )
+                outcome = replace(outcome, notebook=notebook, problem=stored.problem, seed=stored.seed)
+                known.append(self._enter(outcome, key, fresh=False))
             elif not outcome.ran:
-                known.append((outcome, key))
+                known.append(self._finish(outcome, key))
             else:
                 seed = self.store.seed_for(submission.student, submission.assignment, key)
                 waiting[number] = outcome, key
                 note = "" if self.plan.jail else UNSAFE
                 yield Task(number, to_text(outcome.notebook), self.plan.limit, seed, note)
-
-    def _enter_known(self, known: deque[tuple[Outcome, str]]) -> Iterator[Graded]:
-        while known:
-            outcome, key = known.popleft()
-            stored = (
-                self.store.find(outcome.submission.student, outcome.submission.assignment, key) is not None
-            )
-            yield self._enter(outcome, key, fresh=False) if stored else self._finish(outcome, key)
 
     def _teacher(self, submission: Submission) -> NotebookNode:
         """The released notebook."""
@@ -214,3 +204,8 @@ class _Desk:
         source = self._read("source", one)
         shown = outcome.notebook if source is None else with_rubrics(outcome.notebook, source)
         write_whole(self.root / "autograded" / one.student / one.assignment / one.path.name, to_text(shown))
+
+
+def _drained(known: deque[Graded]) -> Iterator[Graded]:
+    while known:
+        yield known.popleft()

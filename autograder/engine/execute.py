@@ -68,10 +68,11 @@ class RunInJail(NbGraderPreprocessor):  # type: ignore[misc]
             tasks: dict[str, Task] = {}
             if directory is not None and path is not None and directory.student_id == EVERYBODY:
                 root, released = Path(directory.root), nbformat.read(path, as_version=4)
+                store = Store(root)
                 for number, submission in enumerate(_to_come(root, resources["nbgrader"], path.name)):
                     outcome = prepare(submission, released)
-                    task, key = _task(outcome.notebook, submission.student, assignment, sandbox, Store(root))
-                    if outcome.ran and Store(root).find(submission.student, assignment, key) is None:
+                    task, key = _task(outcome.notebook, submission.student, assignment, sandbox, store)
+                    if outcome.ran and store.find(submission.student, assignment, key) is None:
                         tasks[f"{submission.student} {key}"] = replace(task, key=number)
             _aheads[place] = Ahead(tasks, sandbox.jail)
         return _aheads[place]

@@ -15,7 +15,7 @@ from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import Remote, RemoteObject
 from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
-from autograder.engine.wire import Handle, Opaque
+from autograder.engine.wire import Handle, Opaque, mapped
 from autograder.observation import Observation, unchanged
 
 __all__ = ["ClassProxy", "FunctionProxy", "ObjectProxy", "resolve"]
@@ -101,7 +101,7 @@ class _Call:
         self.worker, self.request, self.number = worker, request, 0
         self.tensors: list[Tensor] = []
         self.generators: list[torch.Generator] = []
-        self.tree = self._take(tree)
+        self.tree = mapped(tree, self._take)
         self.flags: list[bool] = []
         self.wants: list[bool] = []
         self.result: Any = None
@@ -112,11 +112,7 @@ class _Call:
             return _Place(len(self.tensors) - 1)
         if isinstance(value, torch.Generator):
             self.generators.append(value)
-        if isinstance(value, (list, tuple)):
-            return type(value)(self._take(item) for item in value)
-        if isinstance(value, Mapping):
-            return {key: self._take(item) for key, item in value.items()}
-        return _crossing(self.worker, value)
+        return _crossed(self.worker, value)
 
     def run(self, tensors: tuple[Tensor, ...]) -> list[Tensor]:
         """Do the call with these tensors in the places; the tensors of its result."""
@@ -151,16 +147,17 @@ class _Call:
         return _fill(self.result, list(outputs))
 
 
-def _crossing(worker: Worker, value: Any) -> Any:
-    """An argument as it crosses: student objects as what they are there, the judge's functions as callbacks."""
+def _crossing(worker: Worker, tree: Any) -> Any:
+    """Arguments as they cross."""
+    return mapped(tree, lambda value: _crossed(worker, value))
+
+
+def _crossed(worker: Worker, value: Any) -> Any:
+    """One argument: student objects as what they are there, the judge's functions as callbacks."""
     if isinstance(value, _Proxy):
         return Handle(value.number)
     if isinstance(value, _ModuleProxy):
         return Handle(value._remote[1])
-    if isinstance(value, (list, tuple)):
-        return type(value)(_crossing(worker, item) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _crossing(worker, item) for key, item in value.items()}
     return worker.register(value) if callable(value) and not isinstance(value, Tensor) else value
 
 
@@ -182,24 +179,17 @@ class _Place(int):
 
 
 def _collect(value: Any, tensors: list[Tensor]) -> Any:
-    if isinstance(value, Tensor):
-        tensors.append(value)
-        return _Place(len(tensors) - 1)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_collect(item, tensors) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _collect(item, tensors) for key, item in value.items()}
-    return stand_for(value) if isinstance(value, Opaque) else value
+    def leaf(item: Any) -> Any:
+        if isinstance(item, Tensor):
+            tensors.append(item)
+            return _Place(len(tensors) - 1)
+        return stand_for(item) if isinstance(item, Opaque) else item
+
+    return mapped(value, leaf)
 
 
 def _fill(value: Any, tensors: list[Tensor]) -> Any:
-    if isinstance(value, _Place):
-        return tensors[value]
-    if isinstance(value, (list, tuple)):
-        return type(value)(_fill(item, tensors) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _fill(item, tensors) for key, item in value.items()}
-    return value
+    return mapped(value, lambda item: tensors[item] if isinstance(item, _Place) else item)
 
 
 def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observation:

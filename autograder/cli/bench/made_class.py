@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import nbformat
-
-from autograder.cli.demo.handing_in import hand_in
+from autograder.cli.demo.handing_in import hand_in_class
 from autograder.cli.demo.students import CLASS
 from autograder.engine.store import write_whole
 from autograder.weave import Course, find_course, generate
@@ -50,12 +48,8 @@ def make(place: Path, stem: str, students: int, *, settings: str | None) -> Made
     """
     course = find_course()
     generate(course, place, [stem], f"sqlite:///{place / 'gradebook.db'}")
-    source, released = (
-        nbformat.read(place / room / course.relative(stem), as_version=4) for room in ("source", "release")
-    )
-    for number in range(students):
-        student = TIMELESS[number % len(TIMELESS)]
-        hand_in(student, source, released, place / "submitted" / f"s{number:03d}" / course.relative(stem))
+    made_up = ((f"s{number:03d}", TIMELESS[number % len(TIMELESS)]) for number in range(students))
+    hand_in_class(course, place, stem, made_up)
     if settings == "stock":
         write_whole(place / "nbgrader_config.py", STOCK_SETTINGS.format(root=str(place)))
     elif settings == "course":

@@ -41,8 +41,7 @@ def watch(command: list[str], folder: Path, *, memory: bool = False) -> Run:
     )
     if memory:
         threading.Thread(target=_sample, args=(process.pid, run, start), daemon=True).start()
-    assert process.stdout is not None
-    for line in process.stdout:
+    for line in process.stdout or ():
         run.lines.append((time.perf_counter() - start, line.rstrip("\n")))
     status = process.wait()
     run.seconds = time.perf_counter() - start

@@ -41,17 +41,10 @@ def run_demo(folder: Path | None, keep: bool, options: "Options") -> int:
 
 def make_class(place: Path) -> None:
     """Write the submissions of the made-up class into `place`/submitted."""
-    import nbformat
-
-    from autograder.cli.demo.handing_in import hand_in
+    from autograder.cli.demo.handing_in import hand_in_class
     from autograder.weave import find_course, generate
 
     course = find_course()
     generate(course, place, course.stems, place / "gradebook.db")
     for stem in course.stems:
-        source, released = (
-            nbformat.read(place / room / course.relative(stem), as_version=4)
-            for room in ("source", "release")
-        )
-        for student in CLASS:
-            hand_in(student, source, released, place / "submitted" / student.name / course.relative(stem))
+        hand_in_class(course, place, stem, ((student.name, student) for student in CLASS))

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -9,6 +10,7 @@ from nbformat import NotebookNode
 from nbgrader.utils import is_grade, is_solution
 
 from autograder.cli.demo.students import Student
+from autograder.weave import Course
 
 WORK = Path(__file__).parent / "work"
 
@@ -18,6 +20,15 @@ def hand_in(student: Student, source: NotebookNode, released: NotebookNode, path
     text = nbformat.writes(filled(student, source, released))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text[: int(len(text) * student.cut)], encoding="utf-8")
+
+
+def hand_in_class(course: Course, place: Path, stem: str, students: Iterable[tuple[str, Student]]) -> None:
+    """Write the notebooks of an assignment, by the students' names, below `place`, which holds source/ and release/."""
+    source, released = (
+        nbformat.read(place / room / course.relative(stem), as_version=4) for room in ("source", "release")
+    )
+    for name, student in students:
+        hand_in(student, source, released, place / "submitted" / name / course.relative(stem))
 
 
 def filled(student: Student, source: NotebookNode, released: NotebookNode) -> NotebookNode:

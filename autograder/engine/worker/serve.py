@@ -14,6 +14,7 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -29,6 +30,7 @@ from autograder.engine.wire import (
     Handle,
     Limits,
     Opaque,
+    mapped,
     numbers_in,
     receive,
     send,
@@ -190,17 +192,13 @@ class _Caller:
 
 
 def _arrived(value: Any, worker: _Worker, caller: _Caller) -> Any:
-    """A value of a request, with real functions, objects and layers in place of what stood for them."""
+    """A leaf of a request: the real function, object or layer in place of what stood for it."""
     if isinstance(value, Callback):
         return caller.function(value.number)
     if isinstance(value, Handle):
         return worker.objects[value.number]
     if isinstance(value, Layer):
         return value.build()
-    if isinstance(value, (list, tuple)):
-        return type(value)(_arrived(item, worker, caller) for item in value)
-    if isinstance(value, dict):
-        return {key: _arrived(item, worker, caller) for key, item in value.items()}
     return value
 
 
@@ -231,13 +229,9 @@ def _tensors(value: Any) -> list[Tensor]:
 
 def _offshoots(value: Any) -> Any:
     """The same, with each tensor that wants a gradient as a copy in its graph: a leaf may not be written to."""
-    if isinstance(value, Tensor):
-        return value.clone() if value.requires_grad else value
-    if isinstance(value, (list, tuple)):
-        return type(value)(_offshoots(item) for item in value)
-    if isinstance(value, dict):
-        return {key: _offshoots(item) for key, item in value.items()}
-    return value
+    return mapped(
+        value, lambda item: item.clone() if isinstance(item, Tensor) and item.requires_grad else item
+    )
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -272,6 +266,7 @@ def serve(channel: socket.socket, shell: Any) -> None:
     torch.set_num_threads(1)
     worker, limits = _Worker(shell), Limits(trusted=True)
     caller = _Caller(channel, limits)
+    arrived = partial(_arrived, worker=worker, caller=caller)
 
     def ring(signum: int, frame: FrameType | None) -> None:
         raise OutOfTime
@@ -285,9 +280,7 @@ def serve(channel: socket.socket, shell: Any) -> None:
         seconds = float(request.pop("seconds", 0) or 0)
         worker.forget(request.pop("forget", ()))
         arguments = {
-            key: _arrived(value, worker, caller)
-            for key, value in request.items()
-            if key not in ("ticket", "do")
+            key: mapped(value, arrived) for key, value in request.items() if key not in ("ticket", "do")
         }
         caller.ticket = ticket
         try:

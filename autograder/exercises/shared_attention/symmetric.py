@@ -9,14 +9,13 @@ from torch import Tensor
 
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.causality import causal
 from autograder.checks.gradients import every_parameter_learns
 from autograder.checks.sharing import symmetric_scores
-from autograder.checks.structure import agrees_with_slices, permutation, responds
+from autograder.checks.structure import responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, OUTPUTS, conduct
+from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, OUTPUTS, conduct, of_positions
 from autograder.exercises.shared_attention.module_cases import SYMMETRIC_RECIPES
 from autograder.exercises.shared_attention.variants import block, chosen, made_by
 from autograder.oracle.sharing import symmetric_attention
@@ -166,30 +165,7 @@ SYMMETRIC_ATTENTION = Exercise(
             agrees(*OUTPUTS),
             (FORMULA, "causal"),
         ),
-        Check(
-            "order of the positions",
-            "in another order the results are the same, in that order",
-            0.25,
-            ("long sequences",),
-            permutation({"x": -2}, {"output": -2}, "positions"),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"x": 2}, OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "huge scores",
-            "no overflow for large inputs",
-            0.25,
-            ("huge scores",),
-            survives_large_inputs(),
-            RESULTS,
-        ),
+        *of_positions(RESULTS),
         *conduct(RESULTS, every_parameter_learns()),
     ),
     mistakes=_mistakes(),

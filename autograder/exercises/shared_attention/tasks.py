@@ -10,12 +10,11 @@ from torch import Tensor
 
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees, raises_value_error
-from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.sharing import TasksSubject, own_heads, tasks_learn
-from autograder.checks.structure import agrees_with_slices, permutation, responds
+from autograder.checks.structure import responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, OUTPUTS, conduct
+from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, OUTPUTS, conduct, of_positions
 from autograder.exercises.shared_attention.module_cases import TASK_RECIPES
 from autograder.exercises.shared_attention.variants import block, chosen, linear, made_by
 from autograder.oracle.sharing import task_attention
@@ -145,30 +144,7 @@ SHARED_ACROSS_TASKS = Exercise(
             raises_value_error("task is not checked"),
             COUNTS,
         ),
-        Check(
-            "order of the positions",
-            "in another order the results are the same, in that order",
-            0.25,
-            ("long sequences",),
-            permutation({"x": -2}, {"output": -2}, "positions"),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"x": 2}, OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "huge scores",
-            "no overflow for large inputs",
-            0.25,
-            ("huge scores",),
-            survives_large_inputs(),
-            RESULTS,
-        ),
+        *of_positions(RESULTS),
         *conduct(RESULTS, tasks_learn()),
     ),
     mistakes=_mistakes(),
