@@ -419,7 +419,7 @@ def test_the_environment_holds_nothing_of_the_graders(
     prison: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = outcome(prison, "import os\nfound = sorted(os.environ)")
-    assert found == ["HOME", "LANG", "OMP_NUM_THREADS", "PATH", "TMPDIR"]
+    assert found == ["HOME", "LANG", "OMP_NUM_THREADS", "PATH", "TMPDIR", "TRITON_INTERPRET"]
 
 
 def test_the_zygote_is_started_without_the_graders_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
