@@ -87,4 +87,8 @@ def _accelerators() -> Iterator[Finding]:
     if torch.cuda.is_available():
         yield "GPU", True, torch.cuda.get_device_name()
     else:
-        yield "GPU", None, "none: kernels are interpreted here and built for an H200; nothing is verified on a GPU"
+        yield (
+            "GPU",
+            None,
+            "none: kernels are interpreted here and built for an H200; nothing is verified on a GPU",
+        )
