@@ -14,7 +14,7 @@ from autograder.checks.failure import Failure
 from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 
-__all__ = ["affordable", "dtype_kept", "evaluates", "inputs_untouched", "obeys", "repeatable"]
+__all__ = ["affordable", "dtype_kept", "evaluates", "inputs_untouched", "obeys", "repeatable", "watched"]
 
 SOFTMAX = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax", "softmin", "_safe_softmax"})
 FUSED = frozenset(
@@ -29,7 +29,7 @@ FUSED = frozenset(
 )
 
 
-def _observe(trial: Trial) -> Any:
+def watched(trial: Trial) -> Any:
     """What a call does on numbers that no call before it has met: an answer from memory would show nothing."""
     fresh = {
         n: trial.draw.normal(*trial.inputs[n].shape, dtype=trial.inputs[n].dtype)
@@ -47,7 +47,7 @@ def inputs_untouched() -> Probe:
     """The call writes into none of its inputs."""
 
     def probe(trial: Trial) -> None:
-        modified = _observe(trial).modified
+        modified = watched(trial).modified
         if modified:
             raise Failure(
                 f"the call changed its input {', '.join(modified)}. Is there an in-place operation (-=, *=, a trailing "
@@ -174,7 +174,7 @@ def obeys(forbidden: frozenset[str], what: str) -> Probe:
     """None of the forbidden torch functions is called. A deterrent: a person should look at what it flags."""
 
     def probe(trial: Trial) -> None:
-        used = _observe(trial).calls & forbidden
+        used = watched(trial).calls & forbidden
         if used:
             raise Failure(
                 f"calls {', '.join(sorted(used))}; this exercise asks you to write out {what} yourself.",
@@ -193,7 +193,7 @@ def affordable(
     """
 
     def probe(trial: Trial) -> None:
-        seen = _observe(trial)
+        seen = watched(trial)
         for got, allowed, unit, mistake in (
             (seen.flops, flops(trial.inputs), "floating-point operations", "does too much work"),
             (seen.largest, largest(trial.inputs), "elements in its largest tensor", "uses too much memory"),
