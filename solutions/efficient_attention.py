@@ -200,9 +200,9 @@ def sliding_window_mask(
     True where the key is one of the last 16 positions, the query's own included.
     The arguments are tensors of whole numbers, with no axes or with axes that broadcast
     against each other; the result is a bool tensor of the shape that query_index and
-    key_index have together. Only tensor operations: no `if`, `and`, `or`, `not`, .item()
-    or indexing by a mask, since FlexAttention calls it under vmap, and no table of all
-    pairs.
+    key_index have together. FlexAttention calls it for a single pair, under vmap. So only
+    tensor operations: no `if`, `and`, `or`, `not` or .item() on a tensor, no writing into
+    one, and no tensor of more than 256 numbers for a single pair.
     """
     distance = query_index - key_index
     return (distance >= 0) & (distance < 16)

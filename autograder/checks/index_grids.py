@@ -33,7 +33,9 @@ LOOKS = frozenset(
         "__index__",
     }
 )
-PICKS = frozenset({"nonzero", "masked_select", "argwhere"})
+PICKS = frozenset({"nonzero", "argwhere", "masked_select", "masked_scatter", "__setitem__"})
+FEW = 256
+"""Numbers in a tensor that a function of one pair may make: constants for each head, not for each pair."""
 
 
 def on_grids(name: str, claim: str) -> Probe:
@@ -57,31 +59,33 @@ def on_grids(name: str, claim: str) -> Probe:
 
 
 def traceable(name: str, claim: str) -> Probe:
-    """With single indices, too, the result is the formula's and nothing looks at their values. For scalar cases.
+    """For a single pair, too, the result is the formula's, and nothing looks at its values. For cases of one pair.
 
-    Under vmap a tensor has no value to look at, and how many elements a mask picks is not known.
+    Under vmap a tensor has no value to look at, and how many elements a mask picks is not known. The indices of the case
+    have one axis of one element: an index without axes is looked at by a plain `slopes[head]`, which vmap can do.
     """
 
     def probe(trial: Trial) -> None:
         trial.require(name, trial()[name], claim)
-        calls = watched(trial).calls
-        if looked := calls & LOOKS:
+        bare = {n: v.squeeze(0) for n, v in trial.inputs.items() if isinstance(v, Tensor)}
+        trial.require(name, trial(**bare)[name], f"without any axis it {claim}", **bare)
+        seen = watched(trial)
+        if looked := seen.calls & LOOKS:
             raise Failure(
                 f"looks at the value of a tensor ({', '.join(sorted(looked))}), which has none under vmap. Is there an `if`, "
                 "an `and`, a call of bool(), int() or .item()? Use &, |, ~ and torch.where.",
                 mistake=PYTHON_IF,
             )
-        if picked := calls & PICKS:
+        if picked := seen.calls & PICKS:
             raise Failure(
-                f"picks elements by a mask ({', '.join(sorted(picked))}); under vmap their number is not known. "
-                "Is it torch.where(condition, a, b)?",
+                f"picks elements by a mask, or writes into a tensor ({', '.join(sorted(picked))}); under vmap that is not "
+                "possible. Is it torch.where(condition, a, b)?",
                 mistake="indexing by a mask",
             )
-        size = max(v.numel() for v in trial.inputs.values() if isinstance(v, Tensor))
-        if (got := watched(trial).largest) > 4 * size:
+        if seen.largest > FEW:
             raise Failure(
-                f"makes a tensor of {got:,} numbers for {size}. It is called for one pair at a time: is there a table of all "
-                "pairs, or a list of constants, to be looked up?",
+                f"makes a tensor of {seen.largest:,} numbers for a single pair. Is there a table of all pairs? "
+                "It is called for one pair at a time.",
                 mistake="a table where a formula is meant",
             )
 

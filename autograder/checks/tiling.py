@@ -40,8 +40,12 @@ def tiled(largest: Allowance, flops: Allowance, table: Allowance, outputs: tuple
         if seen.largest > allowed:
             raise Failure(
                 f"its largest tensor holds {seen.largest:,} numbers; {allowed:,} are allowed"
-                + (f", and the table of all pairs has {whole:,}. " if seen.largest >= whole else ". ")
-                + "Is a tensor made with one entry for each pair of positions, even if only to hold a mask?",
+                + (
+                    f", and the table of all pairs has {whole:,}. Is a tensor made with one entry for each pair of positions, "
+                    "even if only to hold a mask?"
+                    if seen.largest >= whole
+                    else ". Is more kept in one tensor than a block needs?"
+                ),
                 mistake=WHOLE_TABLE if seen.largest >= whole else "uses too much memory",
             )
         if seen.flops > (most := flops(trial.inputs)):

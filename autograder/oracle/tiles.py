@@ -141,4 +141,6 @@ def alibi_score(
     """score and whole numbers that broadcast -> score + slope[head] (key_index - query_index)."""
     slope = alibi_slopes(SCORE_HEADS)[head.long()]
     bias = slope * (key_index - query_index)
-    return {"score": Quantity(round(score + round(bias)), score.abs() + bias.abs())}
+    # The slope may be multiplied by each of the two, which are larger than their difference.
+    magnitude = score.abs() + slope * (key_index.abs() + query_index.abs())
+    return {"score": Quantity(round(score + round(bias)), magnitude)}

@@ -74,6 +74,7 @@ def _mistakes() -> tuple[Mistake, ...]:
     other = "Other H: all slopes of the power below, then every second of those for twice that power, from the first."
     sign = "bias = slope * (key position - query position): zero for a position itself, negative in the past."
     slopes: tuple[tuple[str, str, Callable[[int], Tensor]], ...] = (
+        ("no bias at all", slope, lambda H: torch.zeros(H, dtype=torch.float64)),
         ("slopes begin at one", slope, lambda H: alibi_slopes(H) * 2.0 ** (8 / _below(H))),
         (
             "slopes in the reverse order",

@@ -35,15 +35,15 @@ def _grid(draw: Draw, *, dtype: torch.dtype = torch.int64, near: bool = False) -
 
 
 def _one_pair(draw: Draw, *, distance: int) -> dict[str, Any]:
-    """Four tensors without axes."""
+    """Four tensors of one element."""
     key = draw.integer(30, 60)
     values = (draw.integer(0, 2), draw.integer(0, SCORE_HEADS - 1), key + distance, key)
-    return dict(zip(INDICES, map(torch.tensor, values), strict=True))
+    return {name: torch.tensor([value]) for name, value in zip(INDICES, values, strict=True)}
 
 
 def _scored(draw: Draw, inputs: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """With a score for each pair and, on a grid, all heads."""
-    if inputs["query_index"].dim():
+    if inputs["query_index"].dim() > 1:
         inputs["head"] = torch.arange(SCORE_HEADS, dtype=inputs["head"].dtype).view(-1, 1, 1)
     shape = torch.broadcast_shapes(*(inputs[name].shape for name in INDICES))
     return {"score": draw.normal(*shape, dtype=dtype), **inputs}
@@ -105,7 +105,7 @@ SLIDING_WINDOW_MASK = Exercise(
         Check("dtype", "the mask is bool", 0.25, ("all pairs",), has_dtype("allowed", torch.bool), PAIRS),
         Check(
             "tensor operations",
-            "single indices will do, and nothing looks at their values",
+            "one pair will do, and nothing looks at its values",
             0.75,
             ("one pair, allowed", "one pair, in the future"),
             traceable("allowed", "differs from the window for a single pair"),
@@ -220,7 +220,7 @@ ALIBI_SCORE = Exercise(
         ),
         Check(
             "tensor operations",
-            "single indices will do, and nothing looks at their values",
+            "one pair will do, and nothing looks at its values",
             0.75,
             ("one pair",),
             traceable("score", "differs from the formula for a single pair"),

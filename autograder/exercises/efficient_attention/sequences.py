@@ -48,12 +48,10 @@ def leading(inputs: Mapping[str, Any]) -> int:
     return int(inputs["query"][..., 0, 0].numel())
 
 
-def counts(outputs: tuple[str, ...]) -> Check:
+def counts(outputs: tuple[str, ...], case: str = "unequal sizes") -> Check:
     """The results change with each of the three; only the output with the values."""
     effects = {"query": outputs, "key": outputs, "value": ("output",)}
-    return Check(
-        COUNTS, "the results change with query, key and value", 0.5, ("unequal sizes",), responds(effects)
-    )
+    return Check(COUNTS, "the results change with query, key and value", 0.5, (case,), responds(effects))
 
 
 def behaviour(needs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[Check, ...]:

@@ -32,6 +32,7 @@ __all__ = ["BLOCK_SPARSE_ATTENTION"]
 OUTPUTS = ("output",)
 DEAD = "dead rows"
 SHORT = "short last blocks"
+SQUARE = "as many blocks of queries as of keys"
 
 
 def _inputs(
@@ -242,6 +243,7 @@ BLOCK_SPARSE_ATTENTION = Exercise(
     positional=(*TRIPLE, "block_mask", "block_size"),
     recipes=(
         _recipe("unequal sizes"),
+        _recipe(SQUARE, blocks=(5, 5)),
         _recipe("large scores", size=4.0, blocks=(5, 4)),
         _recipe("blocks of one", block_size=1, blocks=(7, 6)),
         _recipe("shorter last blocks", block_size=3, short=(1, 2)),
@@ -258,12 +260,12 @@ BLOCK_SPARSE_ATTENTION = Exercise(
         Recipe("a long sequence", _long),
     ),
     checks=(
-        counts(OUTPUTS),
+        counts(OUTPUTS, SQUARE),
         Check(
             FORMULA,
             "attention to the keys of the allowed blocks",
             2.0,
-            ("unequal sizes", "blocks of one", "large scores"),
+            (SQUARE, "unequal sizes", "blocks of one", "large scores"),
             agrees("output"),
             COUNTS,
         ),

@@ -57,12 +57,10 @@ def running(
         safe = torch.where(top == -torch.inf, 0.0, top)
         shrink = torch.exp(largest - safe)
         exponential = torch.exp(block - safe)
-        if apart:
-            exponential = exponential / exponential.sum(-1, keepdim=True)
         total = total * (shrink if shrink_sum else 1.0) + exponential.sum(-1, keepdim=True)
         if shrink_rest:
             weights = weights * shrink
-        weights[..., columns] = exponential
+        weights[..., columns] = block.softmax(-1) if apart else exponential
         largest = top
     if divide:
         weights = torch.where(total > 0, weights / total, 0.0)
@@ -108,7 +106,7 @@ STREAM_SLIPS: tuple[Slip, ...] = (
     (
         "a softmax for each block",
         "The weights of all blocks together sum to one. Is each block divided by a sum of its own?",
-        {"apart": True, "shrink_sum": False, "shrink_rest": False},
+        {"apart": True, "shrink_rest": False, "divide": False},
     ),
     ("not divided by the sum", "What makes the weights of a row sum to one?", {"divide": False}),
     (

@@ -136,6 +136,12 @@ def _mistakes() -> tuple[Mistake, ...]:
     )
     return (
         *(Mistake(name, question, partial(_variant, near=near)) for name, question, near in rows),
+        # A first position that sees nothing may come out as zero or as nan.
+        *(
+            Mistake(name, question, partial(_variant, near=near, weigh=_or_nan))
+            for name, question, near in rows
+            if name in ("window hides the present", "window moved back by one")
+        ),
         *(Mistake(name, question, partial(_variant, **knobs)) for name, question, knobs in slips),
         Mistake(
             "keys before the start not masked",
@@ -143,6 +149,10 @@ def _mistakes() -> tuple[Mistake, ...]:
             _padded,
         ),
     )
+
+
+def _or_nan(scores: Tensor, allowed: Tensor) -> Tensor:
+    return scores.masked_fill(~allowed, -torch.inf).softmax(-1)
 
 
 def _same_block(distance: Tensor, window: int) -> Tensor:
