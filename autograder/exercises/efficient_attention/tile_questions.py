@@ -125,7 +125,7 @@ TILE_QUESTIONS: tuple[Choice | Number, ...] = (
         hints=(
             "What does a softmax do if you add 5 to every score of a row?",
             "Why is a maximum subtracted at all?",
-            "exp(88.8) is the end of float32. When is a later score that far above the first maximum?",
+            "exp(88.7) is the end of float32. When is a later score that far above the first maximum?",
         ),
     ),
     Choice(
