@@ -177,7 +177,7 @@ TILE_QUESTIONS: tuple[Choice | Number, ...] = (
         hints=(
             "How many blocks of 64 are there along each axis?",
             "The first block of queries needs one tile, the second two.",
-            "1 + 2 + ... + 16.",
+            "Block row i needs i tiles: 1 + 2 + ... + 16.",
         ),
     ),
     Number(
@@ -210,7 +210,7 @@ TILE_QUESTIONS: tuple[Choice | Number, ...] = (
         hints=(
             "After one layer a position knows of itself and 63 before it.",
             "The farthest of these knew, a layer below, of 63 before itself.",
-            "1 + 8 * (64 - 1).",
+            "Itself, and 63 more for each layer: 1 + 8 * (64 - 1).",
         ),
     ),
     Choice(
