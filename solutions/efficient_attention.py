@@ -57,17 +57,18 @@ def chunked_attention(
     Shapes: query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v)
             -> output (..., S_q, D_v), log_sum_exp (..., S_q), in query's dtype and
             device. block_size need not divide the lengths, and may exceed them.
-    Units:  scores are dimensionless: dot products divided by sqrt(D). log_sum_exp is the
-            logarithm of the sum of the exponentials of a query's scores.
+    Units:  scores are dimensionless: dot products divided by sqrt(D), up to 1e5 and more of
+            either sign. log_sum_exp is the logarithm of the sum of the exponentials of a
+            query's scores.
     is_causal lets query i see keys 0..i only (aligned at the top left).
     Memory: with S the longer length, no tensor may hold more than
             2 S max(D, D_v, block_size) numbers for each leading element.
     Work:   at most the FLOPs of dense attention on lengths rounded up to whole blocks.
             Blocks wholly in the future may be skipped; nobody asks for it.
-    For half precision keep the running numbers in float32. Write it out:
-    scaled_dot_product_attention and its relatives are not allowed here. backward() must
-    give the derivative (autograd keeps every block then: the memory above is that of a
-    call without gradients).
+    Write it out: scaled_dot_product_attention and its relatives are not allowed here.
+    backward() must give the derivative (autograd keeps every block then: the memory above
+    is that of a call without gradients). In half precision running numbers in float32
+    lose least.
     Raises: ValueError if block_size is less than 1.
     Source: Rabe, Staats 2021; Dao et al. 2022.
     """
@@ -104,7 +105,8 @@ def sliding_window_attention(
 
     Shapes: query and key (..., S, D), value (..., S, D_v) -> output (..., S, D_v), in
             query's dtype and device.
-    Units:  scores are dimensionless: dot products divided by sqrt(D).
+    Units:  scores are dimensionless: dot products divided by sqrt(D), up to 1e5 and more of
+            either sign.
     Position i sees positions i - window + 1 to i, as far as they exist. window may
     exceed S.
     Memory: no tensor may hold more than 2 (S + window) window max(D, D_v) numbers for
@@ -142,7 +144,8 @@ def block_sparse_attention(
             (blocks_q, blocks_k) bool, where blocks_q = ceil(S_q / block_size) and
             blocks_k = ceil(S_k / block_size) -> output (..., S_q, D_v), in query's dtype
             and device. The last block of either kind may be shorter.
-    Units:  scores are dimensionless: dot products divided by sqrt(D).
+    Units:  scores are dimensionless: dot products divided by sqrt(D), up to 1e5 and more of
+            either sign.
     Query i may see key j if block_mask[i // block_size, j // block_size] is True. A
     query that may see no key has an output of exactly 0.
     Work:   at most 2 block_size^2 (D + D_v) FLOPs for each allowed block and leading

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -48,8 +50,8 @@ def on_grids(name: str, claim: str) -> Probe:
             return
         if results.errored and any(text in results.message for text in ASKS):
             raise Failure(
-                f"with whole grids of indices it {results.message} The indices are tensors: `if`, `and`, `or` and `not` "
-                "need a single truth value. Is it &, |, ~ and torch.where that you want?",
+                f"with whole grids of indices it {results.message.rstrip('.')}. The indices are tensors: `if`, `and`, `or` "
+                "and `not` need a single truth value. Is it &, |, ~ and torch.where that you want?",
                 mistake=PYTHON_IF,
                 errored=True,
             )
@@ -67,7 +69,7 @@ def traceable(name: str, claim: str) -> Probe:
 
     def probe(trial: Trial) -> None:
         trial.require(name, trial()[name], claim)
-        bare = {n: v.squeeze(0) for n, v in trial.inputs.items() if isinstance(v, Tensor)}
+        bare: dict[str, Any] = {n: v.squeeze(0) for n, v in trial.inputs.items() if isinstance(v, Tensor)}
         trial.require(name, trial(**bare)[name], f"without any axis it {claim}", **bare)
         seen = watched(trial)
         if looked := seen.calls & LOOKS:

@@ -17,7 +17,15 @@ from autograder.checks.subject import FunctionSubject
 from autograder.checks.trial import Trial
 from autograder.observation import Observation, observe
 
-__all__ = ["WHOLE_TABLE", "BlocksFunction", "a_block_at_a_time", "dead_blocks", "masked_blocks", "tiled"]
+__all__ = [
+    "WHOLE_TABLE",
+    "BlocksFunction",
+    "a_block_at_a_time",
+    "dead_blocks",
+    "masked_blocks",
+    "survives_extremes",
+    "tiled",
+]
 
 Allowance = Callable[[Mapping[str, Any]], int]
 """The inputs of a case -> elements, or floating-point operations."""
@@ -58,12 +66,38 @@ def tiled(largest: Allowance, flops: Allowance, table: Allowance, outputs: tuple
     return probe
 
 
+def survives_extremes(outputs: tuple[str, ...]) -> Probe:
+    """Scores far from zero, of either sign, overflow and underflow nowhere, and hidden keys do not win against them."""
+
+    def probe(trial: Trial) -> None:
+        results = trial()
+        if not all(bool(torch.isfinite(results[name]).all()) for name in outputs):
+            raise Failure(
+                "scores far from zero give nan or inf. Is the largest score that was seen so far subtracted before exp, also "
+                "where all of them are negative?",
+                mistake="overflows or underflows for large scores",
+            )
+        below = float((trial.exact["query"] @ trial.exact["key"].mT).max()) < 0
+        for name in outputs:
+            trial.require(
+                name,
+                results[name],
+                "where all scores lie far below zero it differs from the formula (is the mask value -inf or the dtype's lowest "
+                "number, or merely a low one?)"
+                if below
+                else "for large inputs it differs from the formula",
+                mistake="mask value is not low enough" if below else None,
+            )
+
+    return probe
+
+
 class BlocksFunction(FunctionSubject):
     """A student's function of a list of blocks, as a function of `scores` (..., S_k) and the `sizes` of its blocks."""
 
     def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
         """(weights, log_sum_exp), the weights joined along the last axis."""
-        blocks = list(inputs["scores"].split(inputs["sizes"], -1))
+        blocks = [one.clone() for one in inputs["scores"].split(inputs["sizes"], -1)]
         result = self.function(blocks)
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             return result  # whoever named the results says what is wrong

@@ -122,4 +122,4 @@ def test_the_grader_tells_a_dense_table_from_chunks() -> None:
 
     report = check("chunked_attention", whole_table, seed=3)
     assert report.mistakes == ("makes the whole S_q x S_k table",)
-    assert 0.8 < report.score < 0.9
+    assert report.score < 0.5

@@ -15,10 +15,12 @@ from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.tiling import tiled
 from autograder.exercises.efficient_attention.sequences import (
     COUNTS,
+    DEEP,
     FORMULA,
     TRIPLE,
     behaviour,
     counts,
+    deep,
     leading,
     triple,
 )
@@ -32,6 +34,7 @@ __all__ = ["CHUNKED_ATTENTION"]
 OUTPUTS = ("output", "log_sum_exp")
 SUM = "log-sum-exp"
 RESULTS = (FORMULA, SUM)
+COST = "linear memory"
 
 
 def _inputs(
@@ -124,6 +127,11 @@ def _counted_in_the_block(S_q: int, S_k: int, block: int) -> Tensor:
     return torch.arange(S_k) % block <= torch.arange(S_q).unsqueeze(-1)
 
 
+def _one_block_less(S_q: int, S_k: int, block: int) -> Tensor:
+    start = torch.arange(S_k) // block * block
+    return torch.ones(S_q, S_k, dtype=torch.bool).tril() & ((start < S_q - 1) | (start == 0))
+
+
 def _by_blocks(strict: bool) -> Callable[[int, int, int], Tensor]:
     def allow(S_q: int, S_k: int, block: int) -> Tensor:
         rows, columns = torch.arange(S_q).unsqueeze(-1) // block, torch.arange(S_k) // block
@@ -150,6 +158,11 @@ def _mistakes() -> tuple[Mistake, ...]:
             "causal mask counted from the start of the block",
             "Column j of a block is key start + j. Is the start added?",
             {"allow": _counted_in_the_block},
+        ),
+        (
+            "a block is skipped that the last query may see",
+            "A block may be skipped only if all of it lies in the future of all queries. Is it start >= S_q?",
+            {"allow": _one_block_less},
         ),
         (
             "causal only between whole blocks",
@@ -188,10 +201,12 @@ CHUNKED_ATTENTION = Exercise(
         _recipe("the last block is shorter", block_size=4, S_k=11),
         _recipe("one block larger than the sequence", block_size=17),
         _recipe("blocks of one key", block_size=1),
-        _recipe("causal", is_causal=True, blocks=3, S_q=13),
-        _recipe("causal, more keys than queries", is_causal=True, block_size=4, S_q=6, S_k=13),
+        _recipe("one query", S_q=1, S_k=8),
+        _recipe("causal", is_causal=True, blocks=3, S_q=15),
+        _recipe("causal, more keys than queries", is_causal=True, block_size=4, S_q=9, S_k=14),
         _recipe("two leading axes", axes=2, blocks=3),
         _recipe("huge scores", size=1e3, blocks=4),
+        Recipe(DEEP, lambda draw: deep(draw, _inputs(draw, is_causal=True, blocks=3))),
         _recipe("small, float64", axes=0, dtype=torch.float64, blocks=2),
         _recipe("float64", dtype=torch.float64, blocks=3),
         _recipe("bfloat16", dtype=torch.bfloat16, blocks=3),
@@ -205,7 +220,7 @@ CHUNKED_ATTENTION = Exercise(
         Check(
             FORMULA,
             "softmax(query key^T / sqrt(D)) value, where the blocks fit",
-            1.25,
+            1.0,
             ("unequal sizes", "large scores"),
             agrees("output"),
             COUNTS,
@@ -213,16 +228,21 @@ CHUNKED_ATTENTION = Exercise(
         Check(
             SUM,
             "the second result is the logarithm of each row's sum of exponentials",
-            1.0,
+            0.75,
             ("unequal sizes", "large scores"),
             agrees("log_sum_exp"),
             COUNTS,
         ),
         Check(
             "any block size",
-            "blocks that do not divide the length, of one key, or larger than all",
+            "blocks that do not divide the length, of one key, or larger than all; a single query",
             0.75,
-            ("the last block is shorter", "one block larger than the sequence", "blocks of one key"),
+            (
+                "the last block is shorter",
+                "one block larger than the sequence",
+                "blocks of one key",
+                "one query",
+            ),
             agrees(*OUTPUTS),
             RESULTS,
         ),
@@ -243,14 +263,14 @@ CHUNKED_ATTENTION = Exercise(
             FORMULA,
         ),
         Check(
-            "linear memory",
+            COST,
             "no tensor grows with the square of the length, and no work is wasted",
-            1.25,
+            4.0,
             ("a long sequence", "a long sequence, causal"),
             tiled(_largest, _flops, _table, OUTPUTS),
             (*RESULTS, "any block size", "causal"),
         ),
-        *behaviour(RESULTS, OUTPUTS),
+        *behaviour((*RESULTS, COST), OUTPUTS),
     ),
     mistakes=_mistakes(),
     hints=(

@@ -9,14 +9,15 @@ import torch
 
 from autograder.case import Draw
 from autograder.checks import Check
-from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.conduct import FUSED, obeys
 from autograder.checks.structure import agrees_with_slices, responds
+from autograder.checks.tiling import survives_extremes
 from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, conduct
 
-__all__ = ["COUNTS", "FORMULA", "TRIPLE", "behaviour", "counts", "leading", "triple"]
+__all__ = ["COUNTS", "DEEP", "FORMULA", "TRIPLE", "behaviour", "counts", "deep", "leading", "triple"]
 
 TRIPLE = ("query", "key", "value")
+DEEP = "scores far below zero"
 
 
 def triple(
@@ -43,6 +44,12 @@ def triple(
     }
 
 
+def deep(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs with all scores between -1.2e4 and -1.5e5: a mask value of -1e4 wins against them."""
+    query, key = (draw.uniform(*inputs[name].shape, low=1.0, high=2.0).float() for name in ("query", "key"))
+    return inputs | {"query": query * 1.2e4, "key": -key}
+
+
 def leading(inputs: Mapping[str, Any]) -> int:
     """Batch times heads."""
     return int(inputs["query"][..., 0, 0].numel())
@@ -67,10 +74,10 @@ def behaviour(needs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[Check, 
         ),
         Check(
             "huge scores",
-            "no overflow for large inputs",
+            "no overflow for large inputs, and hidden keys lose against scores far below zero",
             0.5,
-            ("huge scores",),
-            survives_large_inputs(),
+            ("huge scores", DEEP),
+            survives_extremes(outputs),
             needs,
         ),
         *conduct(needs, None, outputs, "backward() gives the derivative"),

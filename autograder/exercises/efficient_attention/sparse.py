@@ -16,10 +16,12 @@ from autograder.checks.tiling import dead_blocks, tiled
 from autograder.exercises.basic_attention.variants import attend
 from autograder.exercises.efficient_attention.sequences import (
     COUNTS,
+    DEEP,
     FORMULA,
     TRIPLE,
     behaviour,
     counts,
+    deep,
     leading,
     triple,
 )
@@ -31,6 +33,7 @@ __all__ = ["BLOCK_SPARSE_ATTENTION"]
 
 OUTPUTS = ("output",)
 DEAD = "dead rows"
+COST = "sparse cost"
 SHORT = "short last blocks"
 SQUARE = "as many blocks of queries as of keys"
 
@@ -251,6 +254,7 @@ BLOCK_SPARSE_ATTENTION = Exercise(
         _recipe("a row of blocks without keys", dead=True, block_size=3),
         _recipe("two leading axes", axes=2),
         _recipe("huge scores", size=1e3),
+        Recipe(DEEP, lambda draw: deep(draw, _inputs(draw, block_size=3, short=(1, 2)))),
         _recipe("small, float64", axes=0, dtype=torch.float64),
         _recipe("float64", dtype=torch.float64),
         _recipe("bfloat16", dtype=torch.bfloat16),
@@ -264,7 +268,7 @@ BLOCK_SPARSE_ATTENTION = Exercise(
         Check(
             FORMULA,
             "attention to the keys of the allowed blocks",
-            2.0,
+            1.5,
             (SQUARE, "unequal sizes", "blocks of one", "large scores"),
             agrees("output"),
             COUNTS,
@@ -294,14 +298,14 @@ BLOCK_SPARSE_ATTENTION = Exercise(
             FORMULA,
         ),
         Check(
-            "sparse cost",
+            COST,
             "no work for forbidden blocks, and no table of all pairs",
-            1.5,
+            3.5,
             ("a long sequence",),
             tiled(lambda inputs: _table(inputs) - 1, _flops, _table, OUTPUTS),
             (FORMULA, SHORT),
         ),
-        *behaviour((FORMULA,), OUTPUTS),
+        *behaviour((FORMULA, COST), OUTPUTS),
     ),
     mistakes=_mistakes(),
     hints=(

@@ -16,10 +16,12 @@ from autograder.checks.tiling import tiled
 from autograder.exercises.basic_attention.variants import attend
 from autograder.exercises.efficient_attention.sequences import (
     COUNTS,
+    DEEP,
     FORMULA,
     TRIPLE,
     behaviour,
     counts,
+    deep,
     leading,
     triple,
 )
@@ -31,6 +33,7 @@ __all__ = ["SLIDING_WINDOW_ATTENTION"]
 
 OUTPUTS = ("output",)
 EDGES = "edges"
+COST = "linear cost"
 
 
 def _inputs(draw: Draw, *, window: int = 3, S: int = 0, low: int = 8, **options: Any) -> dict[str, Any]:
@@ -180,6 +183,7 @@ SLIDING_WINDOW_ATTENTION = Exercise(
         _recipe("one position", S=1),
         _recipe("two leading axes", axes=2),
         _recipe("huge scores", size=1e3),
+        Recipe(DEEP, lambda draw: deep(draw, _inputs(draw))),
         _recipe("small, float64", axes=0, dtype=torch.float64),
         _recipe("float64", dtype=torch.float64),
         _recipe("bfloat16", dtype=torch.bfloat16),
@@ -219,14 +223,14 @@ SLIDING_WINDOW_ATTENTION = Exercise(
             FORMULA,
         ),
         Check(
-            "linear cost",
+            COST,
             "memory and work grow with S * window, not with S * S",
-            1.5,
+            3.5,
             ("a long sequence",),
             tiled(_largest, _flops, _table, OUTPUTS),
             (FORMULA, EDGES),
         ),
-        *behaviour((FORMULA,), OUTPUTS),
+        *behaviour((FORMULA, COST), OUTPUTS),
     ),
     mistakes=_mistakes(),
     hints=(

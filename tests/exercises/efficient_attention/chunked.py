@@ -117,6 +117,24 @@ def padded_to_whole_blocks(query, key, value, block_size, is_causal=False):
     return (output / total).to(query.dtype), (m + total.log()).squeeze(-1).to(query.dtype)
 
 
+@right(NAME)
+def in_its_own_precision(query, key, value, block_size, is_causal=False):
+    """Running numbers in the dtype of the inputs, -inf and all."""
+    refuse(block_size)
+    m = torch.full((*query.shape[:-1], 1), -torch.inf, dtype=query.dtype)
+    total, output = torch.zeros_like(m), query.new_zeros(*query.shape[:-1], value.shape[-1])
+    for start in range(0, key.shape[-2], block_size):
+        keys, values = key[..., start : start + block_size, :], value[..., start : start + block_size, :]
+        scores = query @ keys.mT / query.shape[-1] ** 0.5
+        if is_causal:
+            future = torch.ones_like(scores, dtype=torch.bool).triu(1 - start)
+            scores = scores.masked_fill(future, -torch.inf)
+        new = torch.maximum(m, scores.amax(-1, keepdim=True))
+        shrink, p = (m - new).exp(), (scores - new).exp()
+        total, output, m = total * shrink + p.sum(-1, keepdim=True), output * shrink + p @ values, new
+    return output / total, (m + total.log()).squeeze(-1)
+
+
 def triangle(rows, columns, start, shape):
     return columns <= rows
 
@@ -145,6 +163,8 @@ def variant(
     arrive=lambda x: x.to(wide(x)),
     leave=lambda output, lse, query: (output.to(query.dtype), lse.to(query.dtype)),
     table=lambda S_q, S_k: None,
+    hide=-torch.inf,
+    start=-1e30,
 ):
     """A mutant with one step exchanged."""
 
@@ -157,18 +177,18 @@ def variant(
             k, v = (F.pad(x, (0, 0, 0, -S_k % block_size)) for x in (k, v))
         if whole:
             k, v = (x[..., : S_k // block_size * block_size, :] for x in (k, v))
-        m = torch.full((*q.shape[:-1], 1), -1e30, dtype=q.dtype)
+        m = torch.full((*q.shape[:-1], 1), start, dtype=q.dtype)
         total, output = torch.zeros_like(m), q.new_zeros(*q.shape[:-1], v.shape[-1])
         starts = range(0, k.shape[-2], block_size)
-        for n, start in enumerate(starts):
+        for n, first in enumerate(starts):
             if not read(n, len(starts)):
                 continue
-            keys, values = k[..., start : start + block_size, :], v[..., start : start + block_size, :]
+            keys, values = k[..., first : first + block_size, :], v[..., first : first + block_size, :]
             scores = q @ keys.mT * scale(q.shape[-1])
             if is_causal or always:
-                columns = start + torch.arange(keys.shape[-2])
-                allowed = allow(torch.arange(S_q)[:, None], columns, start, (S_q, S_k, block_size))
-                scores = scores.masked_fill(~allowed, -torch.inf)
+                columns = first + torch.arange(keys.shape[-2])
+                allowed = allow(torch.arange(S_q)[:, None], columns, first, (S_q, S_k, block_size))
+                scores = scores.masked_fill(~allowed, hide)
             new = new_maximum(m, scores.amax(-1, keepdim=True))
             p, shrink = torch.exp(scores - new), torch.exp(m - new)
             total = total * (shrink if shrink_sum else 1.0) + p.sum(-1, keepdim=True)
@@ -250,6 +270,11 @@ variant(
     allow=lambda rows, columns, start, shape: columns // shape[2] < rows // shape[2],
 )
 variant(
+    "one_block_less",
+    "a block is skipped that the last query may see",
+    allow=lambda rows, columns, start, shape: (columns <= rows) & (start < max(1, shape[0] - 1)),
+)
+variant(
     "stale_maximum",
     "overflows or underflows for large scores",
     new_maximum=lambda old, new: torch.where(old == -1e30, new, old),
@@ -278,6 +303,8 @@ variant(
     table=lambda S_q, S_k: torch.ones(S_q, S_k, dtype=torch.bool).tril(),
     only="linear memory",
 )
+variant("mask_of_minus_ten_thousand", "mask value is not low enough", hide=-1e4, only="huge scores")
+variant("maximum_starts_at_zero", "overflows or underflows for large scores", start=0.0)
 variant("in_half_precision", None, arrive=lambda x: x.half().to(wide(x)))
 
 

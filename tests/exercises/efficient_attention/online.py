@@ -281,7 +281,7 @@ def log_sum_exp_of_the_blocks(blocks):
     return [(block - finite(lse)[..., None]).exp() for block in blocks], lse
 
 
-@mutant(NAME, "uses a forbidden function")
+@mutant(NAME, "joins the blocks")
 def softmax_of_all(blocks):
     row = torch.cat(blocks, -1)
     weights = row.softmax(-1).nan_to_num()

@@ -264,6 +264,22 @@ def each_block_alone(query, key, value, block_mask, block_size):
     return torch.cat(rows, -2)
 
 
+@mutant(NAME, "mask value is not low enough")
+def tail_hidden_by_a_low_number(query, key, value, block_mask, block_size):
+    """Allowed blocks only, the last one filled up and hidden by -1e4."""
+    refuse(query, key, block_mask, block_size)
+    S_k, missing = key.shape[-2], -key.shape[-2] % block_size
+    key, value = (F.pad(x, (0, 0, 0, missing)) for x in (key, value))
+    columns = torch.arange(S_k + missing)
+    rows = []
+    for block, allowed in zip(query.split(block_size, -2), block_mask, strict=True):
+        seen = allowed[columns // block_size]
+        scores = block @ key[..., seen, :].mT * query.shape[-1] ** -0.5
+        scores = scores.masked_fill(columns[seen] >= S_k, -1e4)
+        rows.append(scores.softmax(-1) @ value[..., seen, :])
+    return torch.cat(rows, -2)
+
+
 @mutant(NAME, "does too much work")
 def masked_rows(query, key, value, block_mask, block_size):
     """A block of queries at a time, but against all keys."""

@@ -193,6 +193,10 @@ variant(
     weigh=lambda s, a: a.to(s.dtype) / a.sum(-1, keepdim=True),
 )
 variant("dense_and_masked", "makes the whole S_q x S_k table", step=whole, back=whole, only="linear cost")
+variant(
+    "mask_of_minus_ten_thousand", "mask value is not low enough",
+    weigh=lambda s, a: s.masked_fill(~a, -1e4).softmax(-1),
+)  # fmt: skip
 variant("all_earlier_keys", "does too much work", back=whole, only="linear cost")
 variant("large_blocks", "does too much work", step=lambda w: 16 * w)
 variant("any_window_will_do", "window is not checked", check=lambda w: None, only="no window")
