@@ -37,7 +37,7 @@ JOINED = "joins the blocks"
 def tiled(largest: Allowance, flops: Allowance, table: Allowance, outputs: tuple[str, ...]) -> Probe:
     """On a long sequence the results are right, no tensor is larger than `largest`, and the work is within `flops`.
 
-    table: elements of the table of all pairs, far more than `largest`.
+    table: elements of the table of all pairs, far more than `largest`; all tensors together hold half of it at most.
     """
 
     def probe(trial: Trial) -> None:
@@ -61,6 +61,12 @@ def tiled(largest: Allowance, flops: Allowance, table: Allowance, outputs: tuple
                 f"takes {seen.flops:,} floating-point operations; {most:,} are enough. "
                 "Are scores computed and then thrown away, or computed twice?",
                 mistake="does too much work",
+            )
+        if seen.held > whole // 2:
+            raise Failure(
+                f"holds {seen.held:,} numbers at one time, in pieces; the table of all pairs has {whole:,}. "
+                "Is what a block gave kept, instead of added to a running result?",
+                mistake="keeps every block",
             )
 
     return probe

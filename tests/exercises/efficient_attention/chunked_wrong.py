@@ -316,3 +316,19 @@ def _from_right(result):
 
 
 without_attention(NAME, "query has no effect", _from_right)
+
+
+@mutant(NAME, "keeps every block", only="linear memory")
+def tiles_kept_in_a_list(query, key, value, block_size, is_causal=False):
+    """No tensor is large, and all of them together are the table."""
+    refuse(block_size)
+    rows = torch.arange(query.shape[-2])[:, None]
+    tiles = []
+    for start in range(0, key.shape[-2], block_size):
+        scores = query @ key[..., start : start + block_size, :].mT / query.shape[-1] ** 0.5
+        if is_causal:
+            scores = scores.masked_fill(start + torch.arange(scores.shape[-1]) > rows, -torch.inf)
+        tiles.append(scores)
+    sums = functools.reduce(torch.logaddexp, [tile.logsumexp(-1) for tile in tiles])
+    blocks = zip(tiles, value.split(block_size, -2), strict=True)
+    return sum((tile - sums[..., None]).exp() @ values for tile, values in blocks), sums
