@@ -1,9 +1,9 @@
-"""What modules and functions of this assignment must respect once their results are right."""
+"""Checks that most exercises have: what a function or a module must respect once its results are right."""
 
 from __future__ import annotations
 
-from autograder.checks import Check, Probe
 from autograder.checks.averaging import survives_large_inputs
+from autograder.checks.check import Check, Probe
 from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable
 from autograder.checks.structure import agrees_with_slices, permutation
