@@ -87,11 +87,15 @@ def remembers(sequence: str, memory: str, returned: str, length: str) -> Probe:
             rows = x.shape[-2] + (0 if before is None else before.shape[-2])
             for wanted in (0, 1, x.shape[-2], rows - 1, rows, rows + 2):
                 changes = {memory: before, length: wanted}
-                got, expected = trial(**changes)[returned], trial.expect(**changes)[returned].value
-                if not torch.equal(got.detach().double(), expected):
+                expected = trial.expect(**changes)[returned].value
+                given = {
+                    n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.changed(**changes).items()
+                }
+                got = trial.named(trial.run(given))[returned].detach().double()
+                if got.shape != expected.shape or not torch.equal(got, expected):
                     raise Failure(
                         f"with {length}={wanted}, {'no' if before is None else f'{before.shape[-2]} rows of'} {memory} and "
-                        f"{x.shape[-2]} rows of {sequence}, {returned} does not hold the last "
+                        f"{x.shape[-2]} rows of {sequence}, {returned} of shape {tuple(got.shape)} does not hold the last "
                         f"{expected.shape[-2]} rows of [{memory}, {sequence}] as they are.",
                         mistake="the new memory is not the last rows",
                     )

@@ -246,7 +246,7 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
             HANDED_ON,
         ),
         *conduct(
-            (FORMULA, STATE),
+            (FORMULA, STATE, HANDED_ON),
             outputs=OUTPUTS,
             gradient="backward() gives the derivative, for a given state too",
         ),

@@ -105,15 +105,19 @@ LATENT_CACHE_ELEMENTS = Exercise(
     ),
     checks=(
         Check(
-            "the latent", "one for each token and layer", 0.75, ("without a rotated key",), counts("count")
-        ),
-        Check(
-            "the rotated key",
-            "is kept beside it",
-            0.75,
+            "latent and rotated key",
+            "both, for each token and layer",
+            1.0,
             ("with a rotated key",),
             counts("count"),
-            "the latent",
+        ),
+        Check(
+            "no rotated key",
+            "d_rope may be 0",
+            0.5,
+            ("without a rotated key",),
+            counts("count"),
+            "latent and rotated key",
         ),
         Check(
             "one of everything",
@@ -121,7 +125,7 @@ LATENT_CACHE_ELEMENTS = Exercise(
             0.25,
             ("one of everything",),
             counts("count"),
-            "the latent",
+            "latent and rotated key",
         ),
         Check(
             "a large model",
@@ -129,7 +133,7 @@ LATENT_CACHE_ELEMENTS = Exercise(
             0.25,
             ("a large model",),
             counts("count"),
-            "the latent",
+            "latent and rotated key",
         ),
     ),
     mistakes=tuple(Mistake(name, question, partial(_slip, count)) for name, question, count in SLIPS),

@@ -208,6 +208,13 @@ LINEAR_ATTENTION = Exercise(
             },
         ),
         Mistake(
+            "mean of the values",
+            "Do query and key enter the weights?",
+            lambda query, key, value: {
+                "output": value.mean(-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
+            },
+        ),
+        Mistake(
             "always causal",
             "Here every query sees every key.",
             partial(_variant, table=torch.tril),

@@ -12,6 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees, raises_value_error
+from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.conduct import FUSED, affordable, obeys
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
@@ -195,7 +196,12 @@ LOW_RANK_ATTENTION = Exercise(
         ),
         Check("one mixture", "k = 1 is enough", 0.25, ("one mixture",), agrees("output"), FORMULA),
         Check(
-            "huge scores", "no overflow for large inputs", 0.25, ("huge scores",), agrees("output"), FORMULA
+            "huge scores",
+            "no overflow for large inputs",
+            0.25,
+            ("huge scores",),
+            survives_large_inputs(),
+            FORMULA,
         ),
         Check(
             "linear cost",
@@ -236,7 +242,12 @@ LOW_RANK_ATTENTION = Exercise(
         *(
             Mistake(name, question, partial(_variant, **knobs))
             for name, question, knobs in chosen(
-                "not scaled", "divided by D", "divided by sqrt(S_k)", "softmax over the queries", "no softmax"
+                "not scaled",
+                "divided by D",
+                "divided by sqrt(S_k)",
+                "softmax over the queries",
+                "no softmax",
+                "equal weights for all keys",
             )
         ),
         Mistake(
