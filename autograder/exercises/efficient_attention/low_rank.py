@@ -36,11 +36,12 @@ def _inputs(
     lengths: str = "",
     high: int = 9,
 ) -> dict[str, Any]:
-    """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), E and F (k, S_k), all sizes different.
+    """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), E and F (k, S_k), all sizes different, k < S_k.
 
     lengths: "square" for S_k = D = D_v = k, "long" for 200 to 260 keys and queries, "one" for k = 1.
     """
     *lead, S_q, S_k, D, D_v, k = draw.sizes(axes + 5, 2, high)
+    S_k, k = max(S_k, k), min(S_k, k)
     if lengths == "square":
         S_k = D = D_v = k
     elif lengths == "long":

@@ -38,11 +38,17 @@ def miscount(name, named, formula, only=None):
 
 
 miscount(
-    "pairs", "keys and values counted apart", lambda b, n, m, c, r: 2 * b * n * m * (c + r), only="latent and rotated key"
+    "pairs",
+    "keys and values counted apart",
+    lambda b, n, m, c, r: 2 * b * n * m * (c + r),
+    only="latent and rotated key",
 )
 miscount("latent_twice", "latent counted twice", lambda b, n, m, c, r: b * n * m * (2 * c + r))
 miscount(
-    "latent_alone", "rotated key not counted", lambda b, n, m, c, r: b * n * m * c, only="latent and rotated key"
+    "latent_alone",
+    "rotated key not counted",
+    lambda b, n, m, c, r: b * n * m * c,
+    only="latent and rotated key",
 )
 miscount("rotated_alone", "latent not counted", lambda b, n, m, c, r: b * n * m * r)
 miscount("widths_multiplied", "widths multiplied", lambda b, n, m, c, r: b * n * m * c * r)

@@ -167,7 +167,7 @@ variant(
     "a_little_everywhere",
     None,
     only="weights",
-    weigh=lambda s, m: weigh(s, m + 1e-9 * past(s)) if s.shape[-1] > 1 else weigh(s, m),
+    weigh=lambda s, m: weigh(s, m + 1e-30 * past(s)) if s.shape[-1] > 1 else weigh(s, m),
 )
 variant(
     "no_maximum",
