@@ -49,6 +49,7 @@ def causal_linear_attention(
     the pieces before. kv is the sum of phi(k) v^T over the positions seen so far, z that
     of phi(k); None stands for nothing seen. The state that comes back includes this
     piece: a sequence fed in pieces, the state handed on, gives what it gives as a whole.
+    Gradients flow through the state, the given one and the one that is returned.
     Work and memory grow linearly with S: a table of (S, S) is not made, while one of
     (S, D, D_v) may be.
     Source: Katharopoulos et al. 2020, eq. 9 and 10, section 3.4.
@@ -130,7 +131,8 @@ class AttentionFusion(nn.Module):
             device.
     The three kinds, in this order: scaled dot product q . k / sqrt(d_model); cosine
     q . k / (|q| |k|); bilinear q W k. Their shares are softmax(mix): positive, and one
-    in sum. The mixed scores go through one softmax over the keys.
+    in sum. The mixed scores go through one softmax over the keys. No query or key is
+    zero: nothing is added to a norm.
     Write it out: scaled_dot_product_attention and its relatives are not allowed here.
     """
 
@@ -198,7 +200,8 @@ class LatentAttention(nn.Module):
     tokens before. new_cache is the cache with the latents of x behind it: no keys, no
     values. Keys k_up(latent) and values v_up(latent) are split into num_heads heads of
     width D = d_model / num_heads, next to each other, as the queries are. The token at
-    position p sees positions 0..p; scores are divided by sqrt(D).
+    position p sees positions 0..p; scores are divided by sqrt(D). Gradients flow from
+    the output to x, to the given cache and to all five layers.
     Write it out: scaled_dot_product_attention and its relatives are not allowed here.
     Source: DeepSeek-AI 2024 (DeepSeek-V2), section 2.1.2, without compressed queries and
             without the rotary key that is kept apart.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from autograder.oracle.attention import attend, linear
+from autograder.oracle.multi_head import merge, split
 from autograder.oracle.quantity import Quantity, Rounder, exact
 
 __all__ = ["latent_attention", "latent_cache_elements", "low_rank_attention"]
@@ -17,9 +18,9 @@ def low_rank_attention(
     """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), E and F (k, S_k) -> output (..., S_q, D_v)."""
     if E.shape != F.shape or E.shape[-1] != key.shape[-2]:
         raise ValueError("projections that do not fit have no result")
-    magnitudes = (query.abs(), E.abs() @ key.abs(), F.abs() @ value.abs())
-    result = attend(query, round(E @ key), round(F @ value), magnitudes, None, False, round)
-    return {"output": result["output"]}
+    keys, values = round(E @ key), round(F @ value)
+    sizes = (query.abs(), keys.abs(), F.abs() @ value.abs())
+    return {"output": attend(query, keys, values, sizes, None, False, round)["output"]}
 
 
 def latent_attention(
@@ -37,23 +38,13 @@ def latent_attention(
         linear(latent, weights["k_up"], None, round),
         linear(latent, weights["v_up"], None, round),
     )
-    query, key, value = (_split(one.value, num_heads) for one in made)
-    q_size, k_size, v_size = (_split(one.magnitude, num_heads) for one in made)
+    query, key, value = (split(one.value, num_heads) for one in made)
     allowed = torch.ones(x.shape[-2], latent.value.shape[-2], dtype=torch.bool)
     allowed = allowed.tril(latent.value.shape[-2] - x.shape[-2])
-    mixed = attend(query, key, value, (q_size, k_size, v_size), allowed, False, round)["output"]
-    merged = Quantity(_merge(mixed.value), _merge(mixed.magnitude), mixed.growth)
+    sizes = (query.abs(), key.abs(), value.abs())
+    mixed = attend(query, key, value, sizes, allowed, False, round)["output"]
+    merged = Quantity(merge(mixed.value), merge(mixed.magnitude), mixed.growth)
     return {"output": linear(merged, weights["out_proj"], None, round), "cache": latent}
-
-
-def _split(x: Tensor, num_heads: int) -> Tensor:
-    """(..., S, d_model) -> (..., H, S, D)"""
-    return x.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
-
-
-def _merge(x: Tensor) -> Tensor:
-    """(..., H, S, D) -> (..., S, d_model)"""
-    return x.transpose(-3, -2).flatten(-2)
 
 
 def latent_cache_elements(batch: int, length: int, layers: int, d_latent: int, d_rope: int) -> int:

@@ -34,9 +34,9 @@ def recurrent_attention(
         linear(rows, W_v.mT, None, round),
     )
     query, key, value = (one.value for one in made)
-    q_size, k_size, v_size = (one.magnitude for one in made)
     allowed = torch.ones(x.shape[-2], context.shape[-2], dtype=torch.bool).tril(M)
-    result = attend(query, key, value, (q_size, k_size, v_size), allowed, False, round)
+    sizes = (query.abs(), key.abs(), made[2].magnitude)
+    result = attend(query, key, value, sizes, allowed, False, round)
     kept = context.detach()[..., max(context.shape[-2] - memory_length, 0) :, :]
     return {"output": result["output"], "new_memory": Quantity(kept, kept.abs())}
 

@@ -278,7 +278,7 @@ LATENT_ATTENTION = Exercise(
             obeys(FUSED, "attention"),
             RESULTS,
         ),
-        *conduct((*RESULTS, READ), every_parameter_learns(), OUTPUTS),
+        *conduct((*RESULTS, READ), every_parameter_learns(), OUTPUTS, derived=("output",)),
     ),
     mistakes=tuple(Mistake(name, question, partial(_variant, **knobs)) for name, question, knobs in SLIPS),
     hints=(

@@ -16,7 +16,6 @@ from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.carrying import no_gradient_through, remembers
 from autograder.checks.conduct import FUSED, obeys
 from autograder.checks.customary import COUNTS, FORMULA, conduct
-from autograder.checks.gradients import differentiable
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.basic_attention.variants import attend
 from autograder.exercises.exercise import Exercise, Mistake
@@ -262,15 +261,12 @@ RECURRENT_ATTENTION = Exercise(
             obeys(FUSED, "attention"),
             FORMULA,
         ),
-        Check(
-            "gradient",
-            "backward() gives the derivative; W_k and W_v learn from the memory, too",
-            0.5,
-            ("small, float64",),
-            differentiable(("output",)),
+        *conduct(
             (FORMULA, MEMORY),
+            outputs=OUTPUTS,
+            gradient="backward() gives the derivative; W_k and W_v learn from the memory, too",
+            derived=("output",),
         ),
-        *(one for one in conduct((FORMULA, MEMORY), outputs=OUTPUTS) if one.name != "gradient"),
     ),
     mistakes=(
         *(Mistake(name, question, partial(_variant, **knobs)) for name, question, knobs in SLIPS),

@@ -109,6 +109,20 @@ class HeadByHead(Steps):
 
 
 @right(NAME)
+class CacheDetached(Steps):
+    """What is handed on needs no gradient; what is handed in does."""
+
+    def kept(self, latent, new, cache):
+        return latent.detach()
+
+
+@mutant(NAME, "gradient is cut off", only="gradient")
+class GivenCacheDetached(Steps):
+    def join(self, cache, new):
+        return torch.cat([cache.detach(), new], -2)
+
+
+@right(NAME)
 class BareParameters(nn.Module):
     def __init__(self, d_model, num_heads, d_latent):
         super().__init__()

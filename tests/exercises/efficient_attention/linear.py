@@ -134,6 +134,12 @@ def mean_of_the_values(query, key, value):
     return value.mean(-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
 
 
+@mutant(NAME, "less precise than its dtype", only="dtype")
+def a_small_number_added(query, key, value):
+    q, k = phi(query), phi(key)
+    return q @ (k.mT @ value) / (q @ k.sum(-2).unsqueeze(-1) + 1e-6)
+
+
 make = of_function(plainly)
 without_an_attempt(NAME, make, "query has no effect", copied="output has the wrong shape")
 in_a_wrong_manner(NAME, make)
