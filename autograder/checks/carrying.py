@@ -16,7 +16,7 @@ from autograder.checks.subject import FunctionSubject
 from autograder.checks.trial import Trial
 from autograder.observation import Observation
 
-__all__ = ["StateSubject", "no_gradient_through", "pieces_agree", "remembers"]
+__all__ = ["StateSubject", "no_gradient_through", "pieces_agree", "remembers", "texts_in_turn"]
 
 
 class StateSubject(FunctionSubject):
@@ -70,6 +70,35 @@ def pieces_agree(sequences: tuple[str, ...], carried: tuple[str, ...], output: s
                 got,
                 f"fed in pieces of {', '.join(map(str, lengths))}, it gives another result than as a whole",
                 mistake="pieces differ from the whole",
+            )
+
+    return probe
+
+
+def texts_in_turn(sequences: tuple[str, ...], carried: tuple[str, ...], output: str = "output") -> Probe:
+    """Two texts fed in two pieces each, in turn: each goes on from what it is handed, not from what was left behind."""
+
+    def probe(trial: Trial) -> None:
+        length = trial.inputs[sequences[0]].shape[-2]
+        cut = trial.draw.integer(1, max(1, length - 1))
+        texts = [
+            {name: trial.inputs[name] for name in sequences},
+            {name: trial.inputs[name].flip(-2) * 0.5 for name in sequences},
+        ]
+        handed = []
+        for text in texts:
+            results = trial(**{name: rows[..., :cut, :] for name, rows in text.items()})
+            handed.append({name: results[name] for name in carried})
+        for text, state in zip(texts, handed, strict=True):
+            piece = {name: rows[..., cut:, :] for name, rows in text.items()}
+            trial.require(
+                output,
+                trial(**piece, **state)[output],
+                f"of two texts fed in turn, {cut} positions and then the rest, one goes on as if it were another",
+                expected=trial.expect(**text)[output].value[..., cut:, :],
+                mistake="goes on from an earlier call, not from what it is handed",
+                **piece,
+                **state,
             )
 
     return probe

@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.carrying import StateSubject, pieces_agree
+from autograder.checks.carrying import StateSubject, pieces_agree, texts_in_turn
 from autograder.checks.conduct import affordable
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
@@ -228,6 +228,14 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
             ("pieces", "one position"),
             pieces_agree(("query", "key", "value"), ("kv", "z")),
             HANDED_ON,
+        ),
+        Check(
+            "two texts in turn",
+            "each goes on from the state that it is handed",
+            0.25,
+            ("pieces",),
+            texts_in_turn(("query", "key", "value"), ("kv", "z")),
+            "pieces",
         ),
         Check(
             "linear cost",

@@ -150,13 +150,13 @@ SLIPS: Slips = (
 def _shift_changes_nothing(trial: Trial) -> None:
     """The shares sum to one: the same number added to all of mix changes no result."""
     before = trial()
-    changes = {"mix": trial.inputs["mix"] + 1.5}
+    changes = {"mix": trial.inputs["mix"] + 3.0}
     after = trial(**changes)
     for name in OUTPUTS:
         trial.require(
             name,
             after[name],
-            "adding 1.5 to all three mixing weights changes the result, which softmax(mix) does not",
+            "adding 3 to all three mixing weights changes the result, which softmax(mix) does not",
             expected=before[name],
             mistake="mixing weights not normalised",
             **changes,

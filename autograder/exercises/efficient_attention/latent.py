@@ -13,7 +13,7 @@ from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Parameter, Target, Trial
 from autograder.checks.agreement import agrees
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.carrying import pieces_agree
+from autograder.checks.carrying import pieces_agree, texts_in_turn
 from autograder.checks.conduct import FUSED, obeys
 from autograder.checks.configured import ConfiguredModule
 from autograder.checks.customary import COUNTS, FORMULA, conduct
@@ -252,6 +252,14 @@ LATENT_ATTENTION = Exercise(
             ("pieces",),
             pieces_agree(("x",), ("cache",)),
             READ,
+        ),
+        Check(
+            "two texts in turn",
+            "each goes on from the cache that it is handed",
+            0.25,
+            ("pieces",),
+            texts_in_turn(("x",), ("cache",)),
+            "decoding",
         ),
         Check("one head", "num_heads = 1 will do", 0.25, ("one head",), agrees(*OUTPUTS), RESULTS),
         Check(

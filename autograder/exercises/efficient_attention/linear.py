@@ -34,13 +34,16 @@ def _inputs(
     queries: int = 0,
     keys: int = 0,
     long: bool = False,
+    square: bool = False,
     high: int = 9,
 ) -> dict[str, Any]:
-    """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), all sizes different. queries, keys: so many."""
+    """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), all sizes different; queries, keys: so many."""
     *lead, S_q, S_k, D, D_v = draw.sizes(axes + 4, 2, high)
     if long:
         S_q, S_k = draw.sizes(2, 200, 260)
         D, D_v = draw.sizes(2, 3, 6)
+    if square:
+        S_q = S_k = D_v = D
     S_q, S_k = queries or S_q, keys or S_k
     return {
         "query": draw.normal(*lead, S_q, D, dtype=dtype) * size,
@@ -56,6 +59,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 RECIPES = (
     _recipe("unequal sizes"),
     _recipe("large inputs", size=3.0),
+    _recipe("all sizes equal", square=True),
     _recipe("two leading axes", axes=2),
     _recipe("one key", keys=1),
     _recipe("one query", queries=1),
@@ -167,7 +171,7 @@ LINEAR_ATTENTION = Exercise(
             FORMULA,
             "values averaged by phi(q) . phi(k), phi(x) = elu(x) + 1",
             1.5,
-            ("unequal sizes", "large inputs"),
+            ("unequal sizes", "large inputs", "all sizes equal"),
             agrees("output"),
             COUNTS,
         ),

@@ -66,7 +66,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 RECIPES = (
     _recipe("unequal sizes"),
-    _recipe("large scores", size=2.0),
+    _recipe("large scores", size=3.0),
     _recipe("spans longer than the text", wide=True),
     _recipe("a span of nothing", narrow=True),
     _recipe("one position", one=True),
@@ -97,6 +97,11 @@ def _masked_later(scores: Tensor, mask: Tensor) -> Tensor:
     """Softmax over the past, then the mask."""
     past = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
     return scores.masked_fill(~past, -torch.inf).softmax(-1) * mask
+
+
+def _added_to_the_sum(scores: Tensor, mask: Tensor) -> Tensor:
+    seen = _masked_later(scores, mask)
+    return seen / (seen.sum(-1, keepdim=True) + 1e-8)
 
 
 def _variant(
@@ -169,6 +174,12 @@ SLIPS: Slips = (
         {"causal": False, "mask": lambda z, R, x: _soft(z, R, x.abs())},
     ),
     ("not normalised again after the mask", AGAIN, {"weigh": _masked_later}),
+    (
+        "a small number added to the sum",
+        "After a softmax over the whole past, what the span leaves can be smaller than what is added. Is the softmax taken over "
+        "the keys with m > 0? Then the sum is never zero.",
+        {"weigh": _added_to_the_sum},
+    ),
     (
         "mask multiplies the scores",
         "A score of 0 still gets weight exp(0) = 1. The mask multiplies exp(score).",

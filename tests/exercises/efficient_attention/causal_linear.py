@@ -198,6 +198,19 @@ def state_detached(query, key, value, state=None):
     return running_sums(query, key, value, None if state is None else tuple(t.detach() for t in state))
 
 
+@mutant(NAME, "goes on from an earlier call, not from what it is handed", only="two texts in turn")
+def remembers_its_own_state(query, key, value, state=None, kept={}):  # noqa: B006
+    own = kept.get("state")
+    if (
+        state is not None
+        and own is not None
+        and all(a.shape == b.shape for a, b in zip(own, state, strict=True))
+    ):
+        state = own
+    output, kept["state"] = running_sums(query, key, value, state)
+    return output, kept["state"]
+
+
 make = of_function(running_sums)
 without_an_attempt(NAME, make, "query has no effect")
 in_a_wrong_manner(NAME, make)

@@ -134,6 +134,11 @@ def mean_of_the_values(query, key, value):
     return value.mean(-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
 
 
+@mutant(NAME, only="agrees with the formula")
+def roles_guessed_by_the_lengths(query, key, value):
+    return plainly(key, query, value) if query.shape == key.shape else plainly(query, key, value)
+
+
 @mutant(NAME, "less precise than its dtype", only="dtype")
 def a_small_number_added(query, key, value):
     q, k = phi(query), phi(key)

@@ -139,6 +139,13 @@ variant(
     weigh=lambda s, m: s.masked_fill(~past(s), -torch.inf).softmax(-1) * m,
 )
 variant(
+    "added_to_the_sum",
+    "a small number added to the sum",
+    weigh=lambda s, m: (
+        (w := s.masked_fill(~past(s), -torch.inf).softmax(-1) * m) / (w.sum(-1, keepdim=True) + 1e-8)
+    ),
+)
+variant(
     "mask_times_scores",
     "mask multiplies the scores",
     weigh=lambda s, m: (s * m).masked_fill(~past(s), -torch.inf).softmax(-1),
