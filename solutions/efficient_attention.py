@@ -26,7 +26,7 @@ def linear_attention(
     features are positive.
     The (S_q, S_k) table is never made: multiply-adds and the largest tensor grow with
     S_q + S_k, not with their product.
-    Source: Katharopoulos et al. 2020, eq. 5 and 7.
+    Source: Katharopoulos et al. 2020, section 3.2.
     """
     phi_q, phi_k = nn.functional.elu(query) + 1, nn.functional.elu(key) + 1
     kv = phi_k.transpose(-2, -1) @ value  # (..., D, D_v)
@@ -52,7 +52,7 @@ def causal_linear_attention(
     Gradients flow through the state, the given one and the one that is returned.
     Work and memory grow linearly with S: a table of (S, S) is not made, while one of
     (S, D, D_v) may be.
-    Source: Katharopoulos et al. 2020, eq. 9 and 10, section 3.4.
+    Source: Katharopoulos et al. 2020, sections 3.3 and 3.4.
     """
     phi_q, phi_k = nn.functional.elu(query) + 1, nn.functional.elu(key) + 1
     kv = (phi_k.unsqueeze(-1) * value.unsqueeze(-2)).cumsum(-3)  # (..., S, D, D_v)
@@ -80,7 +80,7 @@ def low_rank_attention(
     Work grows with S_q k, and the (S_q, S_k) table is never made.
     Write it out: scaled_dot_product_attention and its relatives are not allowed here.
     Raises: ValueError if E and F are not both (k, S_k).
-    Source: Wang et al. 2020 (Linformer), eq. 7.
+    Source: Wang et al. 2020 (Linformer), section 4.
     """
     if E.shape != F.shape or E.shape[-1] != key.shape[-2]:
         shapes = f"{tuple(E.shape)} and {tuple(F.shape)}"

@@ -180,9 +180,10 @@ variant(
     "no_maximum",
     "overflows or underflows for large scores",
     only="huge scores",
-    weigh=lambda s, m: (e := m * s.double().exp().clamp(max=1e12), (e / e.sum(-1, keepdim=True)).to(s.dtype))[
-        1
-    ],
+    weigh=lambda s, m: (
+        e := m * s.double().masked_fill(m == 0, -torch.inf).exp(),
+        (e / e.sum(-1, keepdim=True)).to(s.dtype),
+    )[1],
 )
 variant(
     "other_weights_handed_out",
