@@ -96,7 +96,7 @@ COMPRESSING_QUESTIONS: tuple[Choice | Number, ...] = (
         hints=(
             "Which shapes have kv and z in one head?",
             "(D, D_v) and (D,). Does the number of tokens occur?",
-            "16 * (64 * 64 + 64).",
+            "16 * (64 * 64 + 64): the length does not occur.",
         ),
     ),
     Choice(
@@ -191,15 +191,17 @@ COMPRESSING_QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip("rotated_key_left_out", 4.0, "The rotated key of 64 numbers is kept, too."),
-            NumericSlip("values_left_out", 1024 / 576, "GQA keeps a key and a value."),
-            NumericSlip("latent_twice", 2048 / 1152, "One latent serves keys and values."),
+            NumericSlip(
+                "half_of_it",
+                1024 / 576,
+                "This is half of it: GQA keeps a key and a value, and one latent serves both.",
+            ),
             NumericSlip("turned_round", 576 / 2048, "This is the other way round."),
-            NumericSlip("rotated_key_for_each_head", 2048 / 1024, "All heads share one rotated key."),
         ),
         hints=(
             "What does each of the two keep for one token in one layer?",
             "2 * 8 * 128 against 512 + 64.",
-            "2048 / 576.",
+            "2048 / 576, a little more than three and a half.",
         ),
     ),
     Choice(
