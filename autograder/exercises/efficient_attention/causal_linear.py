@@ -74,7 +74,7 @@ RECIPES = (
     _recipe("float64", dtype=torch.float64),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("float16", dtype=torch.float16),
-    _recipe("long sequences", length=1000),
+    _recipe("long sequences", axes=0, length=1000),
 )
 
 

@@ -67,7 +67,7 @@ RECIPES = (
     _recipe("float64", dtype=torch.float64),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("float16", dtype=torch.float16),
-    _recipe("long sequences", long=True),
+    _recipe("long sequences", axes=0, long=True),
 )
 
 

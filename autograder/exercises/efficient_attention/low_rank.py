@@ -82,7 +82,7 @@ RECIPES = (
     _recipe("float64", dtype=torch.float64),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("float16", dtype=torch.float16),
-    _recipe("long sequences", lengths="long"),
+    _recipe("long sequences", axes=0, lengths="long"),
     Recipe("projections for other lengths", partial(_misfit, names=("E", "F"))),
     Recipe("E and F of unequal ranks", partial(_misfit, names=("F",), longer=False)),
     Recipe("F for another length", partial(_misfit, names=("F",))),

@@ -36,19 +36,20 @@ def _inputs(
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
     kept: str = "most",
-    memory: bool = True,
+    memory: int | None = -1,
     high: int = 9,
 ) -> dict[str, Any]:
     """x (..., S, d), memory (..., M, d) or None, W_q and W_k (d, D), W_v (d, D_v), all sizes different.
 
-    kept: the memory's length: "most" of the M + S positions, "few" (less than M and S), or "all" and two more.
+    memory: how many rows it has; -1 for any number, None for no memory. kept: the new one's length: "most" of the M + S positions, "few" (less than M and S), or "all" and two more.
     """
     *lead, S, M, d, D, D_v = draw.sizes(axes + 5, 3, high)
+    M = M if memory is None or memory < 0 else memory
     lengths = {"most": M + S - 2, "few": min(M, S) - 1, "all": M + S + 2}
     W_q, W_k, W_v = (draw.normal(d, width, dtype=torch.float64) / d**0.5 for width in (D, D, D_v))
     return {
         "x": draw.normal(*lead, S, d, dtype=dtype) * size,
-        "memory": draw.normal(*lead, M, d, dtype=dtype) * size if memory else None,
+        "memory": None if memory is None else draw.normal(*lead, M, d, dtype=dtype) * size,
         "W_q": W_q.to(dtype),
         "W_k": W_k.to(dtype),
         "W_v": W_v.to(dtype),
@@ -64,7 +65,8 @@ RECIPES = (
     _recipe("unequal sizes"),
     _recipe("a short memory", kept="few"),
     _recipe("a long memory", kept="all"),
-    _recipe("no memory yet", memory=False),
+    _recipe("no memory yet", memory=None),
+    _recipe("an empty memory", memory=0, kept="all"),
     _recipe("large scores", size=2.0),
     _recipe("huge scores", size=60.0),
     _recipe("two leading axes", axes=2),
@@ -199,9 +201,9 @@ RECURRENT_ATTENTION = Exercise(
         ),
         Check(
             "no memory yet",
-            "with None it is causal self-attention",
+            "with None, or a memory of no rows, it is causal self-attention",
             0.5,
-            ("no memory yet",),
+            ("no memory yet", "an empty memory"),
             agrees("output"),
             FORMULA,
         ),
