@@ -41,7 +41,8 @@ def _inputs(
 ) -> dict[str, Any]:
     """x (..., S, d), memory (..., M, d) or None, W_q and W_k (d, D), W_v (d, D_v), all sizes different.
 
-    memory: how many rows it has; -1 for any number, None for no memory. kept: the new one's length: "most" of the M + S positions, "few" (less than M and S), or "all" and two more.
+    memory: how many rows it has; -1 for any number, None for no memory. kept: the new memory's length: "most" of the
+    M + S positions, "few" (less than M and S), or "all" and two more.
     """
     *lead, S, M, d, D, D_v = draw.sizes(axes + 5, 3, high)
     M = M if memory is None or memory < 0 else memory
