@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from tests.exercises.catalogue import right
+from tests.exercises.catalogue import mutant, right
 from tests.exercises.shared_attention.lazy import register
 
 NAME = "latent_cache_elements"
@@ -37,19 +37,7 @@ def miscount(name, named, formula, only=None):
     register(NAME, name, named, wrong, only)
 
 
-miscount(
-    "pairs",
-    "keys and values counted apart",
-    lambda b, n, m, c, r: 2 * b * n * m * (c + r),
-    only="latent and rotated key",
-)
 miscount("latent_twice", "latent counted twice", lambda b, n, m, c, r: b * n * m * (2 * c + r))
-miscount(
-    "latent_alone",
-    "rotated key not counted",
-    lambda b, n, m, c, r: b * n * m * c,
-    only="latent and rotated key",
-)
 miscount("rotated_alone", "latent not counted", lambda b, n, m, c, r: b * n * m * r)
 miscount("widths_multiplied", "widths multiplied", lambda b, n, m, c, r: b * n * m * c * r)
 miscount("no_batch", "batch left out", lambda b, n, m, c, r: n * m * (c + r))
@@ -81,3 +69,18 @@ miscount(
     lambda b, n, m, c, r: int(torch.tensor([b, n, m, c + r], dtype=torch.float32).prod()),
     only="a large model",
 )
+
+
+@mutant(NAME, "keys and values counted apart", only="latent and rotated key")
+def as_for_keys_and_values(batch, length, layers, d_latent, d_rope):
+    return 2 * batch * length * layers * (d_latent + d_rope)
+
+
+@mutant(NAME, "rotated key not counted", only="latent and rotated key")
+def without_the_rotated_key(batch, length, layers, d_latent, d_rope):
+    return batch * length * layers * d_latent
+
+
+@mutant(NAME, "does not return what is asked for")
+def prints_it(batch, length, layers, d_latent, d_rope):
+    print(batch * length * layers * (d_latent + d_rope))
