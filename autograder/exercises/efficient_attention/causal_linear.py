@@ -13,7 +13,7 @@ from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.carrying import StateSubject, pieces_agree, texts_in_turn
-from autograder.checks.conduct import affordable
+from autograder.checks.conduct import affordable, half_the_pairs
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.efficient_attention.linear import FEATURE_SLIPS, Map, elu_plus_one
@@ -242,7 +242,7 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
             "work and memory grow with the length, not with its square",
             0.75,
             ("long sequences",),
-            affordable(_flops, _largest),
+            affordable(_flops, _largest, half_the_pairs),
             (FORMULA, STATE),
         ),
         Check(

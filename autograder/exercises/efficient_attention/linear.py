@@ -13,7 +13,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.conduct import affordable
+from autograder.checks.conduct import affordable, half_the_pairs
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.exercise import Exercise, Mistake
@@ -180,7 +180,7 @@ LINEAR_ATTENTION = Exercise(
             "work and memory grow with the length, not with its square",
             1.0,
             ("long sequences",),
-            affordable(_flops, _largest),
+            affordable(_flops, _largest, half_the_pairs),
             FORMULA,
         ),
         Check(

@@ -13,7 +13,7 @@ from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.conduct import FUSED, affordable, obeys
+from autograder.checks.conduct import FUSED, affordable, half_the_pairs, obeys
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.basic_attention.variants import attend
@@ -209,7 +209,7 @@ LOW_RANK_ATTENTION = Exercise(
             "work and memory grow with S k, not with S_q S_k",
             0.75,
             ("long sequences",),
-            affordable(_flops, _largest),
+            affordable(_flops, _largest, half_the_pairs),
             FORMULA,
         ),
         Check(

@@ -148,3 +148,11 @@ def a_small_number_added(query, key, value):
 make = of_function(plainly)
 without_an_attempt(NAME, make, "query has no effect", copied="output has the wrong shape")
 in_a_wrong_manner(NAME, make)
+
+
+@mutant(NAME, "does too much work", only="linear cost")
+def row_by_row(query, key, value):
+    """Every pair, but never as a table, and without a matrix product."""
+    q, k = phi(query), phi(key)
+    rows = [(row.unsqueeze(-2) * k).sum(-1, keepdim=True) for row in q.unbind(-2)]
+    return torch.stack([(row * value).sum(-2) / row.sum(-2) for row in rows], -2)
