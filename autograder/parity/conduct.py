@@ -1,0 +1,94 @@
+"""One backend on one case: what it computes, and how it behaves while it does."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.parity.backends import Backend, precise
+from autograder.parity.cases import Inputs
+from autograder.parity.comparison import GRADIENTS
+
+__all__ = ["Run", "run_watched"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Quantities by name, on the CPU, and complaints about conduct. crash says how a run ended that has no results."""
+
+    results: Mapping[str, Tensor] = field(default_factory=dict)
+    complaints: tuple[str, ...] = ()
+    crash: str | None = None
+
+
+@contextlib.contextmanager
+def _poisoned() -> Iterator[None]:
+    """A block in which memory that torch hands out unwritten holds nan: what a kernel forgets to write shows."""
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    memory: Any = torch.utils.deterministic
+    filled = memory.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        memory.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def run_watched(backend: Backend, inputs: Inputs, precision: str) -> Run:
+    """Run it twice, the first time on poisoned memory. An exception is a crash, with its first line."""
+    try:
+        with precise(precision):
+            with _poisoned():
+                first, complaints = _once(backend, inputs)
+            second, _ = _once(backend, inputs)
+    except Exception as error:  # noqa: BLE001 (whatever a kernel raises is a line of the report)
+        text = (str(error).strip() or "no message").split("\n")[0][:200]
+        return Run(crash=f"{type(error).__name__}: {text}")
+    return Run(first, (*complaints, *_compared(first, second)))
+
+
+def _once(backend: Backend, inputs: Inputs) -> tuple[dict[str, Tensor], list[str]]:
+    differentiable = backend.why_no_gradients(inputs) is None
+    leaves = [
+        x.detach().requires_grad_(differentiable) for x in inputs.tensors
+    ]  # the same memory and strides
+    before = [x.detach().clone() for x in inputs.tensors]
+    with torch.set_grad_enabled(differentiable):
+        query, key, value = leaves
+        result = backend.run_masked(replace(inputs, query=query, key=key, value=value))
+    found, complaints = {"output": result.output}, []
+    if result.log_sum_exp is not None:
+        found["log_sum_exp"] = result.log_sum_exp
+    if differentiable and not result.output.requires_grad:
+        complaints.append("the output carries no gradient")
+    elif differentiable:
+        found |= zip(GRADIENTS, torch.autograd.grad(result.output, leaves, inputs.upstream), strict=True)
+    for name, x, was in zip(("query", "key", "value"), inputs.tensors, before, strict=True):
+        if not torch.equal(x.nan_to_num(), was.nan_to_num()):
+            complaints.append(f"it writes into {name}")
+    return {name: x.detach().cpu() for name, x in found.items()}, complaints
+
+
+def _compared(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iterator[str]:
+    """Complaints about what differs between a run on poisoned memory and another."""
+    for name, poisoned in first.items():
+        again = second[name]
+        if poisoned.shape == again.shape and bool((poisoned.isnan() & ~again.isnan()).any()):
+            yield f"{name} is not written everywhere"
+        elif name in GRADIENTS:
+            continue  # sums by atomic additions come in any order; the tolerance judges them
+        elif poisoned.shape != again.shape or not torch.equal(poisoned.nan_to_num(), again.nan_to_num()):
+            yield f"{name} differs on a second call"
