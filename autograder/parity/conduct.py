@@ -75,7 +75,12 @@ def _once(backend: Backend, inputs: Inputs) -> tuple[dict[str, Tensor], list[str
     if differentiable and not result.output.requires_grad:
         complaints.append("the output carries no gradient")
     elif differentiable:
-        found |= zip(GRADIENTS, torch.autograd.grad(result.output, leaves, inputs.upstream), strict=True)
+        gradients = torch.autograd.grad(result.output, leaves, inputs.upstream, allow_unused=True)
+        for name, gradient in zip(GRADIENTS, gradients, strict=True):
+            if gradient is None:
+                complaints.append(f"there is no {name}")
+            else:
+                found[name] = gradient
     for name, x, was in zip(("query", "key", "value"), inputs.tensors, before, strict=True):
         if not torch.equal(x.nan_to_num(), was.nan_to_num()):
             complaints.append(f"it writes into {name}")
