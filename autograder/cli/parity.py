@@ -133,7 +133,7 @@ def _verdict(line: Line) -> str:
 
 def _print_experiment(console: Console, found: Experiment, quick: bool) -> None:
     table = Table(
-        title=f"{found.right_runs} runs of right implementations, {found.planted} planted bugs, {found.cases} cases",
+        title=f"{found.cases} cases, {found.right_runs} runs of right implementations, {found.planted} bugs planted by dtype",
         show_lines=True,
     )
     table.add_column("rule")
