@@ -102,6 +102,7 @@ def _print_report(console: Console, report: ParityReport) -> None:
     for heading in ("cases", "error", "allowance", "ratio"):
         table.add_column(heading, justify="right")
     table.add_column("worst: quantity, measure, case", ratio=2)
+    table.add_column("largest tensor", justify="right")
     table.add_column("verdict", ratio=2)
     for line in report.lines:
         table.add_row(*(Text(cell) for cell in _cells(line)))
@@ -118,7 +119,8 @@ def _cells(line: Line) -> tuple[str, ...]:
         found = worst.comparison
         numbers = f"{found.error:.2g}", f"{found.allowance:.2g}", f"{found.ratio:.3g}"
         where = f"{worst.quantity}, {found.measure}, {worst.case}"
-    return line.backend, line.precision, str(line.cases), *numbers, where, _verdict(line)
+    memory = "-" if line.largest is None else f"{line.largest:.2f} x scores"
+    return line.backend, line.precision, str(line.cases), *numbers, where, memory, _verdict(line)
 
 
 def _verdict(line: Line) -> str:

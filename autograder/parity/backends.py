@@ -81,36 +81,33 @@ class Sdpa:
         if device == "cpu" and self.backend not in (SDPBackend.MATH, SDPBackend.FLASH_ATTENTION):
             return "torch has no such kernel for a CPU"
         mask, is_causal = self._mask(inputs)
-        refused = None
-        with warnings.catch_warnings(record=True) as said:
+        query, key, value = (x.detach().requires_grad_() for x in inputs.tensors)
+        grouped = self._grouped(inputs)
+        refused: str | None = None
+        with warnings.catch_warnings(record=True) as said, sdpa_kernel([self.backend]):
             warnings.simplefilter("always")
             try:
-                with sdpa_kernel([self.backend]):
-                    choice = torch._fused_sdp_choice(
-                        *inputs.tensors, mask, 0.0, is_causal, enable_gqa=self._grouped(inputs)
-                    )
+                choice = torch._fused_sdp_choice(query, key, value, mask, 0.0, is_causal, enable_gqa=grouped)
+                refused = None if choice == self.backend.value else "torch chooses another kernel"
             except RuntimeError as error:
                 refused = _first_line(str(error))
-            else:
-                refused = None if choice == self.backend.value else "torch chooses another kernel"
-            if refused and device == "cuda":
-                refused = self._reason(inputs, mask, is_causal) or refused
-        reasons = [_first_line(str(one.message)) for one in said if "kernel not used" not in str(one.message)]
-        return refused and (reasons[0] if reasons else refused)
+            if refused and device == "cuda" and (explain := self._explain()):
+                params = torch.backends.cuda.SDPAParams(query, key, value, mask, 0.0, is_causal, grouped)
+                explain(params, debug=True)  # which warns about what is in the way
+        if refused is None:
+            return None
+        lines = [_first_line(str(one.message)) for one in said]
+        # The same warnings tell that all other kernels are switched off, as they are.
+        told = [one for one in lines if "not used because" not in one and "runtime disabled" not in one]
+        return told[0] if told else refused
 
-    def _reason(self, inputs: Inputs, mask: Tensor | None, is_causal: bool) -> str | None:
-        """Lets torch warn about what is in the way."""
-        ask = {
+    def _explain(self) -> Callable[..., bool] | None:
+        """torch's function that knows why this kernel cannot be used on a GPU."""
+        return {
             SDPBackend.FLASH_ATTENTION: torch.backends.cuda.can_use_flash_attention,
             SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.can_use_efficient_attention,
             SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.can_use_cudnn_attention,
         }.get(self.backend)
-        if ask is not None:
-            params = torch.backends.cuda.SDPAParams(
-                *inputs.tensors, mask, 0.0, is_causal, self._grouped(inputs)
-            )
-            ask(params, debug=True)
-        return None
 
     def why_no_gradients(self, inputs: Inputs) -> str | None:
         """All of them have some."""

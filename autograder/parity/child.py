@@ -23,7 +23,7 @@ __all__ = ["read"]
 def write(folder: Path, place: int, run: Run) -> None:
     """Leave a run's results; the file that comes last tells that they are whole."""
     save_file({name: x.contiguous() for name, x in run.results.items()}, folder / f"{place}.safetensors")
-    said = {"complaints": run.complaints, "crash": run.crash}
+    said = {"complaints": run.complaints, "crash": run.crash, "largest": run.largest}
     (folder / f"{place}.part").write_text(json.dumps(said), encoding="utf-8")
     (folder / f"{place}.part").rename(folder / f"{place}.json")
 
@@ -35,7 +35,7 @@ def read(folder: Path, place: int) -> Run | None:
     try:
         said = json.loads((folder / f"{place}.json").read_text(encoding="utf-8"))
         results = load_file(folder / f"{place}.safetensors")
-        return Run(results, tuple(map(str, said["complaints"])), said["crash"])
+        return Run(results, tuple(map(str, said["complaints"])), said["crash"], said["largest"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         return Run(crash=f"it left no readable results ({type(error).__name__})")
 

@@ -10,21 +10,30 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from autograder.parity.backends import Backend, precise
+from autograder.parity.backends import Backend, Flex, Sdpa, precise
 from autograder.parity.cases import Inputs
 from autograder.parity.comparison import GRADIENTS
 
 __all__ = ["Run", "run_watched"]
 
+TELLING = 3
+"""So many times larger than the inputs the matrix of scores must be for its absence to tell anything."""
+
 
 @dataclass(frozen=True)
 class Run:
-    """Quantities by name, on the CPU, and complaints about conduct. crash says how a run ended that has no results."""
+    """Quantities by name, on the CPU, and complaints about conduct. crash says how a run ended that has no results.
+
+    largest: the largest tensor that the forward pass makes, as a multiple of the matrix of scores; None where the inputs
+    are not much smaller than that, or torch cannot be watched.
+    """
 
     results: Mapping[str, Tensor] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()
     crash: str | None = None
+    largest: float | None = None
 
 
 @contextlib.contextmanager
@@ -50,14 +59,17 @@ def _poisoned() -> Iterator[None]:
 def run_watched(backend: Backend, inputs: Inputs, precision: str) -> Run:
     """Run it twice, the first time on poisoned memory. An exception is a crash, with its first line."""
     try:
+        # Poisoning makes torch deterministic, and that makes it choose other kernels of its own on a GPU.
+        own = isinstance(backend, Sdpa) and inputs.query.is_cuda
         with precise(precision):
-            with _poisoned():
+            with contextlib.nullcontext() if own else _poisoned():
                 first, complaints = _once(backend, inputs)
             second, _ = _once(backend, inputs)
+            largest = _largest(backend, inputs)
     except Exception as error:  # noqa: BLE001 (whatever a kernel raises is a line of the report)
         text = (str(error).strip() or "no message").split("\n")[0][:200]
         return Run(crash=f"{type(error).__name__}: {text}")
-    return Run(first, (*complaints, *_compared(first, second)))
+    return Run(first, (*complaints, *_compared(first, second)), largest=largest)
 
 
 def _once(backend: Backend, inputs: Inputs) -> tuple[dict[str, Tensor], list[str]]:
@@ -97,3 +109,29 @@ def _compared(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iter
             continue  # sums by atomic additions come in any order; the tolerance judges them
         elif poisoned.shape != again.shape or not torch.equal(poisoned.nan_to_num(), again.nan_to_num()):
             yield f"{name} differs on a second call"
+
+
+class _Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest tensor that torch makes; what Triton's interpreter copies is bytes, too."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(value, Tensor):
+                # A view may show more elements than memory holds, or fewer.
+                held = min(value.numel() * value.element_size(), value.untyped_storage().nbytes())
+                self.size = max(self.size, held)
+        return result
+
+
+def _largest(backend: Backend, inputs: Inputs) -> float | None:
+    """The largest tensor of a forward pass over the matrix of scores: 1 or more is attention that is not fused."""
+    scores = inputs.query.shape[:-1].numel() * inputs.key.shape[-2]
+    largest_input = max(x.numel() for x in inputs.tensors)
+    if isinstance(backend, Flex) or scores < TELLING * largest_input:
+        return None  # (FlexAttention cannot be watched)
+    with torch.no_grad(), _Largest() as watched:
+        backend.run_masked(inputs)
+    return watched.size / (scores * inputs.query.element_size())

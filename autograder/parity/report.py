@@ -45,13 +45,14 @@ class Finding:
 
 @dataclass
 class Line:
-    """One backend in one precision."""
+    """One backend in one precision. largest: the largest tensor of a forward pass, as a multiple of the scores."""
 
     backend: str
     precision: str
     cases: int = 0
     findings: list[Finding] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+    largest: float | None = None
 
     @property
     def worst(self) -> Finding | None:
@@ -78,6 +79,7 @@ class Line:
             "passed": self.passed,
             "wrong": self.wrong,
             "complaints": self.complaints,
+            "largest_tensor_over_scores": self.largest,
             "worst": self.worst.to_dict() if self.worst else None,
             "quantities": {
                 name: max(found, key=lambda one: one.comparison.ratio).to_dict()
@@ -199,6 +201,8 @@ def judge(line: Line, stop: Stop, run: Run, baseline: str = "fused") -> None:
     oracle = _oracle(stop, line.precision)
     line.cases += 1
     line.complaints += [f"{one} ({stop})" for one in run.complaints]
+    if run.largest is not None:
+        line.largest = max(line.largest or 0.0, run.largest)
     if run.crash is not None:
         line.complaints.append(f"crashed: {run.crash} ({stop})")
     for name, actual in run.results.items():

@@ -57,6 +57,9 @@ TOUR = (
     Stop("equal keys", Shape(2, 2, 1, 45, 20, 80, is_causal=True)),
     Stop("large offset", Shape(1, 2, 2, 1, 67, 64)),
     Stop("large offset", Shape(1, 2, 1, 5, 515, 32)),  # so many keys show a sum of half precision
+    Stop(
+        "normal", Shape(1, 1, 1, 110, 150, 32)
+    ),  # scores much larger than the inputs: a matrix of them would show
     Stop("tiny", Shape(2, 1, 1, 7, 1, 32)),
     Stop("one-hot", Shape(1, 2, 2, 65, 129, 64, is_causal=True)),
     Stop("cancelling", Shape(1, 2, 2, 17, 35, 256)),
@@ -64,7 +67,7 @@ TOUR = (
     Stop("peaked", Shape(1, 2, 2, 40, 40, 72, is_causal=True), strided=True),
 )
 LARGE = (
-    Stop("normal", Shape(2, 8, 2, 512, 1000, 128, is_causal=True)),
+    Stop("normal", Shape(2, 8, 2, 512, 1000, 128, is_causal=True), core=True),
     Stop("peaked", Shape(1, 4, 4, 1025, 1025, 64)),
     Stop("heavy-tailed", Shape(1, 4, 1, 300, 2048, 96)),
     Stop("large offset", Shape(1, 2, 1, 65, 4099, 64)),

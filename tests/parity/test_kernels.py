@@ -76,7 +76,7 @@ CRASHES = {
     "os.kill(os.getpid(), 11)": "SIGSEGV",
     "os._exit(3)": "exit code 3",
     "raise RuntimeError('out of shared memory')": "RuntimeError: out of shared memory",
-    "time.sleep(60)": "no result within 8 s",
+    "time.sleep(600)": "no result within 20 s",
 }
 
 
@@ -90,7 +90,7 @@ def test_a_crash_is_a_complaint_and_the_other_cases_run(kernels, crash: str) -> 
                 {crash}
             return right(query, key, value, is_causal)
         """)
-    line = line_of(path, 0, 1, 6, deadline=8.0)
+    line = line_of(path, 0, 1, 6, deadline=20.0 if "sleep" in crash else 60.0)
     assert line.cases == 3
     assert len(line.findings) == 2 * 5
     assert [said for said in line.complaints if CRASHES[crash] in said and str(TOUR[1]) in said]
@@ -171,6 +171,8 @@ def test_loading_in_this_process_sets_triton_up_first(kernels, monkeypatch: pyte
 @pytest.mark.skipif(not SOLUTION.exists(), reason="the reference kernels are not in this checkout")
 def test_the_reference_kernels_are_right_in_the_interpreter() -> None:
     pytest.importorskip("triton")
-    line = line_of(SOLUTION, 0, 6, 13)
+    long = next(place for place, stop in enumerate(TOUR) if stop.shape.S_q == 110)
+    line = line_of(SOLUTION, 0, 6, long, len(TOUR) - 1)
     assert line.passed, (line.wrong, line.complaints)
-    assert len(line.findings) == 3 * 5
+    assert len(line.findings) == 4 * 5
+    assert (line.largest or 1.0) < 0.5

@@ -185,6 +185,16 @@ def test_reading_behind_the_end_shows_where_nan_lies_there() -> None:
     assert not line_of(tail, strided).passed
 
 
+def test_a_matrix_of_scores_shows_as_the_largest_tensor() -> None:
+    long = next(stop for stop in TOUR if stop.shape.S_q == 110)
+    assert (line_of(by_hand, long).largest or 0.0) >= 1.0
+    assert line_of(by_hand, PLAIN).largest is None  # its inputs are as large as its scores
+    flash = next(one for one in torch_backends() if "FLASH" in one.name)
+    line = Line(flash.name, "float32")
+    judge(line, long, run_watched(flash, long.inputs("float32"), "float32"))
+    assert 0.0 < (line.largest or 0.0) < 0.4
+
+
 def test_a_line_without_any_result_has_not_passed() -> None:
     line = Line("planted", "float32")
     assert not line.passed
@@ -232,7 +242,7 @@ def test_every_backend_is_in_the_report_or_named_with_a_reason() -> None:
 def test_flex_attention_on_a_cpu_is_right_but_has_no_gradients() -> None:
     flex = next(one for one in torch_backends() if one.name == "FlexAttention eager")
     line = Line(flex.name, "float32")
-    for stop in (GROUPED, HUGE, DEAD):
+    for stop in (GROUPED, HUGE, DEAD, next(stop for stop in TOUR if stop.shape.S_q == 110), TOUR[-1]):
         assert "no backward" in str(flex.why_no_gradients(stop.inputs("float32")))
         judge(line, stop, run_watched(flex, stop.inputs("float32"), "float32"), flex.baseline)
     assert line.passed, (line.wrong, line.complaints)
