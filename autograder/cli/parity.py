@@ -35,7 +35,7 @@ class Options:
 
 
 def run_parity(options: Options) -> int:
-    """Print the table; 0 if all that ran is within its allowance, 1 if not.
+    """Print the table; 0 if all that ran is within its allowance, 1 if not, or if nothing ran.
 
     Raises: UserError for an unknown name, a missing file, or a missing GPU that is required.
     """
@@ -107,6 +107,8 @@ def _print_report(console: Console, report: ParityReport) -> None:
     for line in report.lines:
         table.add_row(*(Text(cell) for cell in _cells(line)))
     console.print(table)
+    if not report.lines:
+        console.print(Text("nothing was run"))
     for skip in report.skipped:
         console.print(Text(str(skip)))
     if report.device == "cpu":

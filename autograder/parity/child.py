@@ -45,7 +45,7 @@ def main(file: str, precision: str, device: str, folder: str, *places: str) -> N
     backend, cases = load_kernels(Path(file)), stops(device)
     (Path(folder) / "loaded").touch()
     for place in map(int, places):
-        inputs = cases[place].inputs(precision).to(device)
+        inputs = cases[place].inputs(precision, device)
         write(Path(folder), place, run_watched(backend, inputs, precision))
 
 

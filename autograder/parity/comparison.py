@@ -35,7 +35,7 @@ class Oracle:
         return self._formulas("fused", exact)
 
     @cached_property
-    def _known(self) -> dict[str, list[Mapping[str, Quantity]]]:
+    def _known(self) -> dict[str, list[Mapping[str, Tensor]]]:
         return {}
 
     def _formulas(self, baseline: str, round: Rounder) -> Mapping[str, Quantity]:
@@ -47,7 +47,7 @@ class Oracle:
             **flash_gradients(query, key, value, upstream, self.inputs.is_causal, mask, round, baseline),
         }
 
-    def baselines(self, name: str) -> list[Mapping[str, Quantity]]:
+    def baselines(self, name: str) -> list[Mapping[str, Tensor]]:
         """The results of the named baseline, rounded to nearest first; in tf32 every kind rounds as tf32 does.
 
         Below float32 what one computation loses is a chance draw, where terms cancel above all: others that round
@@ -59,7 +59,10 @@ class Oracle:
             rounders = [rounder(dtype)]
             if self.precision != "float32":
                 rounders += [elsewhere(dtype, seed) for seed in SEEDS]
-            self._known[kind] = [self._formulas(kind, round) for round in rounders]
+            self._known[kind] = [
+                {quantity: found.value for quantity, found in self._formulas(kind, round).items()}
+                for round in rounders
+            ]
         return self._known[kind]
 
     def compare(self, name: str, actual: Tensor, baseline: str = "fused") -> Comparison:
@@ -69,7 +72,7 @@ class Oracle:
         got = torch.where(
             (got - right.value).abs() <= self._vanishing * (right.magnitude > 0), right.value, got
         )
-        rounded = [one[name].value for one in self.baselines(baseline)]
+        rounded = [one[name] for one in self.baselines(baseline)]
         roundoff = TF32_ROUNDOFF if self.precision == "tf32" else unit_roundoff(dtype)
         if name != "log_sum_exp":
             return compare(got, right, rounded, dtype, roundoff)

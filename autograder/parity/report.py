@@ -174,7 +174,7 @@ def _filled(line: Line, backend: Backend, precision: str, device: str) -> Iterat
     """Run the line's cases -> what was not run, and why."""
     places: list[int] = []
     for place, stop in enumerate(stops(device)):
-        inputs = stop.inputs(precision).to(device)
+        inputs = stop.inputs(precision, device)
         reason = backend.why_not(inputs, precision)
         if reason is None and backend.slow and not stop.core:
             reason = "slow to compile: a few cases only"
@@ -193,7 +193,7 @@ def _runs(backend: Backend, precision: str, device: str, places: Sequence[int]) 
         yield from run_apart(backend.path, precision, device, places).items() if places else ()
         return
     for place in places:
-        yield place, run_watched(backend, stops(device)[place].inputs(precision).to(device), precision)
+        yield place, run_watched(backend, stops(device)[place].inputs(precision, device), precision)
 
 
 def judge(line: Line, stop: Stop, run: Run, baseline: str = "fused") -> None:

@@ -27,9 +27,9 @@ class Stop:
     def __str__(self) -> str:
         return f"{self.distribution}, {self.shape}{' strided' if self.strided else ''}"
 
-    def inputs(self, precision: str) -> Inputs:
-        """Always the same numbers."""
-        drawn = draw_inputs(self.distribution, self.shape, precision)
+    def inputs(self, precision: str, device: str = "cpu") -> Inputs:
+        """Always the same numbers, on that device."""
+        drawn = draw_inputs(self.distribution, self.shape, precision).to(device)
         if not self.strided:
             return drawn
         query, key, value, upstream = (_scattered(x) for x in (*drawn.tensors, drawn.upstream))
@@ -39,7 +39,7 @@ class Stop:
 def _scattered(x: Tensor) -> Tensor:
     """The same (B, H, S, D) as a view of a larger (B, S, H, D) that is nan elsewhere."""
     B, H, S, D = x.shape
-    buffer = torch.full((B, S + GUARD, H, D + GUARD), torch.nan, dtype=x.dtype)
+    buffer = torch.full((B, S + GUARD, H, D + GUARD), torch.nan, dtype=x.dtype, device=x.device)
     view = buffer[:, :S, :, :D].transpose(1, 2)
     view.copy_(x)
     return view

@@ -53,6 +53,14 @@ def test_without_a_gpu_the_report_ends_with_what_it_is_not(attn, tmp_path: Path)
     assert figures["lines"][0]["quantities"]["d_key"]["ratio"] < 1
 
 
+@without_gpu
+def test_nothing_run_is_no_success(attn) -> None:
+    code, out, _ = attn("--backend", "cudnn")
+    assert code == 1
+    assert "nothing was run" in out
+    assert "torch has no such kernel for a CPU" in out
+
+
 def test_wrong_kernels_are_named_and_the_exit_code_tells(attn, tmp_path: Path) -> None:
     path = tmp_path / "zeros.py"
     path.write_text("def flash_attention(query, key, value, is_causal=False):\n    return query * 0.0\n")

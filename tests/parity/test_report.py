@@ -185,6 +185,17 @@ def test_reading_behind_the_end_shows_where_nan_lies_there() -> None:
     assert not line_of(tail, strided).passed
 
 
+def test_strides_are_the_same_on_every_device() -> None:
+    for stop in TOUR:
+        here, there = stop.inputs("float16"), stop.inputs("float16", "meta")
+        assert [x.stride() for x in here.tensors] == [x.stride() for x in there.tensors]
+        assert here.key.is_contiguous() != stop.strided
+    strided = next(stop for stop in TOUR if stop.strided).inputs("float32")
+    assert not bool(strided.key.isnan().any())
+    whole = torch.empty(0).set_(strided.key.untyped_storage())
+    assert int((~whole.isnan()).sum()) == strided.key.numel() < whole.numel()
+
+
 def test_a_matrix_of_scores_shows_as_the_largest_tensor() -> None:
     long = next(stop for stop in TOUR if stop.shape.S_q == 110)
     assert (line_of(by_hand, long).largest or 0.0) >= 1.0
