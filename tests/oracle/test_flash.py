@@ -77,6 +77,34 @@ def test_eager_rounds_scores_too() -> None:
     assert errors("eager")["log_sum_exp"] > 1e-4
 
 
+def test_fused_rounds_weights_and_the_gradient_of_scores_before_their_products() -> None:
+    query, _, _, upstream = (x.half().double() for x in drawn())
+    key, value = (x.half().double().repeat_interleave(2, 1) for x in drawn()[1:3])
+    round = rounder(torch.float16)
+    weights = torch.softmax(query @ key.mT / 8**0.5, -1)
+    output = flash_attention(query, key, value, round=round)["output"].value
+    d_scores = weights * (upstream @ value.mT - (upstream * output).sum(-1, keepdim=True))
+    found = flash_gradients(query, key, value, upstream, round=round)
+    wanted = {
+        "d_query": round(d_scores) @ key / 8**0.5,
+        "d_key": round(d_scores).mT @ query / 8**0.5,
+        "d_value": round(weights).mT @ upstream,
+    }
+    for name, exact in wanted.items():
+        # But for where the last bit of float64 decides.
+        assert float((found[name].value != round(exact)).double().mean()) < 0.01, name
+
+
+def test_eager_rounds_each_heads_share_of_a_gradient() -> None:
+    query, key, value, upstream = (x.half().double() for x in drawn())
+    round = rounder(torch.float16)
+    apart = (x.repeat_interleave(2, 1) for x in (key, value))
+    shares = flash_gradients(query, *apart, upstream, round=round, baseline="eager")
+    summed = flash_gradients(query, key, value, upstream, round=round, baseline="eager")
+    for name in ("d_key", "d_value"):
+        assert torch.equal(round(shares[name].value.unflatten(1, (3, 2)).sum(2)), summed[name].value)
+
+
 def test_tf32_rounds_operands_only() -> None:
     # Numbers of float16 are numbers of tf32, too: the scores are exact, the weights are not.
     found = errors("tf32")

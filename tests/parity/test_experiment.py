@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
 import torch
 
+from autograder.oracle import compare
 from autograder.parity.cases import DTYPES, Shape, draw_inputs
 from autograder.parity.comparison import Oracle
-from autograder.parity.experiment import Experiment, run_experiment
+from autograder.parity.experiment import Experiment, run, run_experiment
 from autograder.parity.experiment.bugs import BUGS, NO_OPS
 from autograder.parity.experiment.right import RIGHT
 from autograder.parity.experiment.rules import DERIVED, RULES, Bench
@@ -100,3 +102,37 @@ def test_a_log_sum_exp_of_a_dead_row_must_be_minus_infinity() -> None:
     assert bool((right == -torch.inf).any())
     assert not oracle.compare("log_sum_exp", right.clamp_min(-1e4)).close
     assert not oracle.compare("log_sum_exp", right.abs()).close
+
+
+def test_what_must_be_zero_must_be_exactly_zero() -> None:
+    oracle = Oracle(draw_inputs("dead rows", Shape(1, 2, 2, 9, 13, 32), "float32"), "float32")
+    right = RIGHT[4].run(oracle.inputs, "float32")["output"]
+    dead = oracle.exact["output"].magnitude == 0
+    assert bool(dead.any())
+    assert not oracle.compare("output", right + 1e-37 * dead).close
+    assert oracle.compare("output", right + 1e-37 * ~dead).close
+
+
+def test_one_baseline_is_a_chance_draw() -> None:
+    # Equal weights of neighbours round alike, and cancel, but where a split comes between them.
+    oracle = Oracle(draw_inputs("cancelling", Shape(1, 2, 2, 65, 65, 64, True), "bfloat16"), "bfloat16")
+    splits = next(one for one in RIGHT if one.name == "three splits, merged")
+    output = splits.run(oracle.inputs, "bfloat16")["output"]
+    assert oracle.compare("output", output).ratio < 0.8
+    nearest = [oracle.baselines("fused")[0]["output"]]
+    assert compare(output, oracle.exact["output"], nearest, torch.bfloat16).ratio > 1.0
+
+
+@pytest.mark.parametrize("ratio_of_all", [math.inf, 0.0])
+def test_a_rule_that_rejects_or_accepts_everything_catches_nothing(
+    ratio_of_all: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(run.RULES, DERIVED, lambda *arguments: ratio_of_all)  # type: ignore[arg-type]
+    monkeypatch.setattr(run, "QUICK_DISTRIBUTIONS", ("normal",))
+    found = run_experiment(quick=True)
+    outcome = found.outcomes[DERIVED]
+    assert found.caught(DERIVED) == 0
+    assert len(found.escapes(DERIVED)) == len(found.tried) - len(NO_OPS)
+    assert outcome.usable == (0 if ratio_of_all else found.cases)
+    assert outcome.accepted == (0 if ratio_of_all else found.right_runs)
+    assert outcome.accused == (set(NO_OPS) & set(found.tried) if ratio_of_all else set())
