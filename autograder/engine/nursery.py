@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autograder.engine.worker.jail import Bounds
+from autograder.kernels.gpu import interpreted
 
 if TYPE_CHECKING:
     from autograder.engine.dialogue import Worker
@@ -200,4 +201,13 @@ def _environment() -> dict[str, str]:
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ
     }
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**kept, **single, "PYTHONPATH": package, "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **kept,
+        **single,
+        "PYTHONPATH": package,
+        "MPLBACKEND": "agg",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TRITON_INTERPRET": str(
+            int(interpreted())
+        ),  # read when Triton is imported, which torch does by itself
+    }

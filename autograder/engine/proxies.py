@@ -16,12 +16,14 @@ from autograder.checks.objects import Remote, RemoteObject
 from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
 from autograder.engine.wire import Handle, Opaque, mapped
+from autograder.kernels import Launch
 from autograder.observation import Observation, unchanged
 
 __all__ = ["ClassProxy", "FunctionProxy", "ObjectProxy", "resolve"]
 
 NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*")
-MOST_WEIGHTS, MOST_LEVELS = 1000, 16
+MOST_WEIGHTS, MOST_LEVELS, MOST_LAUNCHES = 1000, 16, 64
+NONSENSE = "the process sent an observation that makes no sense"
 
 
 def resolve(worker: Worker, name: str) -> Any:
@@ -194,19 +196,26 @@ def _fill(value: Any, tensors: list[Tensor]) -> Any:
 
 def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observation:
     """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
-    flops, largest, calls, after = (answer.get(key) for key in ("flops", "largest", "calls", "after"))
+    flops, largest, held, unwritten = (answer.get(name) for name in ("flops", "largest", "held", "unwritten"))
+    calls, launches, after = (answer.get(name) for name in ("calls", "launches", "after"))
+    tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
     if not (
         isinstance(flops, int)
         and isinstance(largest, int)
+        and isinstance(held, int)
+        and isinstance(unwritten, int)
         and isinstance(calls, list)
+        and isinstance(launches, list)
         and isinstance(after, Mapping)
+        and all(isinstance(after.get(name), Tensor) for name in tensors)
     ):
-        raise Stopped("the process sent an observation that makes no sense")
-    tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
-    if not all(isinstance(after.get(name), Tensor) for name in tensors):
-        raise Stopped("the process sent an observation that makes no sense")
+        raise Stopped(NONSENSE)
     modified = tuple(name for name, value in tensors.items() if not unchanged(value, after[name]))
-    return Observation(flops, largest, frozenset(map(str, calls)), modified)
+    try:
+        made = tuple(Launch.from_dict(launch) for launch in launches[:MOST_LAUNCHES])
+    except ValueError as error:
+        raise Stopped(NONSENSE) from error
+    return Observation(flops, largest, frozenset(map(str, calls)), modified, held, made, unwritten)
 
 
 class _Proxy(Remote):
@@ -230,17 +239,22 @@ class FunctionProxy(_Proxy):
 
     kind = "function"
 
+    def __init__(self, worker: Worker, number: int, gpu: bool = False):
+        super().__init__(worker, number)
+        self.gpu = gpu
+
+    def beside_the_gpu(self) -> FunctionProxy:
+        return FunctionProxy(self.worker, self.number, gpu=True)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = _Call(
-            self.worker, {"do": "call", "object": self.number}, {"args": list(args), "kwargs": kwargs}
-        )
-        return call()
+        request = {"do": "call", "object": self.number, "gpu": self.gpu}
+        return _Call(self.worker, request, {"args": list(args), "kwargs": kwargs})()
 
     def observe(
         self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
     ) -> Observation:
         """What a call does; `modified` holds a0, a1, ... for arguments and k<name> for keyword arguments."""
-        return _observe(self.worker, self.number, args, kwargs, state)
+        return _observe(self.worker, self.number, args, kwargs, state, self.gpu)
 
 
 def _observe(
@@ -249,9 +263,10 @@ def _observe(
     args: list[Any],
     kwargs: Mapping[str, Any],
     state: Mapping[str, Tensor] | None,
+    gpu: bool = False,
 ) -> Observation:
     sent, named = _crossing(worker, args), _crossing(worker, kwargs)
-    answer = _unwrap(worker.ask("observe", object=number, state=state, args=sent, kwargs=named))
+    answer = _unwrap(worker.ask("observe", object=number, state=state, args=sent, kwargs=named, gpu=gpu))
     places = {f"a{n}": value for n, value in enumerate(args)}
     return _observation(answer, {**places, **{f"k{name}": value for name, value in kwargs.items()}})
 

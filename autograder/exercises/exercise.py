@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from autograder.case import Recipe
 from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, Subject, Target
-from autograder.checks.objects import is_class, is_function
+from autograder.checks.objects import Remote, is_class, is_function
+from autograder.kernels.placing import beside_the_gpu
 
 __all__ = ["Choice", "Exercise", "Hints", "Mistake", "Number", "NumericSlip"]
 
@@ -37,6 +38,7 @@ class Exercise:
 
     used_as: where set, makes of a student's object what the checks see, in place of a FunctionSubject or ModuleSubject:
     object, positional arguments, parameters -> Subject. A class that is no module has `parameters` ().
+    kernels: the work is done by Triton kernels, so a report says whether they ran on a GPU.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Exercise:
     hints: Hints
     parameters: tuple[Parameter, ...] | None = None
     used_as: Callable[[Any, tuple[str, ...], Any], Subject] | None = None
+    kernels: bool = False
 
     @property
     def kind(self) -> str:
@@ -76,8 +79,12 @@ class Exercise:
         if self.used_as is not None:
             return self.used_as(obj, self.positional, self.parameters)
         if self.parameters is None:
-            return FunctionSubject(obj, self.positional)
+            return FunctionSubject(_beside_the_gpu(obj) if self.kernels else obj, self.positional)
         return ModuleSubject(obj, self.positional, self.parameters)
+
+
+def _beside_the_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function.beside_the_gpu() if isinstance(function, Remote) else beside_the_gpu(function)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import inspect
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import types
@@ -36,6 +37,7 @@ from autograder.engine.wire import (
     send,
 )
 from autograder.engine.worker.cells import quiet, run_cell
+from autograder.kernels.placing import beside_the_gpu
 from autograder.observation import observe, unobserved
 
 __all__ = ["serve"]
@@ -78,8 +80,9 @@ class _Worker:
             return {"kind": "class" if inspect.isclass(value) else "function", "object": number}
         return {"kind": "value", "value": _plain(value)}
 
-    def call(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
-        return self._called(self.objects[object], list(args), dict(kwargs), {})
+    def call(self, object: int, args: Any, kwargs: Any, gpu: bool) -> dict[str, Any]:
+        function = beside_the_gpu(self.objects[object]) if gpu else self.objects[object]
+        return self._called(function, list(args), dict(kwargs), {})
 
     def make(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
         made = self.objects[object](*args, **kwargs)
@@ -136,9 +139,9 @@ class _Worker:
         return {"gradients": list(found)}
 
     def observe(
-        self, object: int, state: Mapping[str, Tensor] | None, args: Any, kwargs: Any
+        self, object: int, state: Mapping[str, Tensor] | None, args: Any, kwargs: Any, gpu: bool
     ) -> dict[str, Any]:
-        target = self.objects[object]
+        target: Any = beside_the_gpu(self.objects[object]) if gpu else self.objects[object]
         inputs = {**{f"a{n}": v for n, v in enumerate(args)}, **{f"k{n}": v for n, v in kwargs.items()}}
 
         after: dict[str, Tensor] = {}
@@ -154,7 +157,26 @@ class _Worker:
         with _no_new_threads():  # torch's modes see one thread only
             seen = observe(call, inputs)
         # Whether the inputs have changed is for the judge to say: here torch may be patched.
-        return {"flops": seen.flops, "largest": seen.largest, "calls": sorted(seen.calls), "after": after}
+        return {
+            "flops": seen.flops,
+            "largest": seen.largest,
+            "held": seen.held,
+            "calls": sorted(seen.calls),
+            "after": {name: value.detach() for name, value in after.items()},
+            "launches": [launch.to_dict() for launch in seen.launches],
+            "unwritten": seen.unwritten,
+        }
+
+    def compile(self, program: str, asked: str) -> dict[str, Any]:
+        """Run a program of the judge's in a process of its own, on an input that may hold student code: its output."""
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            input=asked,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return {"answer": run.stdout}
 
 
 class _Caller:
@@ -213,7 +235,9 @@ def _no_new_threads() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
 
 
-REQUESTS = ("run", "look", "call", "make", "method", "attribute", "forward", "backward", "observe")
+REQUESTS = (
+    "run", "look", "call", "make", "method", "attribute", "forward", "backward", "observe", "compile"
+)  # fmt: skip
 
 
 def _tensors(value: Any) -> list[Tensor]:
