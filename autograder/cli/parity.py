@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from autograder.parity.report import Line, ParityReport
 
 NOT_VERIFIED = "not verified on a GPU"
+SYMBOLS = {"output": "O", "log_sum_exp": "LSE", "d_query": "dQ", "d_key": "dK", "d_value": "dV"}
 SHOWN = 3  # complaints of one line; the JSON has all of them
 
 
@@ -99,7 +100,9 @@ def _print_report(console: Console, report: ParityReport) -> None:
     table = Table(title=f"Attention against float64, on {report.device}", show_lines=True)
     table.add_column("backend")
     table.add_column("dtype")
-    for heading in ("cases", "error", "allowance", "ratio"):
+    table.add_column("cases", justify="right")
+    table.add_column("compared")
+    for heading in ("error", "allowance", "ratio"):
         table.add_column(heading, justify="right")
     table.add_column("worst: quantity, measure, case", ratio=2)
     table.add_column("largest tensor", justify="right")
@@ -107,6 +110,9 @@ def _print_report(console: Console, report: ParityReport) -> None:
     for line in report.lines:
         table.add_row(*(Text(cell) for cell in _cells(line)))
     console.print(table)
+    for line in report.lines:
+        if line.built:
+            console.print(Text(_built(line)))
     if not report.lines:
         console.print(Text("nothing was run"))
     for skip in report.skipped:
@@ -121,8 +127,24 @@ def _cells(line: Line) -> tuple[str, ...]:
         found = worst.comparison
         numbers = f"{found.error:.2g}", f"{found.allowance:.2g}", f"{found.ratio:.3g}"
         where = f"{worst.quantity}, {found.measure}, {worst.case}"
+    found_in = {one.quantity for one in line.findings}
+    compared = " ".join(short for name, short in SYMBOLS.items() if name in found_in)
     memory = "-" if line.largest is None else f"{line.largest:.2f} x scores"
-    return line.backend, line.precision, str(line.cases), *numbers, where, memory, _verdict(line)
+    return line.backend, line.precision, str(line.cases), compared, *numbers, where, memory, _verdict(line)
+
+
+def _built(line: Line) -> str:
+    """The most that any kernel of a line needs."""
+    from autograder.kernels import H200
+
+    every = [built for _, built in line.built]
+    shared, registers, spilled = (
+        max(getattr(one, name) for one in every) for name in ("shared", "registers", "spilled")
+    )
+    return (
+        f"{line.backend}, {line.precision}: {len(every)} kernels built for {H200.name}, not run: at most {shared} bytes "
+        f"of shared memory of {H200.shared}, {registers} registers of {H200.registers}, {spilled} bytes spilled"
+    )
 
 
 def _verdict(line: Line) -> str:

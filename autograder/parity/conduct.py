@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from autograder.kernels import Launch, recording
+from autograder.observation import unobserved
 from autograder.parity.backends import Backend, Flex, Sdpa, precise
 from autograder.parity.cases import Inputs
 from autograder.parity.comparison import GRADIENTS
@@ -27,13 +29,15 @@ class Run:
     """Quantities by name, on the CPU, and complaints about conduct. crash says how a run ended that has no results.
 
     largest: the largest tensor that the forward pass makes, as a multiple of the matrix of scores; None where the inputs
-    are not much smaller than that, or torch cannot be watched.
+    are not much smaller than that, or torch cannot be watched. launches: the Triton kernels that were launched, where a file of
+    kernels was run.
     """
 
     results: Mapping[str, Tensor] = field(default_factory=dict)
     complaints: tuple[str, ...] = ()
     crash: str | None = None
     largest: float | None = None
+    launches: tuple[Launch, ...] = ()
 
 
 @contextlib.contextmanager
@@ -112,7 +116,7 @@ def _compared(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Iter
 
 
 class _Largest(TorchDispatchMode):
-    """Remembers the bytes of the largest tensor that torch makes; what Triton's interpreter copies is bytes, too."""
+    """Remembers the bytes of the largest tensor that torch makes."""
 
     size = 0
 
@@ -132,6 +136,6 @@ def _largest(backend: Backend, inputs: Inputs) -> float | None:
     largest_input = max(x.numel() for x in inputs.tensors)
     if isinstance(backend, Flex) or scores < TELLING * largest_input:
         return None  # (FlexAttention cannot be watched)
-    with torch.no_grad(), _Largest() as watched:
+    with recording(unobserved), torch.no_grad(), _Largest() as watched:
         backend.run_masked(inputs)
     return watched.size / (scores * inputs.query.element_size())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from autograder.kernels import H200, Built, Launch, cross_compile
 from autograder.oracle import Comparison
 from autograder.parity.backends import Backend, torch_backends
 from autograder.parity.cases import DTYPES, dtype_of
@@ -19,7 +21,7 @@ from autograder.parity.conduct import Run, run_watched
 from autograder.parity.kernels import KernelFile, run_apart
 from autograder.parity.tour import Stop, stops
 
-__all__ = ["Finding", "Line", "ParityReport", "Skip", "compare_backends", "judge"]
+__all__ = ["Finding", "Line", "ParityReport", "Skip", "build", "compare_backends", "judge"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,11 @@ class Finding:
 
 @dataclass
 class Line:
-    """One backend in one precision. largest: the largest tensor of a forward pass, as a multiple of the scores."""
+    """One backend in one precision.
+
+    largest: the largest tensor of a forward pass, as a multiple of the scores. built: what the kernels of the core cases
+    need on a GPU that is not here, by name; empty where they ran on one, or are no Triton kernels.
+    """
 
     backend: str
     precision: str
@@ -53,6 +59,7 @@ class Line:
     findings: list[Finding] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     largest: float | None = None
+    built: list[tuple[str, Built]] = field(default_factory=list)
 
     @property
     def worst(self) -> Finding | None:
@@ -80,6 +87,8 @@ class Line:
             "wrong": self.wrong,
             "complaints": self.complaints,
             "largest_tensor_over_scores": self.largest,
+            "built_for": H200.name if self.built else None,
+            "built": [{"kernel": name, **asdict(built)} for name, built in self.built],
             "worst": self.worst.to_dict() if self.worst else None,
             "quantities": {
                 name: max(found, key=lambda one: one.comparison.ratio).to_dict()
@@ -186,6 +195,13 @@ def _filled(line: Line, backend: Backend, precision: str, device: str) -> Iterat
         places.append(place)
     for place, run in _runs(backend, precision, device, places):
         judge(line, stops(device)[place], run, backend.baseline)
+        if isinstance(backend, KernelFile) and run.results and "d_query" not in run.results:
+            yield (
+                f"the gradients of {stops(device)[place]}",
+                "there are none; flash_attention is to have them",
+            )
+        if device == "cpu" and stops(device)[place].core:
+            build(line, run.launches)
 
 
 def _runs(backend: Backend, precision: str, device: str, places: Sequence[int]) -> Iterator[tuple[int, Run]]:
@@ -194,6 +210,23 @@ def _runs(backend: Backend, precision: str, device: str, places: Sequence[int]) 
         return
     for place in places:
         yield place, run_watched(backend, stops(device)[place].inputs(precision, device), precision)
+
+
+def build(line: Line, launches: Sequence[Launch]) -> None:
+    """Enter what the kernels need on a GPU that this machine need not have; that they do not fit is a complaint."""
+    try:
+        built = cross_compile(launches)
+    except subprocess.SubprocessError as error:
+        line.complaints.append(f"not built for {H200.name}: {type(error).__name__}")
+        return
+    for launch, found in zip(launches, built, strict=True):
+        line.built.append((launch.kernel, found))
+        if found.error:
+            line.complaints.append(f"{launch.kernel} cannot be built for {H200.name}: {found.error[:200]}")
+        if found.shared > H200.shared:
+            line.complaints.append(
+                f"{launch.kernel} needs {found.shared} bytes of shared memory; {H200.name} has {H200.shared}"
+            )
 
 
 def judge(line: Line, stop: Stop, run: Run, baseline: str = "fused") -> None:

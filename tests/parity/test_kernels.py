@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from autograder.kernels import H200, Built, Launch
+from autograder.parity import report as report_module
 from autograder.parity.cases import Inputs
 from autograder.parity.kernels import KernelFile, load_kernels, run_apart
-from autograder.parity.report import Line, compare_backends, judge
+from autograder.parity.report import Line, build, compare_backends, judge
 from autograder.parity.tour import TOUR
 
 SOLUTION = Path(__file__).parents[2] / "solutions" / "gpu_kernels.py"
@@ -166,6 +170,71 @@ def test_loading_in_this_process_sets_triton_up_first(kernels, monkeypatch: pyte
     result = backend.run(*case.tensors, case.is_causal)
     assert result.log_sum_exp is not None
     assert result.output.shape == case.query.shape
+
+
+COPIED = """\
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def copy_kernel(x, y, count, N: tl.constexpr):
+    place = tl.program_id(0) * N + tl.arange(0, N)
+    tl.store(y + place, tl.load(x + place, mask=place < count), mask=place < count)
+
+
+def flash_forward(query, key, value, is_causal=False):
+    group = query.shape[1] // key.shape[1]
+    keys, values = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    scores = query @ keys.mT / query.shape[-1] ** 0.5
+    if is_causal:
+        scores = scores.masked_fill(~torch.ones_like(scores, dtype=torch.bool).tril(), -torch.inf)
+    output = (scores.softmax(-1) @ values).contiguous()
+    copy = torch.empty_like(output)
+    copy_kernel[(triton.cdiv(output.numel(), 64),)](output, copy, output.numel(), N=64)
+    return copy, scores.logsumexp(-1)
+"""
+
+
+def test_triton_kernels_are_interpreted_and_built_for_a_gpu_that_is_not_here(kernels) -> None:
+    pytest.importorskip("triton")
+    path = kernels(source=COPIED)
+    report = compare_backends(path, ("float32",), lambda name: name == path.name)
+    (line,) = report.lines
+    if not torch.cuda.is_available():
+        assert {name for name, _ in line.built} == {"copy_kernel"}
+        assert all(built.registers > 0 and not built.error for _, built in line.built)
+        assert line.to_dict()["built_for"] == H200.name
+    assert line.passed, (line.wrong, line.complaints)
+    assert {one.quantity for one in line.findings} == {"output", "log_sum_exp"}
+    assert any(skip.what == "gradients" and "none" in skip.reason for skip in report.skipped)
+
+
+@pytest.mark.parametrize(
+    ("built", "complaint"),
+    [
+        (
+            Built(shared=300_000, registers=40),
+            "needs 300000 bytes of shared memory; sm_90 (H100, H200) has 232448",
+        ),
+        (Built(error="CompilationError: K must be at least 16"), "cannot be built for sm_90"),
+        (subprocess.TimeoutExpired("build", 60), "not built for sm_90 (H100, H200): TimeoutExpired"),
+    ],
+)
+def test_a_kernel_that_does_not_fit_is_a_complaint(
+    built: Built | Exception, complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiled(launches: Sequence[Launch]) -> list[Built]:
+        if isinstance(built, Exception):
+            raise built
+        return [built]
+
+    monkeypatch.setattr(report_module, "cross_compile", compiled)
+    line = Line("kernels", "float16")
+    build(line, [Launch("forward_kernel")])
+    assert complaint in line.complaints[0]
+    assert not line.passed
 
 
 @pytest.mark.skipif(not SOLUTION.exists(), reason="the reference kernels are not in this checkout")
