@@ -22,8 +22,8 @@ from autograder.parity.conduct import Run
 
 __all__ = ["KernelFile", "load_kernels", "run_apart"]
 
-DEADLINE = 120.0
-"""Seconds that one case may take, the start of the process included."""
+DEADLINES = {"cpu": 120.0, "cuda": 600.0}
+"""Seconds that one case may take, the start of the process included: on a GPU, where every tile size is compiled and timed."""
 
 
 class KernelFile:
@@ -88,7 +88,7 @@ def load_kernels(path: Path) -> KernelFile:
 
 
 def run_apart(
-    path: Path, precision: str, device: str, places: Sequence[int], deadline: float = DEADLINE
+    path: Path, precision: str, device: str, places: Sequence[int], deadline: float | None = None
 ) -> dict[int, Run]:
     """The kernels on the cases at those places of the tour, in a process of their own; another one after each crash."""
     from autograder.parity.child import read
@@ -97,7 +97,7 @@ def run_apart(
     left = list(places)
     with tempfile.TemporaryDirectory(prefix="attn-parity-") as folder:
         while left:
-            ended = _process(path, precision, device, left, Path(folder), deadline)
+            ended = _process(path, precision, device, left, Path(folder), deadline or DEADLINES[device])
             runs |= {place: run for place in left if (run := read(Path(folder), place)) is not None}
             missing = [place for place in left if place not in runs]
             if not missing:
