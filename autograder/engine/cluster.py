@@ -20,6 +20,9 @@ __all__ = ["ClusterError", "run_on_cluster"]
 PATIENCE = 15.0
 """Seconds to wait for the scheduler to answer, and then for it to have a worker."""
 
+ANSWERS = 5
+"""Seconds in which a scheduler that is still there says so."""
+
 
 class ClusterError(Exception):
     """The cluster cannot be used (any more); the text names its scheduler and the way out."""
@@ -56,22 +59,40 @@ def run_on_cluster(coming: Iterable[Task], address: str, jail: bool = True) -> G
             raise ClusterError(
                 f"{address}: the scheduler has no workers; start some: dask worker {address}"
             ) from error
-        futures = [
-            client.submit(_on_worker, task, jail, key=f"attn-{uuid4()}", retries=TRIES) for task in tasks
-        ]
-        by_key = {future.key: task for future, task in zip(futures, tasks, strict=True)}
+
+        by_key: dict[Any, Task] = {}
+
+        def submit(task: Task) -> Any:
+            future = client.submit(_on_worker, task, jail, key=f"attn-{uuid4()}", retries=TRIES)
+            by_key[future.key] = task
+            return future
+
         gone = ClusterError(
             f"{address}: the scheduler is gone. Start one, and the same command goes on from here"
         )
-        for future in as_completed(futures, loop=client.loop):
+        completed = as_completed([submit(task) for task in tasks], loop=client.loop)
+        for future in completed:
             if future.status in ("cancelled", "lost"):
-                raise gone
+                # It went with the scheduler, or with a worker that had the result.
+                if not _answers(client):
+                    raise gone
+                completed.add(submit(by_key[future.key]))
+                continue
             try:
                 result = _result(future, by_key[future.key])
             except OSError as error:  # it went while the result was on its way
                 raise gone from error
             yield result
             future.release()
+
+
+def _answers(client: Any) -> bool:
+    """Whether the scheduler is still there."""
+    try:
+        client.sync(client.scheduler.identity, callback_timeout=ANSWERS)
+    except (OSError, TimeoutError, RuntimeError):
+        return False
+    return bool(client.status == "running")
 
 
 def _result(future: Any, task: Task) -> Result:

@@ -28,7 +28,9 @@ from autograder.engine.text import from_text, to_text
 
 __all__ = ["TRIES", "Crew", "Result", "Standby", "Task", "default_workers", "grade_task", "run_all"]
 
-TRIES = 3
+TRIES = 6
+"""A zygote takes seconds to start, in which it can be lost again; and a machine that cannot grade at all should say so."""
+
 JUDGING = 120.0
 """Seconds that a judge may take for its own work, beyond what the limits give the submission."""
 
