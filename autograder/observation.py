@@ -1,4 +1,4 @@
-"""Watching a call: which torch functions it uses, what it costs, and whether it writes into its inputs."""
+"""Watching a call: which torch functions and kernels it uses, what it costs, and whether it writes into its inputs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
 
+from autograder.kernels.launches import Launch, recording
+
 __all__ = ["Observation", "apart", "observe", "unchanged", "unobserved"]
 
 
@@ -23,12 +25,20 @@ class Observation:
 
     flops: floating-point operations of its matrix products (two a multiply-add). largest: elements of the largest
     tensor it made. calls: names of the torch functions and operators it used. modified: inputs it wrote into.
+    launches: the Triton kernels it launched. unwritten: elements of its results that it never wrote, in memory that
+    torch.empty and its like had given it: there such memory begins as nan.
     """
 
     flops: int
     largest: int
     calls: frozenset[str]
     modified: tuple[str, ...]
+    launches: tuple[Launch, ...] = ()
+    unwritten: int = 0
+
+
+EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
+"""Operators that make tensors of whatever the memory held before."""
 
 
 class _Functions(TorchFunctionMode):
@@ -48,6 +58,7 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.calls: set[str] = set()
         self.flops = self.largest = 0
+        self.poisoned = False
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -58,6 +69,9 @@ class _Operators(TorchDispatchMode):
         operator = func.overloadpacket
         self.calls.add(operator.__name__)
         result = func(*args, **(kwargs or {}))
+        if operator.__name__ in EMPTY and result.is_floating_point():
+            result.fill_(torch.nan)
+            self.poisoned = True
         if operator in flop_registry:
             self.flops += int(flop_registry[operator](*args, **(kwargs or {}), out_val=result))
         for value in result if isinstance(result, (tuple, list)) else (result,):
@@ -69,18 +83,39 @@ class _Operators(TorchDispatchMode):
 
 
 def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Observation:
-    """Run `call(inputs)` and watch it. The call gets clones of the tensors; what it raises is passed on."""
-    given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in inputs.items()}
-    functions, operators = _Functions(), _Operators()
-    with functions, operators:
-        call(given)
-    modified = tuple(
-        name
+    """Run `call(inputs)` and watch it, and its backward pass if an input wants a gradient.
+
+    The call gets clones of the tensors; what it raises is passed on.
+    """
+    leaves = {
+        name: value.detach().clone().requires_grad_(value.requires_grad)
         for name, value in inputs.items()
-        if isinstance(value, Tensor) and not unchanged(value, given[name])
+        if isinstance(value, Tensor)
+    }
+    wanted = [leaf for leaf in leaves.values() if leaf.requires_grad]
+    given = {**inputs, **{n: leaf.clone() if leaf.requires_grad else leaf for n, leaf in leaves.items()}}
+    functions, operators = _Functions(), _Operators()
+    with recording(unobserved) as launches, functions, operators:
+        results = [call(given)]
+        outputs = [one for one in _tensors(results) if one.requires_grad] if wanted else []
+        if outputs:
+            ones = [torch.ones_like(one) for one in outputs]
+            results += torch.autograd.grad(outputs, wanted, ones, allow_unused=True)
+    return Observation(
+        operators.flops,
+        operators.largest,
+        frozenset(functions.calls | operators.calls),
+        tuple(name for name in leaves if not unchanged(inputs[name], given[name])),
+        tuple(launches),
+        sum(int(one.isnan().sum()) for one in _tensors(results)) if operators.poisoned else 0,
     )
-    calls = frozenset(functions.calls | operators.calls)
-    return Observation(operators.flops, operators.largest, calls, modified)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors of a result."""
+    if isinstance(value, Tensor):
+        return [value]
+    return [one for item in value for one in _tensors(item)] if isinstance(value, (tuple, list)) else []
 
 
 @contextlib.contextmanager

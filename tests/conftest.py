@@ -7,3 +7,4 @@ each core share the cores, torch is many times slower, and deadlines pass. (Set 
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TRITON_INTERPRET", "1")  # (kernels run without a GPU; read when Triton is imported)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"verdict"},
+    {"verdict", "kernels"},
     {"case", "observation"},
     {"oracle"},
     {"checks"},

@@ -13,8 +13,19 @@ from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
 from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
+from autograder.observation import Observation
 
-__all__ = ["affordable", "dtype_kept", "evaluates", "inputs_untouched", "obeys", "repeatable"]
+__all__ = [
+    "FUSED",
+    "SOFTMAX",
+    "affordable",
+    "dtype_kept",
+    "evaluates",
+    "inputs_untouched",
+    "obeys",
+    "observed",
+    "repeatable",
+]
 
 SOFTMAX = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax", "softmin", "_safe_softmax"})
 FUSED = frozenset(
@@ -29,10 +40,13 @@ FUSED = frozenset(
 )
 
 
-def _observe(trial: Trial) -> Any:
-    """What a call does on numbers that no call before it has met: an answer from memory would show nothing."""
+def observed(trial: Trial, *, backward: bool = False) -> Observation:
+    """What a call does on numbers that no call before it has met: an answer from memory would show nothing.
+
+    backward: of its gradient, too. Raises: Failure if the student's code raises.
+    """
     fresh = {
-        n: trial.draw.normal(*trial.inputs[n].shape, dtype=trial.inputs[n].dtype)
+        n: trial.draw.normal(*trial.inputs[n].shape, dtype=trial.inputs[n].dtype).requires_grad_(backward)
         for n in trial.differentiable
     }
     try:
@@ -47,7 +61,7 @@ def inputs_untouched() -> Probe:
     """The call writes into none of its inputs."""
 
     def probe(trial: Trial) -> None:
-        modified = _observe(trial).modified
+        modified = observed(trial).modified
         if modified:
             raise Failure(
                 f"the call changed its input {', '.join(modified)}. Is there an in-place operation (-=, *=, a trailing "
@@ -174,7 +188,7 @@ def obeys(forbidden: frozenset[str], what: str) -> Probe:
     """None of the forbidden torch functions is called. A deterrent: a person should look at what it flags."""
 
     def probe(trial: Trial) -> None:
-        used = _observe(trial).calls & forbidden
+        used = observed(trial).calls & forbidden
         if used:
             raise Failure(
                 f"calls {', '.join(sorted(used))}; this exercise asks you to write out {what} yourself.",
@@ -193,7 +207,7 @@ def affordable(
     """
 
     def probe(trial: Trial) -> None:
-        seen = _observe(trial)
+        seen = observed(trial)
         for got, allowed, unit, mistake in (
             (seen.flops, flops(trial.inputs), "floating-point operations", "does too much work"),
             (seen.largest, largest(trial.inputs), "elements in its largest tensor", "uses too much memory"),

@@ -7,6 +7,7 @@ import builtins
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from nbformat import NotebookNode
@@ -19,11 +20,14 @@ from autograder.engine.nursery import Limit, Nursery, NurseryError
 from autograder.engine.plain import plain
 from autograder.engine.proxies import resolve
 from autograder.grading import showing
+from autograder.kernels import cross_compiling
 from autograder.verdict import MIME_TYPE, Report
 
 __all__ = ["Judgement", "judge"]
 
 STOPPED = "Stopped"
+LONGEST_ANSWER = 1 << 20
+"""Characters of what a compiler says."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,10 @@ def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> list[Not
     notes = (note,) if note else ()
     names = _Names(worker)
     try:
-        with showing(lambda report: reports.append(replace(report, notes=notes)), seed):
+        with (
+            showing(lambda report: reports.append(replace(report, notes=report.notes + notes)), seed),
+            cross_compiling(partial(_compile, worker)),
+        ):
             value = _evaluate(cell.source, names)
     except Stopped as stopped:
         return [_error(STOPPED, str(stopped))]
@@ -140,6 +147,18 @@ def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> list[Not
     if isinstance(value, float):
         outputs.append(new_output("execute_result", {"text/plain": repr(value)}, execution_count=None))
     return outputs
+
+
+def _compile(worker: Worker, program: str, asked: str) -> str:
+    """Run a compiler's program in a jail of its own, which no student code has seen: its output, "" if it failed."""
+    compiler = worker.nursery.worker(worker.limit)
+    try:
+        answer = compiler.ask("compile", worker.limit.cell, program=program, asked=asked)
+    except Stopped:
+        return ""
+    finally:
+        compiler.close()
+    return _text(answer.get("answer"), LONGEST_ANSWER)
 
 
 def _shown(report: Report) -> NotebookNode:

@@ -200,4 +200,11 @@ def _environment() -> dict[str, str]:
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ
     }
     single = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    return {**kept, **single, "PYTHONPATH": package, "MPLBACKEND": "agg", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {
+        **kept,
+        **single,
+        "PYTHONPATH": package,
+        "MPLBACKEND": "agg",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TRITON_INTERPRET": "1",  # read when Triton is imported, which torch does by itself
+    }

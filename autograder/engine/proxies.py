@@ -16,12 +16,14 @@ from autograder.checks.objects import Remote, RemoteObject
 from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
 from autograder.engine.wire import Handle, Opaque, mapped
+from autograder.kernels import Launch
 from autograder.observation import Observation, unchanged
 
 __all__ = ["ClassProxy", "FunctionProxy", "ObjectProxy", "resolve"]
 
 NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*")
-MOST_WEIGHTS, MOST_LEVELS = 1000, 16
+MOST_WEIGHTS, MOST_LEVELS, MOST_LAUNCHES = 1000, 16, 64
+NONSENSE = "the process sent an observation that makes no sense"
 
 
 def resolve(worker: Worker, name: str) -> Any:
@@ -194,19 +196,25 @@ def _fill(value: Any, tensors: list[Tensor]) -> Any:
 
 def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observation:
     """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
-    flops, largest, calls, after = (answer.get(key) for key in ("flops", "largest", "calls", "after"))
+    flops, largest, unwritten = (answer.get(name) for name in ("flops", "largest", "unwritten"))
+    calls, launches, after = (answer.get(name) for name in ("calls", "launches", "after"))
+    tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
     if not (
         isinstance(flops, int)
         and isinstance(largest, int)
+        and isinstance(unwritten, int)
         and isinstance(calls, list)
+        and isinstance(launches, list)
         and isinstance(after, Mapping)
+        and all(isinstance(after.get(name), Tensor) for name in tensors)
     ):
-        raise Stopped("the process sent an observation that makes no sense")
-    tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
-    if not all(isinstance(after.get(name), Tensor) for name in tensors):
-        raise Stopped("the process sent an observation that makes no sense")
+        raise Stopped(NONSENSE)
     modified = tuple(name for name, value in tensors.items() if not unchanged(value, after[name]))
-    return Observation(flops, largest, frozenset(map(str, calls)), modified)
+    try:
+        made = tuple(Launch.from_dict(launch) for launch in launches[:MOST_LAUNCHES])
+    except ValueError as error:
+        raise Stopped(NONSENSE) from error
+    return Observation(flops, largest, frozenset(map(str, calls)), modified, made, unwritten)
 
 
 class _Proxy(Remote):

@@ -37,6 +37,7 @@ class Exercise:
 
     used_as: where set, makes of a student's object what the checks see, in place of a FunctionSubject or ModuleSubject:
     object, positional arguments, parameters -> Subject. A class that is no module has `parameters` ().
+    kernels: the work is done by Triton kernels, so a report says whether they ran on a GPU.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Exercise:
     hints: Hints
     parameters: tuple[Parameter, ...] | None = None
     used_as: Callable[[Any, tuple[str, ...], Any], Subject] | None = None
+    kernels: bool = False
 
     @property
     def kind(self) -> str:

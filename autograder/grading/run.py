@@ -11,9 +11,12 @@ from typing import Any
 from autograder.case import CASES_PER_SEED, draw_case
 from autograder.checks import Check, Failure, Subject, Trial
 from autograder.checks.deadline import OutOfTime, deadline
+from autograder.checks.objects import Remote
 from autograder.exercises import AnyExercise, Exercise
+from autograder.grading.child import Crashed, can_fork, in_child
 from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
+from autograder.kernels import NOT_VERIFIED
 from autograder.verdict import Finding, Report, Verdict
 
 __all__ = ["SECONDS_PER_CHECK", "examine"]
@@ -21,6 +24,7 @@ __all__ = ["SECONDS_PER_CHECK", "examine"]
 SECONDS_PER_CHECK = 10.0
 PRINTED = 500
 LONGEST_MESSAGE = 3000
+OUTSIDE = "ended its process ({how}). Does a kernel read or write far outside its tensors? Is a mask missing?"
 
 
 @contextlib.contextmanager
@@ -50,16 +54,29 @@ def examine(
         subject = exercise.subject(obj)
     except TypeError as error:
         return _unanswered(exercise, seed, str(error))
+    if exercise.kernels and not isinstance(obj, Remote) and can_fork():
+        try:
+            return in_child(lambda: _examined(exercise, subject, seed, case, patient))
+        except Crashed as crashed:
+            return _unanswered(
+                exercise, seed, OUTSIDE.format(how=crashed), mistake="reads or writes outside its tensors"
+            )
+    return _examined(exercise, subject, seed, case, patient)
+
+
+def _examined(exercise: Exercise, subject: Subject, seed: int, case: int | None, patient: bool) -> Report:
     with _quiet() as printed:
         run = _Run(exercise, subject, seed, case, None if patient else SECONDS_PER_CHECK)
         verdicts = tuple(run.verdicts())
         findings = run.findings(verdicts)
     text = printed.getvalue()
     clipped = text if len(text) <= PRINTED else text[:PRINTED] + " ... (cut)"
-    return Report(exercise.name, seed, verdicts, findings, printed=clipped)
+    notes = (NOT_VERIFIED,) if exercise.kernels else ()
+    return Report(exercise.name, seed, verdicts, findings, printed=clipped, notes=notes)
 
 
-def _unanswered(exercise: Exercise, seed: int, message: str) -> Report:
+def _unanswered(exercise: Exercise, seed: int, message: str, mistake: str | None = None) -> Report:
+    """A report without points: the first check says why, the others were not looked at."""
     verdicts = [
         Verdict(
             c.name,
@@ -68,10 +85,11 @@ def _unanswered(exercise: Exercise, seed: int, message: str) -> Report:
             0.0,
             c.points,
             message if place == 0 else "",
+            mistake=mistake if place == 0 else None,
         )
         for place, c in enumerate(exercise.checks)
     ]
-    return Report(exercise.name, seed, tuple(verdicts))
+    return Report(exercise.name, seed, tuple(verdicts), _own_findings(verdicts[:1]))
 
 
 class _Run:

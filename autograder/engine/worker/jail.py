@@ -151,7 +151,12 @@ def enter(number: int, bounds: Bounds, channel: int) -> None:
             kernel.die_with_parent()  # setresuid cleared it
         os.environ.clear()
         os.environ.update(
-            HOME=SCRATCH, TMPDIR=SCRATCH, PATH="/usr/bin:/bin", LANG="C.UTF-8", OMP_NUM_THREADS="1"
+            HOME=SCRATCH,
+            TMPDIR=SCRATCH,
+            PATH="/usr/bin:/bin",
+            LANG="C.UTF-8",
+            OMP_NUM_THREADS="1",
+            TRITON_INTERPRET="1",
         )
         tempfile.tempdir = None
         kernel.no_new_privileges()

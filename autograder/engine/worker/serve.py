@@ -8,6 +8,7 @@ import inspect
 import resource
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import types
@@ -154,7 +155,25 @@ class _Worker:
         with _no_new_threads():  # torch's modes see one thread only
             seen = observe(call, inputs)
         # Whether the inputs have changed is for the judge to say: here torch may be patched.
-        return {"flops": seen.flops, "largest": seen.largest, "calls": sorted(seen.calls), "after": after}
+        return {
+            "flops": seen.flops,
+            "largest": seen.largest,
+            "calls": sorted(seen.calls),
+            "after": {name: value.detach() for name, value in after.items()},
+            "launches": [launch.to_dict() for launch in seen.launches],
+            "unwritten": seen.unwritten,
+        }
+
+    def compile(self, program: str, asked: str) -> dict[str, Any]:
+        """Run a program of the judge's in a process of its own, on an input that may hold student code: its output."""
+        run = subprocess.run(
+            [sys.executable, "-c", program],
+            input=asked,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return {"answer": run.stdout}
 
 
 class _Caller:
@@ -213,7 +232,9 @@ def _no_new_threads() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
 
 
-REQUESTS = ("run", "look", "call", "make", "method", "attribute", "forward", "backward", "observe")
+REQUESTS = (
+    "run", "look", "call", "make", "method", "attribute", "forward", "backward", "observe", "compile"
+)  # fmt: skip
 
 
 def _tensors(value: Any) -> list[Tensor]:
