@@ -135,8 +135,11 @@ class TestThisCourse:
         course = find_course()
         for stem in course.stems:
             text = _code_and_text(course.release(stem))
-            for name in course.assignments[stem]:
-                for line in _secret_lines(read_solutions(course.solution(stem)).woven(name)):
+            source = read_solutions(course.solution(stem))
+            for name in source.definitions:
+                if source.is_setting(name) and name not in course.assignments[stem]:
+                    continue  # handed out as it stands
+                for line in _secret_lines(source.woven(name)):
                     assert line not in text, f"{name}: {line}"
 
     def test_no_model_answer_rubric_or_marker_reaches_the_release(self) -> None:
@@ -164,6 +167,19 @@ def _secret_lines(woven: str) -> list[str]:
         elif inside and len(line.strip()) > 12:
             lines.append(line.strip())
     return lines
+
+
+def test_the_parts_of_a_solution_are_hidden_and_its_settings_handed_out(tmp_path: Path) -> None:
+    lesson = LESSON.replace("import halves", "import STEPS, half, halves")
+    parts = "\n\nSTEPS = [2.0]\n\n\ndef half(number):\n    return number / STEPS[0]\n"
+    course = write_course(tmp_path, lesson, SOLUTIONS + parts)
+    build(course)
+    text = _code_and_text(course.release("tiny"))
+    assert (
+        "STEPS = [2.0]\n\n\ndef half(number):\n    # YOUR CODE HERE\n    raise NotImplementedError()" in text
+    )
+    assert "number / STEPS" not in text
+    assert text.count("raise NotImplementedError()") == 4
 
 
 def test_the_tiny_course_is_whole() -> None:
