@@ -5,6 +5,8 @@ Shapes: B sequences, H_q query heads, H_kv key and value heads, S_q and S_k leng
 Every tile has at least 16 rows and columns: the tensor cores of a GPU take no less, though the interpreter would.
 """
 
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
+
 import math
 import os
 
@@ -14,8 +16,8 @@ from torch import Tensor
 # Triton decides when it is imported whether its kernels are compiled or interpreted.
 os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
-import triton  # noqa: E402
-import triton.language as tl  # noqa: E402
+import triton
+import triton.language as tl
 
 
 def refuse_bfloat16(x: Tensor) -> None:
@@ -323,7 +325,9 @@ class FlashAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad_output):
         """One gradient for each argument of forward; is_causal has none."""
-        return *flash_backward(*ctx.saved_tensors, grad_output, ctx.is_causal), None
+        query, key, value, output, log_sum_exp = ctx.saved_tensors
+        gradients = flash_backward(query, key, value, output, log_sum_exp, grad_output, ctx.is_causal)
+        return *gradients, None
 
 
 def flash_attention(query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False) -> Tensor:
@@ -416,7 +420,7 @@ def decode_attention(
     Source: Dao et al. 2023, Flash-Decoding.
     """
     refuse_bfloat16(query)
-    (B, H_q, D), H_kv = query.shape, key_cache.shape[1]
+    (B, H_q, D), H_kv, lengths = query.shape, key_cache.shape[1], lengths.contiguous()
     parts = torch.empty((B, H_q, num_splits, D), dtype=torch.float32, device=query.device)
     log_sum_exps = torch.empty((B, H_q, num_splits), dtype=torch.float32, device=query.device)
     output = torch.empty((B, H_q, D), dtype=query.dtype, device=query.device)
@@ -484,6 +488,7 @@ def paged_attention(
     """
     refuse_bfloat16(query)
     (B, H_q, D), (_, page_size, H_kv, _) = query.shape, key_pages.shape
+    block_table, lengths = block_table.contiguous(), lengths.contiguous()
     output = torch.empty((B, H_q, D), dtype=query.dtype, device=query.device)
     group = H_q // H_kv
     paged_kernel[(B, H_kv)](
