@@ -19,8 +19,8 @@ __all__ = ["decode", "flash_backward", "flash_forward", "flash_gradients", "page
 def softmax_rows(x: Tensor, round: Rounder = exact) -> dict[str, Quantity]:
     """x (rows, columns) -> weights (rows, columns); rounded once, when they are written."""
     weights = torch.softmax(x, -1)
-    depth = float((x.amax(-1, keepdim=True) - x).clamp_max(746.0).max()) if x.numel() else 0.0
-    return {"weights": Quantity(round(weights), weights, depth)}
+    # x times log2(e), for exp2, is rounded before the maximum is taken off it.
+    return {"weights": Quantity(round(weights), weights, 2 * float(x.detach().abs().max()))}
 
 
 def _heads(shared: Tensor, H_q: int) -> Tensor:

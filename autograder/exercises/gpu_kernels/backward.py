@@ -18,7 +18,7 @@ from autograder.checks.fused import agrees_here, causal_tiles, float32_sums, gra
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.gpu_kernels.cases import attention_inputs, backward_inputs
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, conduct
+from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct
 from autograder.exercises.gpu_kernels.forward import CAUSAL_SLIPS
 from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, TILES, interleaved, tiled
 from autograder.oracle.kernels import flash_backward as formula
@@ -66,8 +66,9 @@ RECIPES = (
     _recipe("causal, more queries than keys", is_causal=True, batch=1, heads=(2, 1), lengths=lambda d: (20, 9)),
     _recipe("steep scores", batch=1, shaped=_steep),
     _recipe("float16", dtype=torch.float16, batch=1),
-    _recipe("300 queries, float16", dtype=torch.float16, batch=1, heads=(1, 1), lengths=lambda d: (300, 3), shaped=_alike),
-    _recipe("eight wide", batch=1, width=8),
+    _recipe("200 queries, float16", dtype=torch.float16, batch=1, heads=(1, 1), lengths=lambda d: (200, 3), shaped=_alike),
+    _recipe("eight wide", batch=1, width=8, lengths=lambda draw: (5, 9)),
+    _recipe(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
 )  # fmt: skip
 
 Combine = Callable[[Tensor, int], Tensor]
@@ -254,9 +255,9 @@ FLASH_BACKWARD = Exercise(
         ),
         Check(
             "sums in float32",
-            "300 queries in float16 lose no more than their dtype does",
+            "200 queries in float16 lose no more than their dtype does",
             0.25,
-            ("300 queries, float16",),
+            ("200 queries, float16",),
             float32_sums("grad_key", "grad_value"),
             GRADIENTS,
         ),
@@ -328,7 +329,8 @@ FLASH_ATTENTION = Exercise(
         _through("gradients", batch=1, heads=(2, 1)),
         _through("gradients, causal", batch=1, heads=(1, 1), is_causal=True, lengths=lambda draw: (9, 7)),
         _plain("float16", dtype=torch.float16, batch=1),
-        _plain("eight wide", batch=1, width=8),
+        _plain("eight wide", batch=1, width=8, lengths=lambda draw: (5, 9)),
+        _plain(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
         _plain("many more keys than columns", batch=1, heads=(1, 1), width=4, lengths=lambda draw: (40, 40)),
     ),
     kernels=True,

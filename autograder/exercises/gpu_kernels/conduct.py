@@ -7,10 +7,12 @@ from autograder.checks.agreement import raises_value_error
 from autograder.checks.conduct import FUSED, SOFTMAX, dtype_kept, inputs_untouched, repeatable
 from autograder.checks.kernels import PRODUCTS, fits_the_gpu, launched, overwritten
 
-__all__ = ["COUNTS", "FORMULA", "REDUCTIONS", "conduct", "refuses_bfloat16"]
+__all__ = ["COUNTS", "FORMULA", "GPU", "REDUCTIONS", "conduct", "refuses_bfloat16"]
 
 COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
+GPU = "eight wide, float16"
+"""Label of the case whose kernels are built: tensor cores ask more of a tile than arithmetic in float32 does."""
 REDUCTIONS = frozenset({"exp", "exp2", "exp_", "exp2_", "sum", "amax", "max", "logsumexp", "cumsum", "mean"})
 
 
@@ -19,6 +21,7 @@ def conduct(
     outputs: tuple[str, ...],
     case: str,
     *,
+    built: str | None = GPU,
     half: tuple[str, ...] = ("float16",),
     kept: tuple[str, ...] = (),
     forbidden: frozenset[str] = PRODUCTS | SOFTMAX | FUSED,
@@ -26,8 +29,9 @@ def conduct(
 ) -> tuple[Check, ...]:
     """dtype, inputs, layout, and that Triton does the work, on a GPU as well.
 
-    case: label of the recipe. half: those in half precision. outputs have the inputs' dtype. kept: inputs that stay the
-    same when others are drawn. backward: look at the backward pass, too.
+    case: label of the recipe; built: of that whose kernels are built for a GPU, if it is another. half: those in half
+    precision. outputs have the inputs' dtype. kept: inputs that stay the same when others are drawn. backward: look at
+    the backward pass, too.
     """
     return (
         Check("dtype", "float16 in, float16 out, with its precision", 0.25, half, dtype_kept(outputs), needs),
@@ -52,7 +56,7 @@ def conduct(
             "fits a GPU",
             "each kernel compiles for sm_90, within shared memory and registers",
             0.5,
-            (case,),
+            (built or case,),
             fits_the_gpu(backward=backward),
             needs,
         ),

@@ -15,7 +15,7 @@ from autograder.checks.agreement import agrees
 from autograder.checks.fused import agrees_here, any_splits, float32_sums, ignores_garbage
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, conduct, refuses_bfloat16
+from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct, refuses_bfloat16
 from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, Slip, decoded, paged
 from autograder.oracle.kernels import decode, paged_decode
 
@@ -60,8 +60,8 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 
 def _uniform(draw: Draw) -> dict[str, Any]:
-    """600 keys of nearly equal weight and values of one sign: sums that half precision cannot hold."""
-    inputs = _inputs(draw, heads=(1, 1), lengths=lambda draw: [600], splits=1, size=0.05)
+    """300 keys of nearly equal weight and values of one sign: sums that half precision cannot hold."""
+    inputs = _inputs(draw, heads=(1, 1), lengths=lambda draw: [300], splits=1, size=0.05)
     inputs["value_cache"] = inputs["value_cache"].abs() + 0.5
     return {n: v.half() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in inputs.items()}
 
@@ -80,9 +80,10 @@ RECIPES = (
     _recipe("huge scores", heads=(1, 1), size=300.0, lengths=lambda draw: [40], splits=3),
     _recipe("scores that rise steeply", heads=(1, 1), rise=8.0, lengths=lambda draw: [40], splits=3),
     _recipe("float16", dtype=torch.float16, heads=(1, 1)),
-    Recipe("600 keys, float16", _uniform),
+    Recipe("300 keys, float16", _uniform),
     _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("eight wide", heads=(4, 2), width=8, lengths=lambda draw: [7, 18]),
+    _recipe("eight wide", heads=(4, 2), width=8, lengths=lambda draw: [7]),
+    _recipe(GPU, heads=(4, 2), width=8, dtype=torch.float16, lengths=lambda draw: [7]),
 )
 
 LENGTH_SLIPS: tuple[Slip, ...] = (
@@ -197,9 +198,9 @@ def _common(outputs: tuple[str, ...] = OUTPUTS) -> tuple[Check, ...]:
         ),
         Check(
             "sums in float32",
-            "600 keys in float16 lose no more than their dtype does",
+            "300 keys in float16 lose no more than their dtype does",
             0.25,
-            ("600 keys, float16",),
+            ("300 keys, float16",),
             float32_sums(*outputs),
             FORMULA,
         ),
@@ -308,7 +309,7 @@ def _paged(draw: Draw, *, page_size: int = 5, **options: Any) -> dict[str, Any]:
 
 
 def _paged_uniform(draw: Draw) -> dict[str, Any]:
-    inputs = _paged(draw, page_size=16, heads=(1, 1), lengths=lambda draw: [600], size=0.05)
+    inputs = _paged(draw, page_size=16, heads=(1, 1), lengths=lambda draw: [300], size=0.05)
     inputs["value_pages"] = inputs["value_pages"].abs() + 0.5
     return {n: v.half() if v.is_floating_point() else v for n, v in inputs.items()}
 
@@ -327,9 +328,10 @@ PAGED_RECIPES = (
     _recipe_paged("huge scores", heads=(1, 1), size=300.0, page_size=8, lengths=lambda draw: [30]),
     _recipe_paged("scores that rise steeply", heads=(1, 1), rise=8.0, page_size=8, lengths=lambda draw: [30]),
     _recipe_paged("float16", dtype=torch.float16, heads=(1, 1)),
-    Recipe("600 keys, float16", _paged_uniform),
+    Recipe("300 keys, float16", _paged_uniform),
     _recipe_paged("bfloat16", dtype=torch.bfloat16),
-    _recipe_paged("eight wide", heads=(4, 2), width=8, page_size=8, lengths=lambda draw: [7, 18]),
+    _recipe_paged("eight wide", heads=(4, 2), width=8, page_size=8, lengths=lambda draw: [11]),
+    _recipe_paged(GPU, heads=(4, 2), width=8, page_size=8, dtype=torch.float16, lengths=lambda draw: [11]),
 )
 
 _TABLE = (

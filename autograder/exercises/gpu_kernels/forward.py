@@ -15,7 +15,7 @@ from autograder.checks.fused import agrees_here, causal_tiles, float32_sums
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.gpu_kernels.cases import HARD, attention_inputs
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, conduct, refuses_bfloat16
+from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct, refuses_bfloat16
 from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, TILES, Slip, tiled
 from autograder.oracle.kernels import flash_forward as formula
 
@@ -63,16 +63,17 @@ RECIPES = (
     ),
     _recipe("float16", dtype=torch.float16, batch=1),
     _recipe(
-        "600 keys, float16",
+        "300 keys, float16",
         dtype=torch.float16,
         batch=1,
         heads=(1, 1),
-        lengths=lambda draw: (2, 600),
+        lengths=lambda draw: (2, 300),
         shaped=_flat,
     ),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("five heads on two", heads=(5, 2)),
-    _recipe("eight wide", batch=1, width=8),
+    _recipe("eight wide", batch=1, width=8, lengths=lambda draw: (5, 9)),
+    _recipe(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
 )
 
 CAUSAL = ("causal, fewer queries than keys", "causal, more queries than keys", "causal, several tiles")
@@ -221,9 +222,9 @@ FLASH_FORWARD = Exercise(
         ),
         Check(
             "sums in float32",
-            "600 keys in float16 lose no more than their dtype does",
+            "300 keys in float16 lose no more than their dtype does",
             0.5,
-            ("600 keys, float16",),
+            ("300 keys, float16",),
             float32_sums("output", statistics=("log_sum_exp",)),
             FORMULA,
         ),

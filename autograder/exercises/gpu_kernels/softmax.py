@@ -56,6 +56,7 @@ RECIPES = (
     _recipe("70,000 columns, float16", columns=lambda draw: PLENTY, dtype=torch.float16, size=0.1, rows=1),
     _recipe("float16", dtype=torch.float16),
     _recipe("bfloat16", dtype=torch.bfloat16),
+    _recipe("three rows of 21", columns=lambda draw: 21, rows=3),
 )
 
 
@@ -158,7 +159,13 @@ SOFTMAX_ROWS = Exercise(
             FORMULA,
         ),
         refuses_bfloat16(FORMULA),
-        *conduct((FORMULA,), OUTPUTS, "unequal sizes", forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS),
+        *conduct(
+            (FORMULA,),
+            OUTPUTS,
+            "three rows of 21",
+            built=None,
+            forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS,
+        ),
     ),
     mistakes=_mistakes(),
     hints=(

@@ -63,13 +63,13 @@ def tiled(
     S_k = key.shape[2]
     key, value = keys(key, H_q), values(value, H_q)
     every = torch.ones(S_q, S_k, dtype=torch.bool) if allowed is None else allowed
-    if is_causal if causal is None else causal:
-        every = every & sees(torch.arange(S_q)[:, None], torch.arange(S_k)[None, :], S_q, S_k)
-    scores = (query @ key.mT * scale(D)).masked_fill(~every, -torch.inf)
     if tail:
         missing = -S_k % tile
-        scores = torch.nn.functional.pad(scores, (0, missing))
-        value = torch.nn.functional.pad(value, (0, 0, 0, missing))
+        key, value = (torch.nn.functional.pad(x, (0, 0, 0, missing)) for x in (key, value))
+        every = torch.nn.functional.pad(every, (0, missing), value=True)
+    if is_causal if causal is None else causal:
+        every = every & sees(torch.arange(S_q)[:, None], torch.arange(key.shape[2])[None, :], S_q, S_k)
+    scores = (query @ key.mT * scale(D)).masked_fill(~every, -torch.inf)
     output = torch.zeros_like(query)
     total = query.new_zeros(query.shape[:-1])
     highest = torch.full_like(total, -torch.inf)
