@@ -499,3 +499,22 @@ def paged_attention(
         BLOCK_G=max(16, triton.next_power_of_2(group)), N=max(16, triton.next_power_of_2(page_size)),
     )  # fmt: skip
     return output
+
+
+naive_bytes = 2 * (4 * 4096 * 128 + 4 * 4096**2)
+
+flash_bytes = 2 * 4 * 4096 * 128 + 4 * 4096
+
+flash_saves = "b"
+
+interpreter_blind = "b"
+
+tile_bytes = 2 * (128 * 128 + 2 * 2 * 64 * 128)
+
+masked_tiles = "c"
+
+kept_log_sum_exp = "d"
+
+decode_intensity = 8 * 4 / 4
+
+decode_bound = "a"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def agrees_here(claim: str, *outputs: str, mistake: str | None = None, finite: s
 def float32_sums(*outputs: str, statistics: tuple[str, ...] = ()) -> Probe:
     """Sums are kept in float32 whatever the inputs' dtype, and `statistics` come back in float32.
 
-    For a case in half precision whose sums have so many terms that half precision would lose some.
+    For a case in half precision in which half precision would lose terms, or overflow on the way.
     """
 
     def probe(trial: Trial) -> None:
@@ -52,7 +53,7 @@ def float32_sums(*outputs: str, statistics: tuple[str, ...] = ()) -> Probe:
             trial.require(
                 name,
                 results[name],
-                "over many terms it loses more than its dtype does (are the sums kept in float32?)",
+                "with many or large terms it loses more than its dtype does (are the sums kept in float32?)",
                 mistake="sums are not kept in float32",
             )
 
@@ -121,14 +122,18 @@ def ignores_garbage() -> Probe:
 
 
 def gradients_agree(target: Target, result: str = "output") -> Probe:
-    """Autograd gives the formula's gradients for query, key and value; the case holds grad_output.
+    """Autograd gives the formula's gradients for query, key and value.
 
-    target: the result and, by the names grad_query, grad_key, grad_value, its gradients.
+    target: the result and, by the names grad_query, grad_key, grad_value, its gradients, from the inputs and grad_output.
     """
 
     def probe(trial: Trial) -> None:
-        known = Trial(target, trial.subject, trial.case)
-        given: dict[str, Any] = {n: v for n, v in known.inputs.items() if n != "grad_output"}
+        given: dict[str, Any] = dict(trial.inputs)
+        query = given["query"]
+        grad_output = trial.draw.normal(*query.shape, dtype=query.dtype)
+        known = Trial(
+            target, trial.subject, replace(trial.case, inputs={**given, "grad_output": grad_output})
+        )
         leaves: dict[str, Tensor] = {n: given[n].clone().requires_grad_() for n in ("query", "key", "value")}
         output = trial.named(trial.run({**given, **leaves}))[result]
         if not output.requires_grad:
@@ -137,9 +142,7 @@ def gradients_agree(target: Target, result: str = "output") -> Probe:
                 mistake="gradient is cut off",
             )
         with student_code():
-            found = torch.autograd.grad(
-                output, list(leaves.values()), known.inputs["grad_output"], allow_unused=True
-            )
+            found = torch.autograd.grad(output, list(leaves.values()), grad_output, allow_unused=True)
         for name, gradient in zip(leaves, found, strict=True):
             if gradient is None:
                 raise Failure(

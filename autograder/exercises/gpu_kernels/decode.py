@@ -32,7 +32,7 @@ def _inputs(
     lengths: Callable[[Draw], list[int]] = lambda draw: [9, 21],
     behind: int = 4,
     garbage: float | None = None,
-    splits: int | None = 2,
+    splits: int | None = 1,
     width: int | None = None,
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
@@ -60,9 +60,10 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 
 def _uniform(draw: Draw) -> dict[str, Any]:
-    """300 keys of nearly equal weight and values of one sign: sums that half precision cannot hold."""
+    """300 keys of nearly equal weight, and values that add up to 150,000 on the way, too much for float16, and then cancel."""
     inputs = _inputs(draw, heads=(1, 1), lengths=lambda draw: [300], splits=1, size=0.05)
-    inputs["value_cache"] = inputs["value_cache"].abs() + 0.5
+    inputs["value_cache"][:, :, :150] += 1000.0
+    inputs["value_cache"][:, :, 150:] -= 1000.0
     return {n: v.half() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in inputs.items()}
 
 
@@ -72,7 +73,7 @@ def _one_long(draw: Draw) -> list[int]:
 
 RECIPES = (
     _recipe("unequal lengths"),
-    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [19]),
+    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [19], splits=2),
     _recipe("one long sequence", heads=(1, 1), lengths=_one_long, splits=3),
     _recipe("lengths of 1, 16, 17 and 33", heads=(1, 1), lengths=lambda draw: [1, 16, 17, 33], behind=1),
     _recipe("nan behind the sequences", garbage=float("nan"), lengths=lambda draw: [5, 18]),
@@ -100,7 +101,7 @@ LENGTH_SLIPS: tuple[Slip, ...] = (
     (
         "one key too many",
         "Keys 0..length-1 take part: is it < length, not <=?",
-        {"length": lambda lengths, S_max: (lengths + 1).clamp_max(S_max)},
+        {"length": lambda lengths, S_max: lengths + 1},
     ),
     (
         "the first sequence's length for all",
@@ -129,11 +130,6 @@ _TOGETHER = (
 )
 TOGETHER_SLIPS: tuple[tuple[str, str, Callable[[Tensor, Tensor], Tensor]], ...] = (
     ("parts averaged without weights", _TOGETHER, lambda parts, sizes: parts.mean(0)),
-    (
-        "parts that hold keys averaged without weights",
-        _TOGETHER,
-        lambda parts, sizes: parts.sum(0) / (sizes > -torch.inf).sum(0).unsqueeze(-1),
-    ),
     ("parts added up without weights", _TOGETHER, lambda parts, sizes: parts.sum(0)),
     ("only the first part counts", _TOGETHER, lambda parts, sizes: parts[0]),
     (
@@ -198,7 +194,7 @@ def _common(outputs: tuple[str, ...] = OUTPUTS) -> tuple[Check, ...]:
         ),
         Check(
             "sums in float32",
-            "300 keys in float16 lose no more than their dtype does",
+            "large terms in float16, which cancel, do not overflow on the way",
             0.25,
             ("300 keys, float16",),
             float32_sums(*outputs),
@@ -310,7 +306,9 @@ def _paged(draw: Draw, *, page_size: int = 5, **options: Any) -> dict[str, Any]:
 
 def _paged_uniform(draw: Draw) -> dict[str, Any]:
     inputs = _paged(draw, page_size=16, heads=(1, 1), lengths=lambda draw: [300], size=0.05)
-    inputs["value_pages"] = inputs["value_pages"].abs() + 0.5
+    pages = inputs["block_table"][0].long()
+    inputs["value_pages"][pages[:9]] += 1000.0
+    inputs["value_pages"][pages[9:]] -= 1000.0
     return {n: v.half() if v.is_floating_point() else v for n, v in inputs.items()}
 
 

@@ -133,14 +133,9 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "one stage only",
+                "one stage, or keys without values",
                 float(2 * (128 * 128 + 2 * 64 * 128)),
-                "While one stage is computed with, the next is being loaded: both are there at once.",
-            ),
-            NumericSlip(
-                "keys without values",
-                float(2 * (128 * 128 + 2 * 64 * 128) - 0.0 + 0.0),
-                "Keys and values are loaded, both in two stages.",
+                "There are two tensors, keys and values, and two stages: one is computed with while the next is loaded.",
             ),
             NumericSlip(
                 "numbers, not bytes",
@@ -262,13 +257,19 @@ QUESTIONS: tuple[Choice | Number, ...] = (
             "query head for each key head has 1. An H200 needs about 200 to be busy with arithmetic."
         ),
         slips=(
-            NumericSlip("multiply-adds counted once", 4.0, "A multiply-add is two operations."),
+            NumericSlip(
+                "half the operations",
+                4.0,
+                "A multiply-add is two operations, and there are two products: scores and output.",
+            ),
             NumericSlip(
                 "one query head", 1.0, "The eight query heads of a group use the same keys. Are all counted?"
             ),
-            NumericSlip("the values not read", 16.0, "Keys and values are both read."),
-            NumericSlip("only one of the two products", 4.0, "Scores and output are two products."),
-            NumericSlip("per number, not per byte", 16.0, "A bfloat16 number has two bytes."),
+            NumericSlip(
+                "half the bytes",
+                16.0,
+                "A number has two bytes, and keys and values are both read.",
+            ),
         ),
         hints=(
             "Take one position of the cache: how many bytes are read, how many operations done with them?",

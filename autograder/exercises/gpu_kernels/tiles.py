@@ -157,7 +157,7 @@ def decoded(
     num_splits -> keys of a part, for each sequence.
     """
     S_max = key_cache.shape[2]
-    taken = length(lengths, S_max)
+    taken = length(lengths, S_max).clamp_max(S_max)
     used = _behind(key_cache, taken)
     query = query.unsqueeze(2)
     value_cache = torch.where(

@@ -1,5 +1,7 @@
 """`flash_forward`: right writings and mutants."""
 
+# ruff: noqa: E741, SIM108  (kernels use the letters of the papers, and branch at compile time)
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,7 @@
 """`softmax_rows`: right writings and mutants."""
 
+# ruff: noqa: SIM108  (kernels use the letters of the papers, and branch at compile time)
+
 from __future__ import annotations
 
 import torch
