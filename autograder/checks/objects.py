@@ -22,6 +22,10 @@ class Remote:
 
     kind = ""
 
+    def beside_the_gpu(self) -> Remote:
+        """The same, with its tensors moved to the GPU there for a call, where kernels are not interpreted."""
+        raise NotImplementedError
+
     def observe(
         self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
     ) -> Observation:

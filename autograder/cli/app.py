@@ -73,12 +73,19 @@ def grade(
         str | None,
         typer.Option("--scheduler", metavar="tcp://HOST:PORT", help="Grade on a dask.distributed cluster."),
     ] = None,
+    gpu: Annotated[
+        bool,
+        typer.Option(
+            "--require-gpu",
+            help="Run students' kernels on this machine's GPU, or refuse; needs --no-sandbox.",
+        ),
+    ] = False,
     course: CourseOption = None,
 ) -> None:
     """Grade a folder of submissions: gradebook, feedback pages, grades.csv and a table."""
     from autograder.cli.grade import Options, run_grade
 
-    raise typer.Exit(run_grade(folder, Options(workers, sandbox, scheduler, timeout), course))
+    raise typer.Exit(run_grade(folder, Options(workers, sandbox, scheduler, timeout, gpu), course))
 
 
 @app.command()

@@ -79,7 +79,7 @@ def _isolation() -> Iterator[Finding]:
 
 
 def _accelerators() -> Iterator[Finding]:
-    yield _optional("Triton", "triton", "not installed")
+    yield _optional("Triton", "triton", "not installed; the assignment gpu_kernels needs it, on Linux")
     if importlib.util.find_spec("torch") is None:
         return
     import torch
@@ -87,4 +87,8 @@ def _accelerators() -> Iterator[Finding]:
     if torch.cuda.is_available():
         yield "GPU", True, torch.cuda.get_device_name()
     else:
-        yield "GPU", None, "none: nothing is verified on a GPU here"
+        yield (
+            "GPU",
+            None,
+            "none: kernels are interpreted here and built for an H200; nothing is verified on a GPU",
+        )

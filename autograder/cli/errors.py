@@ -27,3 +27,26 @@ def require_isolation(jail: bool) -> None:
             f"this machine offers no jail for student code ({problem}). Run `attn doctor` to see what is missing, "
             "grade on Linux with user namespaces, or grade without protection: --no-sandbox"
         )
+
+
+def require_gpu(*, sandbox: bool, scheduler: str | None) -> None:
+    """Raises: UserError if students' kernels cannot be run on a GPU of this machine."""
+    from autograder.kernels import gpu_name, triton_missing
+
+    require_torch()
+    if scheduler is not None:
+        raise UserError(
+            "--require-gpu grades on this machine's GPU, and --scheduler on others: leave one of them out"
+        )
+    if not gpu_name():
+        raise UserError(
+            "this machine has no GPU that torch can use, and --require-gpu was given. Grade where there is one, or "
+            "without it: kernels are then interpreted, and reports say that nothing was verified on a GPU"
+        )
+    if problem := triton_missing():
+        raise UserError(f"--require-gpu: {problem}")
+    if sandbox:
+        raise UserError(
+            "the jail keeps student code away from the GPU's driver. With --require-gpu say --no-sandbox, too, and grade "
+            "on a machine that holds nothing worth stealing"
+        )

@@ -1,12 +1,13 @@
 """`attn grade`: a class, graded."""
 
+import os
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autograder.cli.errors import require_isolation, require_torch
+from autograder.cli.errors import require_gpu, require_isolation, require_torch
 
 if TYPE_CHECKING:
     from autograder.engine.classroom import Graded
@@ -19,12 +20,14 @@ Run = Callable[[Iterable["Task"], bool], Generator["Result", None, None]]
 
 @dataclass(frozen=True)
 class Options:
-    """How to grade. workers None: one for each core; cell_seconds None: what nbgrader_config.py says."""
+    """How to grade. workers None: one for each core; cell_seconds None: what nbgrader_config.py says; gpu: kernels must
+    run on one."""
 
     workers: int | None = None
     sandbox: bool = True
     scheduler: str | None = None
     cell_seconds: float | None = None
+    gpu: bool = False
 
 
 def run_grade(folder: Path, options: Options, root: Path | None) -> int:
@@ -33,6 +36,9 @@ def run_grade(folder: Path, options: Options, root: Path | None) -> int:
 
     from autograder.cli.table import summary, tables
 
+    if options.gpu:
+        require_gpu(sandbox=options.sandbox, scheduler=options.scheduler)
+        os.environ["TRITON_INTERPRET"] = "0"  # for the judges and workers that come from this process
     place, graded = grade_folder(folder, options, root)
     console = Console()
     for table in tables(graded):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -85,14 +86,14 @@ class Worker:
 
     callbacks: functions of the judge's that student code was handed, by number, until `retire`.
     finished: numbers of calls whose gradients nobody will ask for any more; the next request tells the worker.
-    gone: why it does not answer any more, in words for the student; "" while it does. lost: it went with its zygote,
-    through no fault of the student's.
+    gone: why it does not answer any more, in words for the student; "" while it does. crashed: it went by touching
+    memory that is not its own. lost: it went with its zygote, through no fault of the student's.
     """
 
     def __init__(self, nursery: Nursery, pid: int, channel: socket.socket, limit: Limit):
         self.nursery, self.pid, self.channel, self.limit = nursery, pid, channel, limit
         self.until = time.monotonic() + limit.submission
-        self.gone, self.lost = "", ""
+        self.gone, self.lost, self.crashed = "", "", False
         self.finished: list[int] = []
         self.callbacks: dict[int, Callable[..., Any]] = {}
         self.registered = 0
@@ -191,6 +192,7 @@ class Worker:
         number = -status if status < 0 else status - 128
         if status == 0 or 0 < status < 128:
             return f"the process ended itself with exit status {status}"
+        self.crashed = number in (signal.SIGSEGV, signal.SIGBUS)
         name = {9: KILLED, 11: "a segmentation fault",
                 24: "out of processor time", 25: "a file that is too large", 6: "aborted", 7: "a bus error",
                 OUT_OF_MEMORY - 128: "its processes together took too much memory"}  # fmt: skip

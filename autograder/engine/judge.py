@@ -19,11 +19,12 @@ from autograder.engine.dialogue import Stopped, Worker
 from autograder.engine.nursery import Limit, Nursery, NurseryError
 from autograder.engine.plain import plain
 from autograder.engine.proxies import resolve
+from autograder.exercises import Exercise, find
 from autograder.grading import showing
 from autograder.kernels import cross_compiling
 from autograder.verdict import MIME_TYPE, Report
 
-__all__ = ["Judgement", "judge"]
+__all__ = ["Judgement", "compile_there", "judge"]
 
 STOPPED = "Stopped"
 LONGEST_ANSWER = 1 << 20
@@ -50,15 +51,19 @@ def judge(
     seed = secrets.randbelow(2**31) if seed is None else seed
     worker, room = nursery.worker(limit), limit.output
     problem = ""
+    ran: list[NotebookNode] = []
     try:
         for cell in notebook.cells:
             if cell.cell_type != "code" or SKIP in cell.metadata.get("tags", ()):
                 continue
             if is_grade_cell(cell):
-                cell.outputs = _grade(cell, worker, seed, note)
+                cell.outputs, kernels = _grade(cell, worker, seed, note)
+                if kernels and worker.crashed:  # a kernel has no memory protection: the other exercises go on
+                    worker = _again(worker, ran)
             else:
                 cell.outputs = _student(cell, worker, room)
                 room -= sum(len(str(output)) for output in cell.outputs)
+                ran.append(cell)
             if worker.lost:
                 raise NurseryError(worker.lost)
             if worker.gone and not problem:
@@ -126,30 +131,43 @@ def _error(name: str, message: str, traceback: str = "") -> NotebookNode:
     return new_output("error", ename=name, evalue=message, traceback=[traceback or f"{name}: {message}"])
 
 
-def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> list[NotebookNode]:
-    """Run a grade cell here, with the student's names as proxies: its report, and its last value as the points."""
+def _again(worker: Worker, ran: list[NotebookNode]) -> Worker:
+    """Another worker in place of one that is gone, in which the student's cells have been run again. Its time goes on."""
+    fresh = worker.nursery.worker(worker.limit)
+    fresh.until = worker.until
+    for cell in ran:
+        _student(cell, fresh, 0)
+    return fresh
+
+
+def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> tuple[list[NotebookNode], bool]:
+    """Run a grade cell here, with the student's names as proxies: its report, and its last value as the points.
+
+    With it goes whether the exercise is one on kernels.
+    """
     reports: list[Report] = []
     notes = (note,) if note else ()
     names = _Names(worker)
     try:
         with (
             showing(lambda report: reports.append(replace(report, notes=report.notes + notes)), seed),
-            cross_compiling(partial(_compile, worker)),
+            cross_compiling(partial(compile_there, worker)),
         ):
             value = _evaluate(cell.source, names)
     except Stopped as stopped:
-        return [_error(STOPPED, str(stopped))]
+        return [_error(STOPPED, str(stopped))], False
     except (Exception, OutOfTime) as error:  # noqa: BLE001  a name is missing, or the grade cell itself is at fault
-        return [*map(_shown, reports), _error(type(error).__name__, _text(str(error), 2000))]
+        return [*map(_shown, reports), _error(type(error).__name__, _text(str(error), 2000))], False
     finally:
         worker.retire()
     outputs = [_shown(report) for report in reports]
     if isinstance(value, float):
         outputs.append(new_output("execute_result", {"text/plain": repr(value)}, execution_count=None))
-    return outputs
+    exercises = [find(report.exercise) for report in reports]
+    return outputs, any(isinstance(one, Exercise) and one.kernels for one in exercises)
 
 
-def _compile(worker: Worker, program: str, asked: str) -> str:
+def compile_there(worker: Worker, program: str, asked: str) -> str:
     """Run a compiler's program in a jail of its own, which no student code has seen: its output, "" if it failed."""
     compiler = worker.nursery.worker(worker.limit)
     try:

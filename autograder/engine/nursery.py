@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autograder.engine.worker.jail import Bounds
+from autograder.kernels.gpu import interpreted
 
 if TYPE_CHECKING:
     from autograder.engine.dialogue import Worker
@@ -206,5 +207,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": package,
         "MPLBACKEND": "agg",
         "PYTHONDONTWRITEBYTECODE": "1",
-        "TRITON_INTERPRET": "1",  # read when Triton is imported, which torch does by itself
+        "TRITON_INTERPRET": str(
+            int(interpreted())
+        ),  # read when Triton is imported, which torch does by itself
     }

@@ -238,17 +238,22 @@ class FunctionProxy(_Proxy):
 
     kind = "function"
 
+    def __init__(self, worker: Worker, number: int, gpu: bool = False):
+        super().__init__(worker, number)
+        self.gpu = gpu
+
+    def beside_the_gpu(self) -> FunctionProxy:
+        return FunctionProxy(self.worker, self.number, gpu=True)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = _Call(
-            self.worker, {"do": "call", "object": self.number}, {"args": list(args), "kwargs": kwargs}
-        )
-        return call()
+        request = {"do": "call", "object": self.number, "gpu": self.gpu}
+        return _Call(self.worker, request, {"args": list(args), "kwargs": kwargs})()
 
     def observe(
         self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
     ) -> Observation:
         """What a call does; `modified` holds a0, a1, ... for arguments and k<name> for keyword arguments."""
-        return _observe(self.worker, self.number, args, kwargs, state)
+        return _observe(self.worker, self.number, args, kwargs, state, self.gpu)
 
 
 def _observe(
@@ -257,9 +262,10 @@ def _observe(
     args: list[Any],
     kwargs: Mapping[str, Any],
     state: Mapping[str, Tensor] | None,
+    gpu: bool = False,
 ) -> Observation:
     sent, named = _crossing(worker, args), _crossing(worker, kwargs)
-    answer = _unwrap(worker.ask("observe", object=number, state=state, args=sent, kwargs=named))
+    answer = _unwrap(worker.ask("observe", object=number, state=state, args=sent, kwargs=named, gpu=gpu))
     places = {f"a{n}": value for n, value in enumerate(args)}
     return _observation(answer, {**places, **{f"k{name}": value for name, value in kwargs.items()}})
 

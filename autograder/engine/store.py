@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from autograder.engine.submissions import GradingError
+from autograder.kernels.gpu import interpreted
 
 __all__ = ["Store", "Stored", "digest", "key_of", "write_whole"]
 
@@ -47,14 +48,24 @@ def key_of(notebook: Any, limit: object, jail: bool) -> str:
         ]
         for cell in notebook.cells
     ]
-    return digest(_grader(), json.dumps(cells), repr(limit), str(jail))
+    return digest(_grader(), json.dumps(cells), repr(limit), str(jail), str(interpreted()))
 
 
 @cache
 def _grader() -> str:
     """A hash of the grader's own text: a mended check grades everybody again."""
     package = Path(__file__).resolve().parents[1]
-    parts = ("verdict", "case.py", "observation.py", "oracle", "checks", "exercises", "grading", "engine")
+    parts = (
+        "verdict",
+        "case.py",
+        "observation.py",
+        "oracle",
+        "checks",
+        "exercises",
+        "grading",
+        "kernels",
+        "engine",
+    )
     files = [
         file
         for part in parts

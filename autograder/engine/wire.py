@@ -119,7 +119,7 @@ def send(channel: socket.socket, message: Mapping[str, Any], deadline: float | N
     """
     tensors: dict[str, Tensor] = {}
     document = json.dumps(_encode(message, tensors, 0)).encode()
-    blob = safetensors.torch.save(tensors) if tensors else b""
+    blob = _saved(tensors) if tensors else b""
     try:
         channel.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
         channel.sendall(HEADER.pack(len(document), len(blob)) + document + blob)
@@ -127,6 +127,20 @@ def send(channel: socket.socket, message: Mapping[str, Any], deadline: float | N
         raise Closed("nobody reads in time") from error
     except OSError as error:
         raise Closed("the connection is closed") from error
+
+
+def _saved(tensors: Mapping[str, Tensor]) -> bytes:
+    """What safetensors.torch.save gives for dense tensors on the CPU, in a tenth of its time: nothing to find out first."""
+    specs = {
+        name: safetensors.TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=tensor.data_ptr(),
+            data_len=tensor.nbytes,
+        )
+        for name, tensor in tensors.items()
+    }
+    return bytes(safetensors.serialize(specs))
 
 
 def receive(channel: socket.socket, limits: Limits, deadline: float | None = None) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from autograder.case import Recipe
 from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, Subject, Target
-from autograder.checks.objects import is_class, is_function
+from autograder.checks.objects import Remote, is_class, is_function
+from autograder.kernels.placing import beside_the_gpu
 
 __all__ = ["Choice", "Exercise", "Hints", "Mistake", "Number", "NumericSlip"]
 
@@ -78,8 +79,12 @@ class Exercise:
         if self.used_as is not None:
             return self.used_as(obj, self.positional, self.parameters)
         if self.parameters is None:
-            return FunctionSubject(obj, self.positional)
+            return FunctionSubject(_beside_the_gpu(obj) if self.kernels else obj, self.positional)
         return ModuleSubject(obj, self.positional, self.parameters)
+
+
+def _beside_the_gpu(function: Callable[..., Any]) -> Callable[..., Any]:
+    return function.beside_the_gpu() if isinstance(function, Remote) else beside_the_gpu(function)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -65,12 +66,17 @@ def _same(one: Outcome, other: Outcome) -> bool:
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or not torch.equal(torch.isfinite(one), torch.isfinite(other)):
+    if one.shape != other.shape or not one.numel():
+        return False
+    gap = float((one - other).abs().max())
+    if math.isfinite(gap):  # and so is everything in both
+        return gap <= SAME * max(float(other.abs().max()), 1e-12)
+    if not torch.equal(torch.isfinite(one), torch.isfinite(other)):
         return False
     kept = torch.isfinite(one)
     if not bool(kept.any()):
         return False  # nothing but nan and inf: any two mistakes would look alike
-    scale = float(torch.where(kept, other, 0.0).abs().max()) if other.numel() else 0.0
+    scale = float(torch.where(kept, other, 0.0).abs().max())
     return not bool((torch.where(kept, one - other, 0.0).abs() > SAME * max(scale, 1e-12)).any())
 
 

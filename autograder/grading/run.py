@@ -16,7 +16,7 @@ from autograder.exercises import AnyExercise, Exercise
 from autograder.grading.child import Crashed, can_fork, in_child
 from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
-from autograder.kernels import NOT_VERIFIED
+from autograder.kernels import device_note
 from autograder.verdict import Finding, Report, Verdict
 
 __all__ = ["SECONDS_PER_CHECK", "examine"]
@@ -71,7 +71,7 @@ def _examined(exercise: Exercise, subject: Subject, seed: int, case: int | None,
         findings = run.findings(verdicts)
     text = printed.getvalue()
     clipped = text if len(text) <= PRINTED else text[:PRINTED] + " ... (cut)"
-    notes = (NOT_VERIFIED,) if exercise.kernels else ()
+    notes = (device_note(),) if exercise.kernels else ()
     return Report(exercise.name, seed, verdicts, findings, printed=clipped, notes=notes)
 
 

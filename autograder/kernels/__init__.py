@@ -1,7 +1,7 @@
 """GPU kernels: what a launch was, and whether its kernel fits a GPU that need not be there."""
 
 from autograder.kernels.cross import H200, Built, cross_compile, cross_compiling, known_builds
-from autograder.kernels.gpu import NOT_VERIFIED, gpu_name, triton_missing
+from autograder.kernels.gpu import NOT_VERIFIED, device_note, gpu_name, interpreted, triton_missing
 from autograder.kernels.launches import Launch, recording
 
 __all__ = [
@@ -11,7 +11,9 @@ __all__ = [
     "Launch",
     "cross_compile",
     "cross_compiling",
+    "device_note",
     "gpu_name",
+    "interpreted",
     "known_builds",
     "recording",
     "triton_missing",

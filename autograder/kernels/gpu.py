@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
-__all__ = ["NOT_VERIFIED", "gpu_name", "triton_missing"]
+__all__ = ["NOT_VERIFIED", "device_note", "gpu_name", "interpreted", "triton_missing"]
 
 NOT_VERIFIED = "Not verified on a GPU: the kernels ran in Triton's interpreter, which sees no races, no TF32 and no bfloat16."
 
@@ -15,6 +16,16 @@ def gpu_name() -> str:
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU: unless TRITON_INTERPRET is 0, as it is to be for a GPU."""
+    return os.environ.get("TRITON_INTERPRET", "1") != "0"
+
+
+def device_note() -> str:
+    """What a report on kernels says of the machine that they ran on."""
+    return NOT_VERIFIED if interpreted() or not gpu_name() else f"Ran on a GPU: {gpu_name()}."
 
 
 def triton_missing() -> str:

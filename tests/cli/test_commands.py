@@ -256,3 +256,25 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     for command in ("build", "check", "grade", "lab", "demo", "hint"):
         assert f"\n  {command} " in shown
     assert shown.rstrip().endswith("[]")
+
+
+GPU_REFUSED = [
+    ([], "", "this machine has no GPU"),
+    ([], "H200", "the jail keeps student code away from the GPU"),
+    (["--scheduler", "tcp://127.0.0.1:1"], "H200", "--require-gpu grades on this machine's GPU"),
+]
+
+
+@pytest.mark.parametrize(("options", "gpu", "said"), GPU_REFUSED)
+def test_grading_that_must_have_a_gpu_refuses_where_students_kernels_cannot_run_on_one(
+    attn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], gpu: str, said: str
+) -> None:
+    from autograder import kernels
+
+    monkeypatch.setattr(kernels, "gpu_name", lambda: gpu)
+    (tmp_path / "submitted" / "ada" / "01_basic_attention").mkdir(parents=True)
+    result = attn("grade", tmp_path, "--require-gpu", *options)
+    assert result.code == 2
+    assert said in result.err
+    assert not (tmp_path / "gradebook.db").exists()
+    assert os.environ["TRITON_INTERPRET"] == "1"

@@ -109,4 +109,4 @@ def test_a_gpu_is_named_or_its_absence_said(attn: Attn, monkeypatch: pytest.Monk
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "H200")
     assert "H200" in line(attn("doctor")[1], "GPU")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert "nothing is verified on a GPU here" in line(attn("doctor")[1], "GPU")
+    assert "nothing is verified on a GPU" in line(attn("doctor")[1], "GPU")

@@ -102,7 +102,11 @@ def test_the_zygote_holds_no_oracle_no_checks_no_exercises_no_solutions_and_no_n
         "autograder.engine",
         "autograder.case",
         "autograder.observation",
-    }  # how inputs are drawn, how calls are watched
+        "autograder.kernels",
+        "autograder.kernels.cross",
+        "autograder.kernels.gpu",
+        "autograder.kernels.launches",
+    }  # how inputs are drawn, how calls and kernels are watched
     assert loaded - plain <= {f"autograder.engine.{part}" for part in parts}
     assert "autograder.engine.worker.serve" in loaded, "or this test looks in the wrong place"
 
@@ -419,7 +423,7 @@ def test_the_environment_holds_nothing_of_the_graders(
     prison: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = outcome(prison, "import os\nfound = sorted(os.environ)")
-    assert found == ["HOME", "LANG", "OMP_NUM_THREADS", "PATH", "TMPDIR"]
+    assert found == ["HOME", "LANG", "OMP_NUM_THREADS", "PATH", "TMPDIR", "TRITON_INTERPRET"]
 
 
 def test_the_zygote_is_started_without_the_graders_secrets(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ from autograder.engine.wire import (
     send,
 )
 from autograder.engine.worker.cells import quiet, run_cell
+from autograder.kernels.placing import beside_the_gpu
 from autograder.observation import observe, unobserved
 
 __all__ = ["serve"]
@@ -79,8 +80,9 @@ class _Worker:
             return {"kind": "class" if inspect.isclass(value) else "function", "object": number}
         return {"kind": "value", "value": _plain(value)}
 
-    def call(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
-        return self._called(self.objects[object], list(args), dict(kwargs), {})
+    def call(self, object: int, args: Any, kwargs: Any, gpu: bool) -> dict[str, Any]:
+        function = beside_the_gpu(self.objects[object]) if gpu else self.objects[object]
+        return self._called(function, list(args), dict(kwargs), {})
 
     def make(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
         made = self.objects[object](*args, **kwargs)
@@ -137,9 +139,9 @@ class _Worker:
         return {"gradients": list(found)}
 
     def observe(
-        self, object: int, state: Mapping[str, Tensor] | None, args: Any, kwargs: Any
+        self, object: int, state: Mapping[str, Tensor] | None, args: Any, kwargs: Any, gpu: bool
     ) -> dict[str, Any]:
-        target = self.objects[object]
+        target: Any = beside_the_gpu(self.objects[object]) if gpu else self.objects[object]
         inputs = {**{f"a{n}": v for n, v in enumerate(args)}, **{f"k{n}": v for n, v in kwargs.items()}}
 
         after: dict[str, Tensor] = {}
