@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils.flop_counter import flop_registry
+from torch.utils.weak import WeakIdKeyDictionary
 
 from autograder.kernels.launches import Launch, recording
 
@@ -24,7 +26,8 @@ class Observation:
     """What one call did.
 
     flops: floating-point operations of its matrix products (two a multiply-add). largest: elements of the largest
-    tensor it made. calls: names of the torch functions and operators it used. modified: inputs it wrote into.
+    tensor it made. held: most elements that its tensors had at one time, the inputs aside. calls: names of the torch
+    functions and operators it used. modified: inputs it wrote into.
     launches: the Triton kernels it launched. unwritten: elements of its results that it never wrote, in memory that
     torch.empty and its like had given it: there such memory begins as nan.
     """
@@ -33,6 +36,7 @@ class Observation:
     largest: int
     calls: frozenset[str]
     modified: tuple[str, ...]
+    held: int = 0
     launches: tuple[Launch, ...] = ()
     unwritten: int = 0
 
@@ -58,7 +62,26 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.calls: set[str] = set()
         self.flops = self.largest = 0
+        self.live = self.held = 0
+        self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.poisoned = False
+
+    def know(self, tensors: Iterable[Tensor]) -> None:
+        """These tensors' memory is not the call's own."""
+        for one in tensors:
+            self.known[one.untyped_storage()] = None
+
+    def _take(self, storage: torch.UntypedStorage, elements: int) -> None:
+        """Memory that is new counts from now on, until it is let go."""
+        if storage in self.known:
+            return
+        self.known[storage] = None
+        self.live += elements
+        self.held = max(self.held, self.live)
+        weakref.finalize(storage, self._let_go, elements).atexit = False
+
+    def _let_go(self, elements: int) -> None:
+        self.live -= elements
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -77,8 +100,10 @@ class _Operators(TorchDispatchMode):
         for value in result if isinstance(result, (tuple, list)) else (result,):
             # A view shares its storage: what counts is memory that is really there.
             if isinstance(value, Tensor):
-                held = value.untyped_storage().nbytes() // max(1, value.element_size())
-                self.largest = max(self.largest, min(held, value.numel()))
+                storage = value.untyped_storage()
+                elements = storage.nbytes() // max(1, value.element_size())
+                self.largest = max(self.largest, min(elements, value.numel()))
+                self._take(storage, elements)
         return result
 
 
@@ -95,6 +120,7 @@ def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any])
     wanted = [leaf for leaf in leaves.values() if leaf.requires_grad]
     given = {**inputs, **{n: leaf.clone() if leaf.requires_grad else leaf for n, leaf in leaves.items()}}
     functions, operators = _Functions(), _Operators()
+    operators.know(one for one in given.values() if isinstance(one, Tensor))
     with recording(unobserved) as launches, functions, operators:
         results = [call(given)]
         outputs = [one for one in _tensors(results) if one.requires_grad] if wanted else []
@@ -106,6 +132,7 @@ def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any])
         operators.largest,
         frozenset(functions.calls | operators.calls),
         tuple(name for name in leaves if not unchanged(inputs[name], given[name])),
+        operators.held,
         tuple(launches),
         sum(int(one.isnan().sum()) for one in _tensors(results)) if operators.poisoned else 0,
     )

@@ -196,12 +196,13 @@ def _fill(value: Any, tensors: list[Tensor]) -> Any:
 
 def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observation:
     """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
-    flops, largest, unwritten = (answer.get(name) for name in ("flops", "largest", "unwritten"))
+    flops, largest, held, unwritten = (answer.get(name) for name in ("flops", "largest", "held", "unwritten"))
     calls, launches, after = (answer.get(name) for name in ("calls", "launches", "after"))
     tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
     if not (
         isinstance(flops, int)
         and isinstance(largest, int)
+        and isinstance(held, int)
         and isinstance(unwritten, int)
         and isinstance(calls, list)
         and isinstance(launches, list)
@@ -214,7 +215,7 @@ def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observat
         made = tuple(Launch.from_dict(launch) for launch in launches[:MOST_LAUNCHES])
     except ValueError as error:
         raise Stopped(NONSENSE) from error
-    return Observation(flops, largest, frozenset(map(str, calls)), modified, made, unwritten)
+    return Observation(flops, largest, frozenset(map(str, calls)), modified, held, made, unwritten)
 
 
 class _Proxy(Remote):

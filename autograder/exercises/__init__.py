@@ -26,6 +26,7 @@ ASSIGNMENTS: tuple[str, ...] = (
     "shared_attention",
     "multi_head_attention",
     "text_generation",
+    "efficient_attention",
     "gpu_kernels",
 )
 """Stems of the assignments, in course order."""

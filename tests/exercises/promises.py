@@ -22,7 +22,7 @@ __all__ = [
     "test_there_are_enough_right_writings_and_mutants",
 ]
 
-ONE_LINERS = {"dot_scores", "scaled_dot_scores"}
+ONE_LINERS = {"dot_scores", "scaled_dot_scores", "sliding_window_mask", "alibi_score"}
 SECOND_OPINIONS = {"symmetric scores", "fully written"}
 """Checks that others make superfluous, or nearly: they say what is still right about a wrong solution, or why it is wrong
 where memory that nobody wrote happens to hold the right numbers."""

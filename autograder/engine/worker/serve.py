@@ -160,6 +160,7 @@ class _Worker:
         return {
             "flops": seen.flops,
             "largest": seen.largest,
+            "held": seen.held,
             "calls": sorted(seen.calls),
             "after": {name: value.detach() for name, value in after.items()},
             "launches": [launch.to_dict() for launch in seen.launches],

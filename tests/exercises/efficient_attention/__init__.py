@@ -1,0 +1,1 @@
+"""Right writings and mutants of `efficient_attention`."""

@@ -1,0 +1,278 @@
+"""`sliding_window_attention`: right writings and mutants."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from tests.exercises.catalogue import mutant, right
+from tests.exercises.efficient_attention.lazy import one_tensor, register
+
+NAME = "sliding_window_attention"
+
+
+def refuse(window):
+    if window < 1:
+        raise ValueError("a window holds at least one position")
+
+
+@right(NAME)
+def one_query_at_a_time(query, key, value, window):
+    refuse(window)
+    rows = []
+    for i in range(query.shape[-2]):
+        first = max(0, i + 1 - window)
+        scores = query[..., i : i + 1, :] @ key[..., first : i + 1, :].mT / query.shape[-1] ** 0.5
+        rows.append(scores.softmax(-1) @ value[..., first : i + 1, :])
+    return torch.cat(rows, -2)
+
+
+@right(NAME)
+def unfolded(query, key, value, window):
+    """A view of `window` keys for each query, the missing ones hidden."""
+    refuse(window)
+    S = query.shape[-2]
+    window = min(window, S)
+    keys = F.pad(key, (0, 0, window - 1, 0)).unfold(-2, window, 1)  # (..., S, D, window)
+    values = F.pad(value, (0, 0, window - 1, 0)).unfold(-2, window, 1)
+    scores = torch.einsum("...sd,...sdw->...sw", query, keys) * query.shape[-1] ** -0.5
+    there = torch.arange(S)[:, None] + torch.arange(window) >= window - 1
+    weights = scores.masked_fill(~there, -torch.inf).softmax(-1)
+    return torch.einsum("...sw,...sdw->...sd", weights, values)
+
+
+@right(NAME)
+def two_blocks_side_by_side(query, key, value, window):
+    """Padded to whole blocks; each block of queries meets its own block of keys and the one before."""
+    refuse(window)
+    S = query.shape[-2]
+    w = min(window, S)
+    q, k, v = (F.pad(x, (0, 0, 0, -S % w)).unflatten(-2, (-1, w)) for x in (query, key, value))
+    k, v = (
+        torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[..., :-1, :, :], x], -2) for x in (k, v)
+    )  # (..., n, 2w, D)
+    scores = q @ k.transpose(-2, -1) * query.shape[-1] ** -0.5  # (..., n, w, 2w)
+    n = scores.shape[-3]
+    rows = torch.arange(n * w).view(n, w, 1)
+    columns = torch.arange(n).view(n, 1, 1) * w - w + torch.arange(2 * w)
+    distance = rows - columns
+    allowed = (distance >= 0) & (distance < w) & (columns >= 0)
+    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
+    return (weights @ v).flatten(-3, -2)[..., :S, :]
+
+
+@right(NAME)
+def diagonal_by_diagonal(query, key, value, window):
+    """One distance at a time, with running numbers."""
+    refuse(window)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    q, k, v = query.to(wide) / query.shape[-1] ** 0.5, key.to(wide), value.to(wide)
+    S = q.shape[-2]
+    m = (q * k).sum(-1, keepdim=True)
+    total, output = torch.ones_like(m), v
+    for back in range(1, min(window, S)):
+        score = F.pad(
+            (q[..., back:, :] * k[..., :-back, :]).sum(-1, keepdim=True), (0, 0, back, 0), value=-torch.inf
+        )
+        moved = F.pad(v[..., :-back, :], (0, 0, back, 0))
+        new = torch.maximum(m, score)
+        shrink, p = (m - new).exp(), (score - new).exp()
+        m, total, output = new, total * shrink + p, output * shrink + p * moved
+    return (output / total).to(query.dtype)
+
+
+@right(NAME)
+def in_blocks(query, key, value, window):
+    refuse(window)
+    outputs, S = [], query.shape[-2]
+    for start in range(0, S, window):
+        stop, first = min(start + window, S), max(0, start - window + 1)
+        scores = query[..., start:stop, :] @ key[..., first:stop, :].mT / query.shape[-1] ** 0.5
+        distance = torch.arange(start, stop)[:, None] - torch.arange(first, stop)
+        scores = scores.masked_fill((distance < 0) | (distance >= window), -torch.inf)
+        outputs.append(scores.softmax(-1) @ value[..., first:stop, :])
+    return torch.cat(outputs, -2)
+
+
+def soft(scores, allowed):
+    return scores.masked_fill(~allowed, -torch.inf).softmax(-1)
+
+
+def variant(
+    name,
+    named,
+    *,
+    only=None,
+    near=lambda d, w: (d >= 0) & (d < w),
+    back=lambda w: w - 1,
+    ahead=lambda w: 0,
+    scale=lambda D: D**-0.5,
+    weigh=soft,
+    check=refuse,
+    arrive=lambda x: x,
+    leave=lambda output: output,
+    step=lambda w: w,
+    first=lambda start, w: start,
+):
+    """A mutant with one step exchanged; it visits blocks, as the right one does."""
+
+    def wrong(query, key, value, window):
+        check(window)
+        q, k, v = arrive(query), arrive(key), arrive(value)
+        outputs, S = [], q.shape[-2]
+        for start in range(0, S, max(1, step(window))):
+            stop = min(start + max(1, step(window)), S)
+            low, high = max(0, first(start, window) - back(window)), min(S, stop + ahead(window))
+            scores = q[..., start:stop, :] @ k[..., low:high, :].mT * scale(q.shape[-1])
+            distance = torch.arange(start, stop)[:, None] - torch.arange(low, high)
+            outputs.append(weigh(scores, near(distance, window)) @ v[..., low:high, :])
+        return leave(torch.cat(outputs, -2))
+
+    register(NAME, name, named, wrong, only)
+
+
+def whole(w):
+    return 10_000
+
+
+variant(
+    "one_too_long",
+    "window one too long",
+    near=lambda d, w: (d >= 0) & (d <= w),
+    back=lambda w: w,
+    only="agrees with the formula",
+)
+variant("one_too_short", "window one too short", near=lambda d, w: (d >= 0) & (d < max(w - 1, 1)))
+variant("reads_too_little", None, back=lambda w: w - 2)
+variant(
+    "present_hidden", "window hides the present", near=lambda d, w: (d > 0) & (d < w),
+    weigh=lambda s, a: soft(s, a).nan_to_num(),
+)  # fmt: skip
+variant("present_hidden_nan", "window hides the present", near=lambda d, w: (d > 0) & (d < w))
+variant(
+    "moved_back", "window moved back by one", near=lambda d, w: (d > 0) & (d <= w), back=lambda w: w,
+    weigh=lambda s, a: soft(s, a).nan_to_num(),
+)  # fmt: skip
+variant("moved_back_nan", "window moved back by one", near=lambda d, w: (d > 0) & (d <= w), back=lambda w: w)
+variant("both_sides", "window is not causal", near=lambda d, w: d.abs() < w, ahead=lambda w: w)
+variant("centred", "window centred on the query", near=lambda d, w: d.abs() <= w // 2, ahead=lambda w: w)
+variant("the_next_ones", "window turned round", near=lambda d, w: (d <= 0) & (d > -w), ahead=lambda w: w)
+variant(
+    "one_future_key",
+    "window shows one key of the future",
+    near=lambda d, w: (d >= -1) & (d < w),
+    ahead=lambda w: 1,
+)
+variant("all_the_past", "no window", near=lambda d, w: d >= 0, back=whole)
+variant("everything", "window ignored", near=lambda d, w: d == d, back=whole, ahead=whole)
+variant("own_block_only", "window aligned to blocks", back=lambda w: 0)
+variant("two_whole_blocks", "sees the whole block before its own", near=lambda d, w: d >= 0, back=lambda w: w)
+variant("not_scaled", "not scaled", scale=lambda D: 1.0)
+variant("scaled_twice", "divided by D", scale=lambda D: 1 / D)
+variant(
+    "over_the_queries", "softmax over the queries", step=whole, back=whole,
+    weigh=lambda s, a: s.masked_fill(~a, -torch.inf).softmax(-2).nan_to_num(),
+)  # fmt: skip
+variant(
+    "masked_afterwards",
+    "mask applied after the softmax",
+    step=whole,
+    back=whole,
+    weigh=lambda s, a: s.softmax(-1) * a,
+)
+variant(
+    "masked_with_zero",
+    "masked scores set to zero",
+    step=whole,
+    back=whole,
+    weigh=lambda s, a: (s * a).softmax(-1),
+)
+variant(
+    "mean_of_the_window",
+    "equal weights for all keys",
+    weigh=lambda s, a: a.to(s.dtype) / a.sum(-1, keepdim=True),
+)
+variant("dense_and_masked", "makes the whole S_q x S_k table", step=whole, back=whole, only="linear cost")
+variant(
+    "mask_of_minus_ten_thousand", "mask value is not low enough",
+    weigh=lambda s, a: s.masked_fill(~a, -1e4).softmax(-1),
+)  # fmt: skip
+variant("all_earlier_keys", "does too much work", back=whole, only="linear cost")
+variant("large_blocks", "does too much work", step=lambda w: 16 * w)
+variant("any_window_will_do", "window is not checked", check=lambda w: None, only="no window")
+variant("detached", "gradient is cut off", leave=lambda output: output.detach(), only="gradient")
+variant(
+    "float32_comes_back",
+    "does not keep the dtype",
+    arrive=lambda x: x.to(torch.promote_types(x.dtype, torch.float32)),
+    only="dtype",
+)
+variant("output_turned", "output has the wrong shape", leave=lambda output: output.mT)
+
+
+@mutant(NAME, "keys before the start not masked")
+def zeros_before_the_start(query, key, value, window):
+    refuse(window)
+    keys = F.pad(key, (0, 0, window - 1, 0)).unfold(-2, window, 1)
+    values = F.pad(value, (0, 0, window - 1, 0)).unfold(-2, window, 1)
+    weights = (torch.einsum("...sd,...sdw->...sw", query, keys) * query.shape[-1] ** -0.5).softmax(-1)
+    return torch.einsum("...sw,...sdw->...sd", weights, values)
+
+
+@mutant(NAME, None, only="edges")
+def window_shorter_than_the_sequence(query, key, value, window):
+    if window >= query.shape[-2]:
+        raise IndexError("the window is longer than the sequence")
+    return in_blocks(query, key, value, window)
+
+
+@mutant(NAME, "overflows or underflows for large scores", only="huge scores")
+def exponentials_without_maximum(query, key, value, window):
+    refuse(window)
+    wide = torch.promote_types(query.dtype, torch.float32)
+    rows = []
+    for i in range(query.shape[-2]):
+        keys, values = (x[..., max(0, i + 1 - window) : i + 1, :].to(wide) for x in (key, value))
+        p = torch.exp(query[..., i : i + 1, :].to(wide) @ keys.mT * query.shape[-1] ** -0.5)
+        rows.append(p @ values / p.sum(-1, keepdim=True))
+    return torch.cat(rows, -2).to(query.dtype)
+
+
+@mutant(NAME, "uses a forbidden function", only="own work")
+def built_in(query, key, value, window):
+    refuse(window)
+    outputs, S = [], query.shape[-2]
+    for start in range(0, S, window):
+        stop, first = min(start + window, S), max(0, start - window + 1)
+        distance = torch.arange(start, stop)[:, None] - torch.arange(first, stop)
+        mask = (distance >= 0) & (distance < window)
+        parts = query[..., start:stop, :], key[..., first:stop, :], value[..., first:stop, :]
+        outputs.append(F.scaled_dot_product_attention(*parts, attn_mask=mask))
+    return torch.cat(outputs, -2)
+
+
+@mutant(NAME, "changes its inputs in place", only="inputs untouched")
+def scales_the_query_in_place(query, key, value, window):
+    result = in_blocks(query.clone(), key, value, window)
+    query.data.mul_(0.5)
+    return result
+
+
+@mutant(NAME, "depends on the memory layout of its inputs", only="layout")
+def views_of_the_keys(query, key, value, window):
+    return in_blocks(query, key.view(-1).view(key.shape), value, window)
+
+
+@mutant(NAME, "fixed number of leading axes", only="leading axes")
+def four_axes_at_most(query, key, value, window):
+    if query.dim() > 4:
+        raise RuntimeError("expected at most 4 axes")
+    return in_blocks(query, key, value, window)
+
+
+@mutant(NAME, "query has no effect")
+def the_values(query, key, value, window):
+    return value
+
+
+one_tensor(NAME, lambda query, key, value, window: torch.zeros_like(value), "query has no effect")
