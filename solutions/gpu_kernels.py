@@ -60,18 +60,14 @@ def softmax_rows(x: Tensor) -> Tensor:
     return output
 
 
-# The interpreter takes one small tile, as its speed says nothing; a GPU times all of these once.
-FORWARD_TILES = (
-    [triton.Config({"M": 16, "N": 16})]
-    if os.environ["TRITON_INTERPRET"] == "1"
-    else [
-        triton.Config({"M": m, "N": n}, num_warps=warps, num_stages=stages)
-        for m, n, warps, stages in (
-            *((128, 128, 8, 2), (128, 64, 8, 3), (128, 64, 4, 3), (128, 32, 4, 4)),
-            *((64, 64, 4, 3), (64, 32, 4, 3), (64, 16, 4, 2), (32, 16, 4, 1)),
-        )
-    ]
-)
+# A GPU times all of these once; the interpreter takes the first, as its speed says nothing.
+FORWARD_TILES = [
+    triton.Config({"M": m, "N": n}, num_warps=warps, num_stages=stages)
+    for m, n, warps, stages in (
+        *((16, 16, 4, 1), (128, 128, 8, 2), (128, 64, 8, 3), (128, 32, 4, 4)),
+        *((64, 64, 4, 3), (64, 32, 4, 3), (64, 16, 4, 2), (32, 16, 4, 1)),
+    )
+]
 
 
 @triton.jit
@@ -92,7 +88,10 @@ def attend_tile(q, k, v, allowed, scale, accumulator, total, highest, MASKED: tl
     return accumulator, total, higher
 
 
-@triton.autotune(FORWARD_TILES, key=["D", "S_q", "S_k", "is_causal"])
+@triton.autotune(
+    FORWARD_TILES[:1] if os.environ["TRITON_INTERPRET"] == "1" else FORWARD_TILES,
+    key=["D", "S_q", "S_k", "is_causal"],
+)
 @triton.jit
 def forward_kernel(
     query, key, value, output, log_sum_exp,
@@ -171,17 +170,13 @@ def flash_forward(
     return output, log_sum_exp
 
 
-BACKWARD_TILES = (
-    [triton.Config({"M": 16, "N": 16})]
-    if os.environ["TRITON_INTERPRET"] == "1"
-    else [
-        triton.Config({"M": m, "N": n}, num_warps=warps, num_stages=stages)
-        for m, n, warps, stages in (
-            *((128, 128, 8, 2), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 4, 2)),
-            *((32, 128, 4, 2), (32, 64, 4, 2), (32, 32, 4, 1), (16, 16, 4, 1)),
-        )
-    ]
-)
+BACKWARD_TILES = [
+    triton.Config({"M": m, "N": n}, num_warps=warps, num_stages=stages)
+    for m, n, warps, stages in (
+        *((16, 16, 4, 1), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 8, 2)),
+        *((64, 64, 4, 2), (32, 64, 4, 2), (32, 32, 4, 1)),
+    )
+]
 
 
 @triton.jit
@@ -194,7 +189,10 @@ def delta_kernel(output, grad_output, delta, rows, D: tl.constexpr, BLOCK_D: tl.
     tl.store(delta + row, tl.sum(o * grad_o, 1), mask=row < rows)
 
 
-@triton.autotune(BACKWARD_TILES, key=["D", "S_q", "S_k", "is_causal"])
+@triton.autotune(
+    BACKWARD_TILES[:1] if os.environ["TRITON_INTERPRET"] == "1" else BACKWARD_TILES,
+    key=["D", "S_q", "S_k", "is_causal"],
+)
 @triton.jit
 def key_value_kernel(
     query, key, value, grad_output, log_sum_exp, delta, grad_key, grad_value,
@@ -234,7 +232,10 @@ def key_value_kernel(
     tl.store(grad_value + at, grad_v.to(grad_value.dtype.element_ty), mask=there)
 
 
-@triton.autotune(BACKWARD_TILES, key=["D", "S_q", "S_k", "is_causal"])
+@triton.autotune(
+    BACKWARD_TILES[:1] if os.environ["TRITON_INTERPRET"] == "1" else BACKWARD_TILES,
+    key=["D", "S_q", "S_k", "is_causal"],
+)
 @triton.jit
 def query_kernel(
     query, key, value, grad_output, log_sum_exp, delta, grad_query,
@@ -339,17 +340,16 @@ def flash_attention(query: Tensor, key: Tensor, value: Tensor, is_causal: bool =
     return FlashAttention.apply(query, key, value, is_causal)
 
 
-DECODE_TILES = (
-    [triton.Config({"N": 16})]
-    if os.environ["TRITON_INTERPRET"] == "1"
-    else [
-        triton.Config({"N": n}, num_warps=warps, num_stages=stages)
-        for n, warps, stages in ((128, 8, 3), (128, 4, 3), (64, 4, 4), (64, 4, 3), (32, 4, 4), (16, 4, 2))
-    ]
+DECODE_TILES = [
+    triton.Config({"N": n}, num_warps=warps, num_stages=stages)
+    for n, warps, stages in ((16, 4, 2), (128, 8, 3), (128, 4, 3), (64, 4, 4), (64, 4, 3), (32, 4, 4))
+]
+
+
+@triton.autotune(
+    DECODE_TILES[:1] if os.environ["TRITON_INTERPRET"] == "1" else DECODE_TILES,
+    key=["D", "group", "num_splits"],
 )
-
-
-@triton.autotune(DECODE_TILES, key=["D", "group", "num_splits"])
 @triton.jit
 def split_kernel(
     query, key_cache, value_cache, lengths, parts, log_sum_exps,

@@ -114,11 +114,12 @@ def run(
         raise ValueError("heads do not fit")
     output = torch.empty(query.shape, dtype=query.dtype)
     sums = torch.empty(query.shape[:3], dtype=statistics or torch.float32)
+    BD = triton.next_power_of_2(D) if BD == 0 else BD or max(16, triton.next_power_of_2(D))
     steps = [size for x in (query, key, value) for size in (strides or torch.Tensor.stride)(x)]
     knobs[(triton.cdiv(S_q, M), B * H)](
         query, key, value, output, sums, *steps, H, H_kv, S_q, S_k,
         1 / math.sqrt(D) if scale is None else scale(D),
-        D=D, BD=triton.next_power_of_2(D) if BD == 0 else BD or max(16, triton.next_power_of_2(D)), CAUSAL=is_causal, M=M, N=N, BUG=bug,
+        D=D, BD=BD, CAUSAL=is_causal, M=M, N=N, BUG=bug,
     )  # fmt: skip
     return output, sums
 
