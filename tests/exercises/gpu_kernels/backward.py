@@ -234,6 +234,11 @@ def value_of_the_output(query, key, value, output, log_sum_exp, grad_output, is_
     return *gradients[:2], 2 * gradients[2]
 
 
+@mutant(NAME, "delta is missing")
+def delta_of_nothing(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    return flash_backward(query, key, value, 0 * output, log_sum_exp, grad_output, is_causal)
+
+
 @mutant(NAME, "only the first head of a group counts")
 def first_head_alone(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
     group = query.shape[1] // key.shape[1]

@@ -284,6 +284,20 @@ def at_least_two_keys(query, key_cache, value_cache, lengths, num_splits=4):
     return decode_attention(query, key_cache, value_cache, lengths.clamp_min(2), num_splits)
 
 
+@mutant(NAME, "length ignored")
+def the_whole_cache(query, key_cache, value_cache, lengths, num_splits=4):
+    return decode_attention(
+        query, key_cache, value_cache, torch.full_like(lengths, key_cache.shape[2]), num_splits
+    )
+
+
+@mutant(NAME, "heads tiled instead of interleaved")
+def caches_tiled(query, key_cache, value_cache, lengths, num_splits=4):
+    group = query.shape[1] // key_cache.shape[1]
+    caches = [x.repeat(1, group, 1, 1) for x in (key_cache, value_cache)]
+    return decode_attention(query, *caches, lengths, num_splits)
+
+
 @triton.jit
 def breaks_off(Q, O, n, BLOCK: tl.constexpr):
     """`break` in a loop, which the compiler does not know."""
