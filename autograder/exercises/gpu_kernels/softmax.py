@@ -53,7 +53,7 @@ RECIPES = (
     _recipe("wide rows", columns=lambda draw: draw.integer(1200, 1700), rows=2),
     _recipe("scores of hundreds", size=300.0),
     _recipe("scores far below zero", shift=-500.0),
-    _recipe("70,000 columns, float16", columns=lambda draw: PLENTY, dtype=torch.float16, size=0.1, rows=1),
+    _recipe("70,000 columns, float16", columns=lambda draw: PLENTY, dtype=torch.float16, size=0.01, rows=1),
     _recipe("float16", dtype=torch.float16),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("three rows of 21", columns=lambda draw: 21, rows=3),
