@@ -26,8 +26,8 @@ class Observation:
     """What one call did.
 
     flops: floating-point operations of its matrix products (two a multiply-add). largest: elements of the largest
-    tensor it made. held: most elements that its tensors had at one time, the inputs aside. calls: names of the torch
-    functions and operators it used. modified: inputs it wrote into.
+    tensor it made. held: most elements that its tensors had at one time, the inputs aside. made: elements of all of them,
+    one after the other. calls: names of the torch functions and operators it used. modified: inputs it wrote into.
     launches: the Triton kernels it launched. unwritten: elements of its results that it never wrote, in memory that
     torch.empty and its like had given it: there such memory begins as nan.
     """
@@ -37,6 +37,7 @@ class Observation:
     calls: frozenset[str]
     modified: tuple[str, ...]
     held: int = 0
+    made: int = 0
     launches: tuple[Launch, ...] = ()
     unwritten: int = 0
 
@@ -62,7 +63,7 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.calls: set[str] = set()
         self.flops = self.largest = 0
-        self.live = self.held = 0
+        self.live = self.held = self.made = 0
         self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.poisoned = False
 
@@ -77,6 +78,7 @@ class _Operators(TorchDispatchMode):
             return
         self.known[storage] = None
         self.live += elements
+        self.made += elements
         self.held = max(self.held, self.live)
         weakref.finalize(storage, self._let_go, elements).atexit = False
 
@@ -133,6 +135,7 @@ def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any])
         frozenset(functions.calls | operators.calls),
         tuple(name for name in leaves if not unchanged(inputs[name], given[name])),
         operators.held,
+        operators.made,
         tuple(launches),
         sum(int(one.isnan().sum()) for one in _tensors(results)) if operators.poisoned else 0,
     )

@@ -14,7 +14,7 @@ LAYERS = (
     {"verdict", "kernels"},
     {"case", "observation"},
     {"oracle"},
-    {"checks"},
+    {"checks", "parity"},
     {"exercises"},
     {"grading"},
     {"weave", "engine", "practice"},

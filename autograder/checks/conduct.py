@@ -18,9 +18,11 @@ from autograder.observation import Observation
 __all__ = [
     "FUSED",
     "SOFTMAX",
+    "Allowance",
     "affordable",
     "dtype_kept",
     "evaluates",
+    "half_the_pairs",
     "inputs_untouched",
     "obeys",
     "observed",
@@ -205,19 +207,34 @@ def obeys(forbidden: frozenset[str], what: str) -> Probe:
     return probe
 
 
-def affordable(
-    flops: Callable[[Mapping[str, Any]], int], largest: Callable[[Mapping[str, Any]], int]
-) -> Probe:
+Allowance = Callable[[Mapping[str, Any]], int]
+"""The inputs of a case -> elements, or floating-point operations."""
+
+
+def half_the_pairs(inputs: Mapping[str, Any]) -> int:
+    """Half as many elements as there are pairs of a query and a key: on a long sequence, plenty for linear work."""
+    query, key = inputs["query"], inputs["key"]
+    return int(query[..., 0].numel() * key.shape[-2] // 2)
+
+
+def affordable(flops: Allowance, largest: Allowance, made: Allowance | None = None) -> Probe:
     """The counted work of the matrix products, and the largest tensor made, stay within what the formula needs.
 
-    `flops` and `largest` give the allowance for the case's inputs: floating-point operations and elements.
+    `flops` and `largest` give the allowance for the case's inputs: floating-point operations and elements. made: of
+    the elements of all tensors, one after the other; products that are multiplied and summed by hand show there.
     """
 
     def probe(trial: Trial) -> None:
-        seen = observed(trial)
+        seen, inputs = observed(trial), trial.inputs
         for got, allowed, unit, mistake in (
-            (seen.flops, flops(trial.inputs), "floating-point operations", "does too much work"),
-            (seen.largest, largest(trial.inputs), "elements in its largest tensor", "uses too much memory"),
+            (seen.flops, flops(inputs), "floating-point operations", "does too much work"),
+            (seen.largest, largest(inputs), "elements in its largest tensor", "uses too much memory"),
+            (
+                seen.made,
+                made(inputs) if made else seen.made,
+                "elements in all its tensors",
+                "does too much work",
+            ),
         ):
             if got > allowed:
                 raise Failure(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autograder.case import Case
 from autograder.checks.check import Probe
-from autograder.checks.conduct import observed
+from autograder.checks.conduct import Allowance, observed
 from autograder.checks.failure import Failure
 from autograder.checks.objects import Remote
 from autograder.checks.subject import FunctionSubject
@@ -27,17 +27,21 @@ __all__ = [
     "tiled",
 ]
 
-Allowance = Callable[[Mapping[str, Any]], int]
-"""The inputs of a case -> elements, or floating-point operations."""
-
 WHOLE_TABLE = "makes the whole S_q x S_k table"
 JOINED = "joins the blocks"
 
 
-def tiled(largest: Allowance, flops: Allowance, table: Allowance, outputs: tuple[str, ...]) -> Probe:
+def tiled(
+    largest: Allowance,
+    flops: Allowance,
+    table: Allowance,
+    outputs: tuple[str, ...],
+    made: Allowance | None = None,
+) -> Probe:
     """On a long sequence the results are right, no tensor is larger than `largest`, and the work is within `flops`.
 
     table: elements of the table of all pairs, far more than `largest`; all tensors together hold half of it at most.
+    made: the most elements of all tensors, one after the other, where fewer than all pairs are to be looked at.
     """
 
     def probe(trial: Trial) -> None:
@@ -60,6 +64,12 @@ def tiled(largest: Allowance, flops: Allowance, table: Allowance, outputs: tuple
             raise Failure(
                 f"takes {seen.flops:,} floating-point operations; {most:,} are enough. "
                 "Are scores computed and then thrown away, or computed twice?",
+                mistake="does too much work",
+            )
+        if made is not None and seen.made > made(trial.inputs):
+            raise Failure(
+                f"makes tensors of {seen.made:,} numbers, one after the other; {made(trial.inputs):,} are enough. "
+                "Is every pair of positions looked at, and most of them for nothing?",
                 mistake="does too much work",
             )
         if seen.held > whole // 2:

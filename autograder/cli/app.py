@@ -147,6 +147,35 @@ def demo(
     raise typer.Exit(run_demo(folder, keep, Options(workers, sandbox, None, timeout)))
 
 
+@app.command()
+def parity(
+    kernels: Annotated[
+        Path | None,
+        typer.Option("--kernels", metavar="FILE", help="Compare its flash_attention and flash_forward, too."),
+    ] = None,
+    dtype: Annotated[
+        list[str] | None, typer.Option("--dtype", help="float32, tf32, float16 or bfloat16; all by default.")
+    ] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option("--backend", help="Part of a backend's name; all by default.")
+    ] = None,
+    require_gpu: Annotated[
+        bool, typer.Option("--require-gpu", help="Refuse to run where there is no GPU.")
+    ] = False,
+    experiment: Annotated[
+        bool,
+        typer.Option("--experiment", help="Instead, try the tolerance itself, and others, on planted bugs."),
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A small experiment, in seconds.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+) -> None:
+    """Compare attention kernels with the float64 oracle, backend by dtype; exit 1 if one is beyond its allowance."""
+    from autograder.cli.parity import Options, run_parity
+
+    dtypes, backends = tuple(dtype or ()), tuple(backend or ())
+    raise typer.Exit(run_parity(Options(kernels, dtypes, backends, require_gpu, experiment, quick, json)))
+
+
 bench = typer.Typer(no_args_is_help=True, help="Measure, as ratios within one run on this machine.")
 app.add_typer(bench, name="bench")
 

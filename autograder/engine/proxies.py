@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -196,14 +196,11 @@ def _fill(value: Any, tensors: list[Tensor]) -> Any:
 
 def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observation:
     """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
-    flops, largest, held, unwritten = (answer.get(name) for name in ("flops", "largest", "held", "unwritten"))
+    counts = {name: answer.get(name) for name in ("flops", "largest", "held", "made", "unwritten")}
     calls, launches, after = (answer.get(name) for name in ("calls", "launches", "after"))
     tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
     if not (
-        isinstance(flops, int)
-        and isinstance(largest, int)
-        and isinstance(held, int)
-        and isinstance(unwritten, int)
+        all(isinstance(count, int) for count in counts.values())
         and isinstance(calls, list)
         and isinstance(launches, list)
         and isinstance(after, Mapping)
@@ -215,7 +212,9 @@ def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observat
         made = tuple(Launch.from_dict(launch) for launch in launches[:MOST_LAUNCHES])
     except ValueError as error:
         raise Stopped(NONSENSE) from error
-    return Observation(flops, largest, frozenset(map(str, calls)), modified, held, made, unwritten)
+    return Observation(
+        calls=frozenset(map(str, calls)), modified=modified, launches=made, **cast("dict[str, int]", counts)
+    )
 
 
 class _Proxy(Remote):

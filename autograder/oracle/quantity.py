@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Quantity", "Rounder", "exact", "farther", "rounder"]
+__all__ = ["TF32_ROUNDOFF", "Quantity", "Rounder", "elsewhere", "exact", "farther", "rounder", "tf32"]
 
 Rounder = Callable[[Tensor], Tensor]
 """Rounds a float64 tensor to a dtype's grid, staying float64."""
@@ -19,20 +19,47 @@ def exact(values: Tensor) -> Tensor:
     return values
 
 
-def rounder(dtype: torch.dtype, dither: int | None = None) -> Rounder:
-    """The rounder to `dtype`.
+TF32_ROUNDOFF = 2.0**-11
+"""Half the distance from 1 to the next number of tf32, float32 with 10 bits after the point."""
+
+
+def tf32(values: Tensor) -> Tensor:
+    """Rounds to tf32, as tensor cores do with float32 operands; float32 or float64, and stays so."""
+    mantissa, exponent = torch.frexp(values)
+    return torch.ldexp(torch.round(mantissa / TF32_ROUNDOFF), exponent - 11)
+
+
+def rounder(dtype: torch.dtype | str, dither: int | None = None) -> Rounder:
+    """The rounder to `dtype`, or to "tf32".
 
     With `dither` (a seed) each number is first moved by up to one unit roundoff, at random: the errors of another
     right computation of the same kind, which rounds in other places.
     """
+
+    def nearest(values: Tensor) -> Tensor:
+        return tf32(values) if isinstance(dtype, str) else values.to(dtype).to(torch.float64)
+
     if dither is None:
-        return lambda values: values.to(dtype).to(torch.float64)
+        return nearest
     generator = torch.Generator().manual_seed(dither)
-    unit = torch.finfo(dtype).eps / 2
+    unit = TF32_ROUNDOFF if isinstance(dtype, str) else torch.finfo(dtype).eps / 2
 
     def round(values: Tensor) -> Tensor:
         noise = 2 * torch.rand(values.shape, generator=generator, dtype=torch.float64) - 1
-        return (values * (1 + unit * noise)).to(dtype).to(torch.float64)
+        return nearest(values * (1 + unit * noise))
+
+    return round
+
+
+def elsewhere(dtype: torch.dtype | str, seed: int) -> Rounder:
+    """A rounder to as many bits as `dtype`, or "tf32", on a grid of its own for each number: the errors of another
+    right computation, no larger than those of the first. What it yields is on no grid."""
+    generator = torch.Generator().manual_seed(seed)
+    nearest = rounder(dtype)
+
+    def round(values: Tensor) -> Tensor:
+        factors = 1 + torch.rand(values.shape, generator=generator, dtype=torch.float64)
+        return nearest(values * factors) / factors
 
     return round
 

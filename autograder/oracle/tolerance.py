@@ -32,7 +32,8 @@ class Comparison:
     """How a result compares with the formula: the worst ratio of error to allowance, and where it stands.
 
     ratio is dimensionless: at most 1 is right. where is the index of the worst element, got and expected its values,
-    and slack how far apart rounding alone may put them.
+    and slack how far apart rounding alone may put them. measure is the one with the worst ratio ("whole", "row" or
+    "element"), with its error and allowance, both relative.
     """
 
     ratio: float
@@ -40,6 +41,9 @@ class Comparison:
     got: float
     expected: float
     slack: float
+    measure: str = "whole"
+    error: float = 0.0
+    allowance: float = 0.0
 
     @property
     def close(self) -> bool:
@@ -89,8 +93,16 @@ def _sum_roundoff(dtype: torch.dtype) -> float:
     return min(unit_roundoff(dtype), unit_roundoff(torch.float32))
 
 
-def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype: torch.dtype) -> Comparison:
+def compare(
+    actual: Tensor,
+    result: Quantity,
+    baselines: Sequence[Tensor],
+    dtype: torch.dtype,
+    roundoff: float | None = None,
+) -> Comparison:
     """Compare a result of precision `dtype` with the formula.
+
+    roundoff: the unit roundoff, where it is not the dtype's: that of tf32, whose results are float32.
 
     Shapes: actual, result.value, result.magnitude and each of the baselines are all alike.
     actual may have any dtype; it is compared in float64. Elements whose magnitude is zero must be exactly zero.
@@ -98,7 +110,7 @@ def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype
     got = actual.detach().to("cpu", torch.float64)
     if got.numel() == 0:
         return Comparison(0.0, (), 0.0, 0.0, 0.0)
-    u, u_sum = unit_roundoff(dtype), _sum_roundoff(dtype)
+    u, u_sum = roundoff or unit_roundoff(dtype), _sum_roundoff(dtype)
     # Underflow is no error, but what must be zero must be zero.
     lost = torch.where(result.magnitude > 0, _smallest(dtype), 0.0)
     gap = ((got - result.value).abs() - lost).clamp_min(0.0)
@@ -106,14 +118,18 @@ def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype
     shrunk = torch.where(torch.isfinite(got), shrunk, torch.full_like(got, torch.inf))
     errors = _errors(shrunk, result)
     references = [_errors(baseline, result) for baseline in baselines]
-    worst, allowance = 0.0, torch.zeros_like(got)
+    worst, worst_measure, allowance = -1.0, ("whole", 0.0, 0.0), torch.zeros_like(got)
     for measure, (error, amplification) in errors.items():
         floor = torch.full_like(error, FLOORS[measure] * u)
         rounding = SUM_STEPS * u_sum * (1.0 + result.growth) * amplification
         reference = max((float(one[measure][0].max()) for one in references), default=0.0)
         allowance = (FACTORS[measure] * floor.new_tensor(reference)).maximum(floor) + rounding
         ratio = torch.where(error == 0, 0.0, error / allowance)  # nan, on either side, is never close
-        worst = max(worst, float(ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).max()))
+        flat = ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).flatten()
+        at = int(flat.argmax())
+        if float(flat[at]) > worst:
+            worst = float(flat[at])
+            worst_measure = measure, float(error.flatten()[at]), float(allowance.flatten()[at])
     # `allowance` is now that of the last measure, the element's.
     scaled = errors["element"][0].nan_to_num(nan=torch.inf, posinf=torch.inf).flatten()
     place = int(scaled.argmax())
@@ -124,4 +140,7 @@ def compare(actual: Tensor, result: Quantity, baselines: Sequence[Tensor], dtype
         got=float(got.flatten()[place]),
         expected=float(result.value.flatten()[place]),
         slack=float((allowance * result.magnitude + lost).flatten()[place]),
+        measure=worst_measure[0],
+        error=worst_measure[1],
+        allowance=worst_measure[2],
     )

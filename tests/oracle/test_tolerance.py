@@ -110,3 +110,20 @@ def test_what_is_within_rounding_is_close_by_every_measure(dtype: torch.dtype) -
             within += 1
             assert compare(actual, result, (), dtype).close
     assert 20 < within < 380
+
+
+def test_a_comparison_says_which_measure_is_worst_and_by_how_much() -> None:
+    value = torch.ones(4, 6, dtype=torch.float64)
+    actual = value.clone()
+    actual[2, 3] += 0.1
+    found = compare(actual, Quantity(value, value), (), torch.float32)
+    assert (found.measure, found.where) == ("element", (2, 3))
+    assert math.isclose(found.ratio, found.error / found.allowance)
+    assert math.isclose(found.error, 0.1)
+
+
+def test_the_unit_roundoff_can_be_that_of_another_precision() -> None:
+    value = torch.ones(4, 6, dtype=torch.float64)
+    shifted = Quantity(value, value), (), torch.float32
+    assert not compare(value * (1 + 2.0**-12), *shifted).close
+    assert compare(value * (1 + 2.0**-12), *shifted, roundoff=2.0**-11).close

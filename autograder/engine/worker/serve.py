@@ -161,6 +161,7 @@ class _Worker:
             "flops": seen.flops,
             "largest": seen.largest,
             "held": seen.held,
+            "made": seen.made,
             "calls": sorted(seen.calls),
             "after": {name: value.detach() for name, value in after.items()},
             "launches": [launch.to_dict() for launch in seen.launches],

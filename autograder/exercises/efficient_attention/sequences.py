@@ -10,9 +10,9 @@ import torch
 from autograder.case import Draw
 from autograder.checks import Check
 from autograder.checks.conduct import FUSED, obeys
+from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.checks.tiling import survives_extremes
-from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, conduct
 
 __all__ = ["COUNTS", "DEEP", "FORMULA", "TRIPLE", "behaviour", "counts", "deep", "leading", "triple"]
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees, raises_value_error
+from autograder.checks.conduct import half_the_pairs
 from autograder.checks.tiling import tiled
 from autograder.exercises.basic_attention.variants import attend
 from autograder.exercises.efficient_attention.sequences import (
@@ -227,7 +228,7 @@ SLIDING_WINDOW_ATTENTION = Exercise(
             "memory and work grow with S * window, not with S * S",
             3.5,
             ("a long sequence",),
-            tiled(_largest, _flops, _table, OUTPUTS),
+            tiled(_largest, _flops, _table, OUTPUTS, half_the_pairs),
             (FORMULA, EDGES),
         ),
         *behaviour((FORMULA, COST), OUTPUTS),

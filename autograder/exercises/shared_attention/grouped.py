@@ -15,12 +15,12 @@ from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.causality import causal
 from autograder.checks.conduct import FUSED, affordable, obeys
+from autograder.checks.customary import COUNTS, FORMULA, OUTPUTS, conduct
 from autograder.checks.sharing import batch_stands_apart, groups
 from autograder.checks.structure import permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.variants import attend
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, OUTPUTS, conduct
 from autograder.exercises.shared_attention.variants import chosen
 from autograder.oracle.sharing import grouped_query_attention as formula
 

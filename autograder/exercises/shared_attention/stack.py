@@ -12,11 +12,11 @@ from torch import Tensor
 from autograder.case import Draw, Layer, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
+from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.gradients import every_parameter_learns
 from autograder.checks.sharing import StackSubject, depth_is_refused, one_copy
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, conduct
 from autograder.oracle.sharing import layer_stack
 
 __all__ = ["SHARED_LAYER_STACK"]

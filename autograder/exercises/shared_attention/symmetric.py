@@ -10,12 +10,12 @@ from torch import Tensor
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.causality import causal
+from autograder.checks.customary import COUNTS, FORMULA, OUTPUTS, conduct, of_positions
 from autograder.checks.gradients import every_parameter_learns
 from autograder.checks.sharing import symmetric_scores
 from autograder.checks.structure import responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, OUTPUTS, conduct, of_positions
 from autograder.exercises.shared_attention.module_cases import SYMMETRIC_RECIPES
 from autograder.exercises.shared_attention.variants import block, chosen, made_by
 from autograder.oracle.sharing import symmetric_attention

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees, raises_value_error
+from autograder.checks.customary import COUNTS, FORMULA, OUTPUTS, conduct, of_positions
 from autograder.checks.sharing import TasksSubject, own_heads, tasks_learn
 from autograder.checks.structure import responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.conduct import COUNTS, FORMULA, OUTPUTS, conduct, of_positions
 from autograder.exercises.shared_attention.module_cases import TASK_RECIPES
 from autograder.exercises.shared_attention.variants import block, chosen, linear, made_by
 from autograder.oracle.sharing import task_attention

@@ -276,3 +276,17 @@ def the_values(query, key, value, window):
 
 
 one_tensor(NAME, lambda query, key, value, window: torch.zeros_like(value), "query has no effect")
+
+
+@mutant(NAME, "does too much work", only="linear cost")
+def each_query_against_all_keys(query, key, value, window):
+    """A row at a time, multiplied and summed by hand: no table, no product, and S * S of work."""
+    if window < 1:
+        raise ValueError("window must be at least 1")
+    rows = []
+    for i in range(query.shape[-2]):
+        scores = (query[..., i : i + 1, :] * key).sum(-1) / query.shape[-1] ** 0.5
+        distance = i - torch.arange(key.shape[-2])
+        weights = scores.masked_fill((distance < 0) | (distance >= window), -torch.inf).softmax(-1)
+        rows.append((weights.unsqueeze(-1) * value).sum(-2))
+    return torch.stack(rows, -2)

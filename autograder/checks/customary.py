@@ -1,9 +1,9 @@
-"""What modules and functions of this assignment must respect once their results are right."""
+"""Checks that most exercises have: what a function or a module must respect once its results are right."""
 
 from __future__ import annotations
 
-from autograder.checks import Check, Probe
 from autograder.checks.averaging import survives_large_inputs
+from autograder.checks.check import Check, Probe
 from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable
 from autograder.checks.structure import agrees_with_slices, permutation
@@ -20,8 +20,12 @@ def conduct(
     parameters: Probe | None = None,
     outputs: tuple[str, ...] = OUTPUTS,
     gradient: str = "backward() gives the derivative, for inputs and weights",
+    derived: tuple[str, ...] = (),
 ) -> tuple[Check, ...]:
-    """Gradient, dtype, inputs and layout; for a module its parameters and eval mode, too."""
+    """Gradient, dtype, inputs and layout; for a module its parameters and eval mode, too.
+
+    derived: the outputs whose gradient is compared; all of them unless told.
+    """
     of_modules = (
         (
             Check(
@@ -39,7 +43,7 @@ def conduct(
     )
     return (
         *of_modules,
-        Check("gradient", gradient, 0.5, ("small, float64",), differentiable(outputs), needs),
+        Check("gradient", gradient, 0.5, ("small, float64",), differentiable(derived or outputs), needs),
         Check(
             "dtype",
             "the dtype of the inputs is kept, and its precision",
