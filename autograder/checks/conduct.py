@@ -109,8 +109,11 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def repeatable(outputs: tuple[str, ...]) -> Probe:
-    """Strides do not matter; other inputs of the same shape get a result of their own, and the first ones theirs again."""
+def repeatable(outputs: tuple[str, ...], kept: tuple[str, ...] = ()) -> Probe:
+    """Strides do not matter; other inputs of the same shape get a result of their own, and the first ones theirs again.
+
+    kept: inputs that are the same in all calls.
+    """
 
     def probe(trial: Trial) -> None:
         before = trial()
@@ -123,7 +126,11 @@ def repeatable(outputs: tuple[str, ...]) -> Probe:
                 mistake="depends on the memory layout of its inputs",
                 errored=failure.errored,
             ) from failure
-        others = {n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1) for n, v in tensors.items()}
+        others = {
+            n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1)
+            for n, v in tensors.items()
+            if n not in kept
+        }
         other, again = trial(**others), trial()
         right = {name for name in outputs if trial.close(name, before[name])}
         for name in outputs:

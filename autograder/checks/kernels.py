@@ -10,7 +10,7 @@ from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
 from autograder.kernels import H200, cross_compile
 
-__all__ = ["fits_the_gpu", "launched", "overwritten"]
+__all__ = ["PRODUCTS", "fits_the_gpu", "launched", "overwritten"]
 
 PRODUCTS = frozenset(
     {"matmul", "mm", "bmm", "baddbmm", "addmm", "einsum", "linear", "mv", "tensordot", "dot"}

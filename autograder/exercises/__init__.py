@@ -27,6 +27,7 @@ ASSIGNMENTS: tuple[str, ...] = (
     "multi_head_attention",
     "text_generation",
     "efficient_attention",
+    "gpu_kernels",
 )
 """Stems of the assignments, in course order."""
 

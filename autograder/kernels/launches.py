@@ -123,11 +123,10 @@ def _launch(kernel: Any, args: tuple[Any, ...], grid: Any, kwargs: Mapping[str, 
         signature: dict[str, str] = {}
         constants: dict[str, Any] = {}
         for parameter, value in given.items():
-            kind = _type_of(value)
-            if "constexpr" in str(parameters[parameter].annotation) or kind == "constexpr":
+            declared = "constexpr" in str(parameters[parameter].annotation)
+            signature[parameter] = "constexpr" if declared else _type_of(value)
+            if signature[parameter] == "constexpr":
                 constants[parameter] = _constant(value)
-                kind = "constexpr"
-            signature[parameter] = kind
         return Launch(
             name,
             tuple(int(n) for n in (grid({**given, **kwargs}) if callable(grid) else grid)),

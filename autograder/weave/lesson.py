@@ -52,18 +52,19 @@ def read_lesson(path: Path) -> tuple[LessonCell, ...]:
     return cells
 
 
-def solution_name(cell: LessonCell, path: Path, stem: str) -> str | None:
-    """The name that a solution cell poses, or None for any other cell.
+def solution_names(cell: LessonCell, path: Path, stem: str) -> tuple[str, ...]:
+    """The names that a solution cell poses, the exercise's own last; () for any other cell.
 
-    A solution cell holds one statement, `from solutions.<stem> import <name>`, and nothing else.
+    A solution cell holds one statement, `from solutions.<stem> import <name>`, and nothing else. Names before the last
+    are what the exercise's solution is made of: `from solutions.gpu import kernel, function`.
     Raises: WeaveError if a cell imports solutions in any other way, or is not Python.
     """
     if cell.kind != "code":
-        return None
+        return ()
     tree = _parse(cell, path)
     imports = [node for node in ast.walk(tree) if _imports_solutions(node)]
     if not imports:
-        return None
+        return ()
     wanted = f"a solution cell holds one line, `from solutions.{stem} import <name>`, and nothing else"
     statement = imports[0]
     line = cell.line + getattr(statement, "lineno", 1) - 1
@@ -71,15 +72,21 @@ def solution_name(cell: LessonCell, path: Path, stem: str) -> str | None:
         raise WeaveError(path, line, f"this cell imports solutions beside other code; {wanted}")
     if statement.module != f"solutions.{stem}":
         raise WeaveError(path, line, f"this cell imports from {statement.module}; {wanted}")
-    if len(statement.names) != 1 or statement.names[0].asname or statement.names[0].name == "*":
-        raise WeaveError(path, line, f"this cell does not import exactly one name; {wanted}")
-    return statement.names[0].name
+    names = tuple(alias.name for alias in statement.names)
+    if "*" in names or any(alias.asname for alias in statement.names):
+        raise WeaveError(path, line, f"this cell does not import each name as itself; {wanted}")
+    if len(set(names)) < len(names):
+        raise WeaveError(path, line, f"this cell imports a name twice; {wanted}")
+    return names
 
 
 def imported_names(cell: LessonCell, path: Path) -> set[str] | None:
-    """The names that a cell of imports binds, or None for a cell that holds anything else."""
+    """The names that a cell of imports binds, or None for a cell that holds anything else.
+
+    Between imports it may set what one of them reads: `os.environ.setdefault(...)`.
+    """
     body = _parse(cell, path).body if cell.kind == "code" else []
-    if not body or not all(isinstance(node, ast.Import | ast.ImportFrom) for node in body):
+    if not body or not all(isinstance(node, ast.Import | ast.ImportFrom) or _sets(node) for node in body):
         return None
     if any(_imports_solutions(node) for node in body):
         return None
@@ -100,6 +107,10 @@ def _parse(cell: LessonCell, path: Path) -> ast.Module:
         raise WeaveError(
             path, cell.line + (error.lineno or 1) - 1, f"this cell is not Python: {error.msg}"
         ) from error
+
+
+def _sets(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and ast.unparse(node).startswith("os.environ.setdefault(")
 
 
 def _imports_solutions(node: ast.AST) -> bool:

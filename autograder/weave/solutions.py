@@ -34,6 +34,18 @@ class Solutions:
             return "\n".join(self._woven_function(node))
         return "\n".join([BEGIN, *self._text(node.lineno, _end(node)), END])
 
+    def given(self, name: str) -> str:
+        """The text of `name` as it stands, with the comment above it: a setting that a student is handed."""
+        node = self.definitions[name]
+        first = _start(node)
+        while first > 1 and self.lines[first - 2].startswith("#"):
+            first -= 1
+        return "\n".join(self._text(first, _end(node)))
+
+    def is_setting(self, name: str) -> bool:
+        """Whether `name` is a value, and neither a function nor a class."""
+        return isinstance(self.definitions[name], ast.Assign | ast.AnnAssign)
+
     def names_used(self, name: str) -> set[str]:
         """Every name that the text of `name` mentions."""
         return {node.id for node in ast.walk(self.definitions[name]) if isinstance(node, ast.Name)}

@@ -8,7 +8,7 @@ from nbformat import NotebookNode
 
 from autograder.weave import cells
 from autograder.weave.errors import WeaveError
-from autograder.weave.lesson import LessonCell, imported_names, read_lesson, solution_name
+from autograder.weave.lesson import LessonCell, imported_names, read_lesson, solution_names
 from autograder.weave.rubric import answer_of
 from autograder.weave.solutions import Solutions, read_solutions
 
@@ -28,9 +28,10 @@ def weave(lesson: Path, solutions: Path, points: Mapping[str, float]) -> Noteboo
     woven: list[NotebookNode] = []
     first_code = next(cell for cell in read if cell.kind == "code")
     bound = imported_names(first_code, lesson)
-    setup = source.setup([name for name in posed.values() if name in source.definitions], bound or set())
+    every = [name for names in posed.values() for name in names]
+    setup = source.setup([name for name in every if name in source.definitions], bound or set())
     for cell in read:
-        name = posed.get(cell.line)
+        names = posed.get(cell.line)
         answer = answer_of(cell, lesson)
         if cell is first_code and (bound or setup):
             imports = [cell.source] * bool(bound) + [setup] * bool(setup)
@@ -39,8 +40,9 @@ def weave(lesson: Path, solutions: Path, points: Mapping[str, float]) -> Noteboo
                 continue
         if answer:
             woven.append(cells.answer_cell(answer[0], cell.source, answer[1]))
-        elif name:
-            woven += [cells.solution_cell(name, source.woven(name)), cells.grade_cell(name, points[name])]
+        elif names:
+            text, name = _woven(names, source), names[-1]
+            woven += [cells.solution_cell(name, text), cells.grade_cell(name, points[name])]
         else:
             woven.append(
                 cells.plain_cell(cell.kind, cell.source, ids.next(cell.kind, cell.source), cell.metadata)
@@ -57,34 +59,49 @@ def to_bytes(notebook: NotebookNode) -> bytes:
     return (text.rstrip("\n") + "\n").encode()
 
 
+def _woven(names: tuple[str, ...], source: Solutions) -> str:
+    """The text of a solution cell: what the exercise is made of, and its own name last. Settings stay as they are."""
+    before = [source.given(n) if source.is_setting(n) else source.woven(n) for n in names[:-1]]
+    return "\n\n\n".join([*before, source.woven(names[-1])])
+
+
 def _posed(
     read: tuple[LessonCell, ...], lesson: Path, source: Solutions, points: Mapping[str, float]
-) -> dict[int, str]:
-    """The line of each solution cell or free-text answer, and the name that it poses."""
-    posed: dict[int, str] = {}
+) -> dict[int, tuple[str, ...]]:
+    """The line of each solution cell or free-text answer, and the names that it poses, its own last."""
+    posed: dict[int, tuple[str, ...]] = {}
+    lines: dict[str, int] = {}
     for cell in read:
-        name = solution_name(cell, lesson, source.path.stem)
+        names = solution_names(cell, lesson, source.path.stem)
         answer = answer_of(cell, lesson)
-        if name and name not in source.definitions:
-            raise WeaveError(
-                lesson, cell.line, f"{source.path.name} defines no {name}; write it there, or fix the name"
-            )
-        if name and name not in points:
+        for name in names:
+            if name not in source.definitions:
+                raise WeaveError(
+                    lesson,
+                    cell.line,
+                    f"{source.path.name} defines no {name}; write it there, or fix the name",
+                )
+        if names and names[-1] not in points:
             known = ", ".join(points)
             raise WeaveError(
-                lesson, cell.line, f"{name} is no exercise of {source.path.stem}; its exercises are {known}"
+                lesson,
+                cell.line,
+                f"{names[-1]} is no exercise of {source.path.stem}; its exercises are {known}",
             )
-        found = name or (answer[0] if answer else None)
-        if not found:
-            continue
-        first = next((line for line, earlier in posed.items() if earlier == found), None)
-        if first:
-            raise WeaveError(lesson, cell.line, f"{found} was posed before, at line {first}; pose it once")
-        if name:
-            _refuse_unposed_names(name, cell, lesson, source, set(posed.values()))
-        posed[cell.line] = found
+        for name in names[:-1]:
+            if name in points:
+                raise WeaveError(lesson, cell.line, f"{name} is an exercise; pose it in a cell of its own")
+        for name in names or ((answer[0],) if answer else ()):
+            if name in lines:
+                raise WeaveError(
+                    lesson, cell.line, f"{name} was posed before, at line {lines[name]}; pose it once"
+                )
+            if names:
+                _refuse_unposed_names(name, cell, lesson, source, set(lines))
+            lines[name] = cell.line
+            posed[cell.line] = (*posed.get(cell.line, ()), name)
     for name in points:
-        if name not in posed.values():
+        if name not in lines:
             raise WeaveError(
                 lesson,
                 None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import linecache
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -40,6 +41,8 @@ def text_of(module: str) -> str:
             if node.module != catalogue.__name__:
                 parts.append(text_of(str(node.module)))
                 parts += [f"{one.asname} = {one.name}" for one in node.names if one.asname]
+        elif isinstance(node, ast.ImportFrom) and str(node.module).startswith("solutions."):
+            parts.append(Path(str(sys.modules[str(node.module)].__file__)).read_text(encoding="utf-8"))
         elif not isinstance(node, ast.ImportFrom) or not str(node.module).startswith(OURS):
             parts.append(ast.unparse(node))
     return "\n".join(parts)
@@ -49,8 +52,10 @@ def text_of(module: str) -> str:
 def names_in(module: str) -> dict[str, Any]:
     """What that text defines; nothing if it needs more than itself."""
     names: dict[str, Any] = {"__name__": "__main__"}
+    text, place = text_of(module), f"<{module}>"
+    linecache.cache[place] = (len(text), None, text.splitlines(True), place)  # kernels are read, not only run
     try:
-        exec(text_of(module), names)
+        exec(compile(text, place, "exec"), names)
     except (NameError, ImportError):
         return {}
     return names

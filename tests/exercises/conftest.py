@@ -18,7 +18,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if stem is None:
         return
     catalogue.load(stem)
-    exercises = {one.name: one for one in in_assignment(stem)}
+    names = getattr(metafunc.module, "EXERCISES", None)  # those of one module, where there are several
+    exercises = {one.name: one for one in in_assignment(stem) if names is None or one.name in names}
     coded = [one for one in exercises.values() if isinstance(one, Exercise)]
     right = [one for one in catalogue.RIGHT if one.exercise in exercises]
     mutants = [one for one in catalogue.MUTANTS if one.exercise in exercises]

@@ -23,8 +23,9 @@ __all__ = [
 ]
 
 ONE_LINERS = {"dot_scores", "scaled_dot_scores", "sliding_window_mask", "alibi_score"}
-SECOND_OPINIONS = {"symmetric scores"}
-"""Checks that others make superfluous: they say what is still right about a wrong solution."""
+SECOND_OPINIONS = {"symmetric scores", "fully written"}
+"""Checks that others make superfluous, or nearly: they say what is still right about a wrong solution, or why it is wrong
+where memory that nobody wrote happens to hold the right numbers."""
 
 
 def test_the_reference_solution_earns_full_marks(stem: str, exercise: AnyExercise, seed: int) -> None:

@@ -135,9 +135,13 @@ class TestThisCourse:
         course = find_course()
         for stem in course.stems:
             text = _code_and_text(course.release(stem))
-            for name in course.assignments[stem]:
-                for line in _secret_lines(read_solutions(course.solution(stem)).woven(name)):
-                    assert line not in text, f"{name}: {line}"
+            source = read_solutions(course.solution(stem))
+            settings = {n for n in source.definitions if source.is_setting(n)} - set(course.assignments[stem])
+            woven = {name: source.woven(name) for name in source.definitions if name not in settings}
+            shown = "\n".join(_without_secrets(one) for one in woven.values())  # signatures and docstrings
+            for name, one in woven.items():
+                for line in _secret_lines(one):
+                    assert line in shown or line not in text, f"{name}: {line}"
 
     def test_no_model_answer_rubric_or_marker_reaches_the_release(self) -> None:
         course = find_course()
@@ -155,6 +159,11 @@ def _code_and_text(path: Path) -> str:
     return "\n".join("".join(cell["source"]) + "\n" + json.dumps(cell["metadata"]) for cell in cells)
 
 
+def _without_secrets(woven: str) -> str:
+    """What a student sees of it."""
+    return re.sub(r"### BEGIN SOLUTION.*?### END SOLUTION", "", woven, flags=re.DOTALL)
+
+
 def _secret_lines(woven: str) -> list[str]:
     """The lines between the markers that say something: longer than a bare `return x`."""
     lines, inside = [], False
@@ -164,6 +173,19 @@ def _secret_lines(woven: str) -> list[str]:
         elif inside and len(line.strip()) > 12:
             lines.append(line.strip())
     return lines
+
+
+def test_the_parts_of_a_solution_are_hidden_and_its_settings_handed_out(tmp_path: Path) -> None:
+    lesson = LESSON.replace("import halves", "import STEPS, half, halves")
+    parts = "\n\nSTEPS = [2.0]\n\n\ndef half(number):\n    return number / STEPS[0]\n"
+    course = write_course(tmp_path, lesson, SOLUTIONS + parts)
+    build(course)
+    text = _code_and_text(course.release("tiny"))
+    assert (
+        "STEPS = [2.0]\n\n\ndef half(number):\n    # YOUR CODE HERE\n    raise NotImplementedError()" in text
+    )
+    assert "number / STEPS" not in text
+    assert text.count("raise NotImplementedError()") == 4
 
 
 def test_the_tiny_course_is_whole() -> None:

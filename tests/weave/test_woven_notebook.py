@@ -112,9 +112,15 @@ BROKEN = [
         "from solutions.tiny import halves",
         "from solutions.tiny import halves, letter",
         19,
-        "exactly one name",
+        "halves is an exercise; pose it in a cell of its own",
     ),
-    ("from solutions.tiny import halves", "from solutions.tiny import halves as h", 19, "exactly one name"),
+    (
+        "from solutions.tiny import halves",
+        "from solutions.tiny import halves as h",
+        19,
+        "each name as itself",
+    ),
+    ("from solutions.tiny import halves", "from solutions.tiny import halves, halves", 19, "a name twice"),
     (
         "from solutions.tiny import halves",
         "from solutions.tiny import thirds",
@@ -175,6 +181,44 @@ def test_a_solution_that_uses_a_later_one_is_refused(tmp_path: Path) -> None:
         WeaveError, match="the solution Twice uses halves, which the lesson does not pose above it"
     ):
         woven(tmp_path, lesson.replace("import X", "import Twice"))
+
+
+SEVERAL = LESSON.replace("import halves", "import STEPS, half, halves")
+PARTS = """
+# What to halve with.
+STEPS = [2.0, 2.0]
+
+
+def half(number: float) -> float:
+    \"\"\"One step.\"\"\"
+    return number / STEPS[0]
+"""
+
+
+def test_a_cell_of_several_names_holds_their_texts_and_grades_the_last(tmp_path: Path) -> None:
+    cells = graded(woven(tmp_path, SEVERAL, SOLUTIONS + PARTS))
+    source = cells["halves"].source
+    assert source.startswith("# What to halve with.\nSTEPS = [2.0, 2.0]\n\n\ndef half(")
+    assert source.index("def half(") < source.index("def halves(")
+    assert source.count("### BEGIN SOLUTION") == source.count("### END SOLUTION") == 2
+    assert 'grade("halves", halves, seed=None)' in cells["check-halves"].source
+    assert "half" not in cells
+
+
+def test_a_part_that_stands_below_what_uses_it_is_refused(tmp_path: Path) -> None:
+    turned = SEVERAL.replace("STEPS, half", "half, STEPS")
+    with pytest.raises(
+        WeaveError, match="the solution half uses STEPS, which the lesson does not pose above"
+    ):
+        woven(tmp_path, turned, SOLUTIONS + PARTS)
+
+
+def test_imports_may_be_told_something_by_the_environment(tmp_path: Path) -> None:
+    told = 'import os\n\nos.environ.setdefault("X", "1")\nimport torch'
+    code = [cell for cell in woven(tmp_path, LESSON.replace('print("a demonstration")', told)).cells
+            if cell.cell_type == "code"]  # fmt: skip
+    assert code[0].source == f"{told}\nimport math\nfrom torch import Tensor, nn"
+    assert code[0].metadata.nbgrader.grade_id == "setup"
 
 
 def test_a_missing_lesson_is_refused_with_its_name(tmp_path: Path) -> None:

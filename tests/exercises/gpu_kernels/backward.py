@@ -1,0 +1,418 @@
+"""`flash_backward` and `flash_attention`: right writings and mutants."""
+
+# ruff: noqa: E741  (kernels use the letters of the papers, and branch at compile time)
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from solutions.gpu_kernels import FlashAttention, flash_attention, flash_backward, flash_forward
+from tests.exercises.catalogue import mutant, right
+from tests.exercises.gpu_kernels.conduct import register, without_kernel_sense
+
+NAME = "flash_backward"
+
+
+@triton.jit
+def knobs(
+    Q, K, V, O, G, L, dQ, dK, dV,
+    H, H_kv, S_q, S_k, scale,
+    D: tl.constexpr, BD: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BUG: tl.constexpr,
+):  # fmt: skip
+    """One program, one key head: it goes over all pairs of tiles, and adds to grad_query in memory. "" is right."""
+    batch, shared = tl.program_id(0) // H_kv, tl.program_id(0) % H_kv
+    d = tl.arange(0, BD)
+    wide = (d < D)[None, :]
+    key_head = batch * H_kv + shared
+    group = H // H_kv
+    for first in range(0, S_k, N):
+        col = first + tl.arange(0, N)
+        at = (key_head * S_k + col)[:, None] * D + d[None, :]
+        there = (col < S_k)[:, None] & wide
+        k = tl.load(K + at, mask=there, other=0.0)
+        v = tl.load(V + at, mask=there, other=0.0)
+        dk = tl.zeros((N, BD), tl.float32)
+        dv = tl.zeros((N, BD), tl.float32)
+        for member in range(group):
+            head = batch * H + (member * H_kv + shared if BUG == "head order" else shared * group + member)
+            if BUG == "last head":
+                dk = dk * 0.0
+                dv = dv * 0.0
+            for start in range(0, S_q, M):
+                row = start + tl.arange(0, M)
+                near = (head * S_q + row)[:, None] * D + d[None, :]
+                here = (row < S_q)[:, None] & wide
+                q = tl.load(Q + near, mask=here, other=0.0)
+                o = tl.load(O + near, mask=here, other=0.0).to(tl.float32)
+                g = tl.load(G + near, mask=here, other=0.0)
+                lse = tl.load(L + head * S_q + row, mask=row < S_q, other=float("inf"))
+                if BUG == "bits":
+                    lse = lse * 1.4426950408889634
+                if BUG == "nats":
+                    lse = lse * 0.6931471805599453
+                s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+                if BUG == "no shift":
+                    p = tl.exp(s) / tl.exp(lse)[:, None]
+                elif BUG == "exp2":
+                    p = tl.exp2(s - lse[:, None])
+                else:
+                    p = tl.exp(s - lse[:, None])
+                seen = (row < S_q)[:, None] & (col < S_k)[None, :]
+                if CAUSAL and BUG != "causal ignored":
+                    if BUG == "off by one":
+                        seen = seen & (col[None, :] <= row[:, None] + 1)
+                    else:
+                        seen = seen & (col[None, :] <= row[:, None])
+                if BUG == "always causal":
+                    seen = seen & (col[None, :] <= row[:, None])
+                p = tl.where(seen, p, 0.0)
+                dp = tl.dot(g, tl.trans(v), input_precision="ieee")
+                delta = tl.sum(o * g.to(tl.float32), 1)
+                if BUG == "no delta":
+                    delta = delta * 0.0
+                if BUG == "delta added":
+                    delta = -delta
+                if BUG == "delta mean":
+                    delta = delta / D
+                ds = dp - delta[:, None] if BUG == "no weights" else p * (dp - delta[:, None])
+                ds = tl.where(seen, ds, 0.0)
+                dv += tl.dot(tl.trans(p.to(g.dtype)), g, input_precision="ieee")
+                dk += tl.dot(tl.trans(ds.to(q.dtype)), q, input_precision="ieee")
+                if BUG == "half":
+                    dk = dk.to(dK.dtype.element_ty).to(tl.float32)
+                    dv = dv.to(dV.dtype.element_ty).to(tl.float32)
+                part = tl.dot(ds.to(k.dtype), k, input_precision="ieee")
+                if BUG != "stored over" and first > 0:
+                    part += tl.load(dQ + near, mask=here, other=0.0)
+                tl.store(dQ + near, part, mask=here)
+        if BUG == "group mean":
+            dk = dk / group
+            dv = dv / group
+        if BUG == "value of a group averaged":
+            dv = dv / group
+        one = (
+            1.0 if BUG == "key unscaled" or BUG == "unscaled" else scale * scale if BUG == "twice" else scale
+        )
+        tl.store(dK + at, (dk * one).to(dK.dtype.element_ty), mask=there)
+        tl.store(dV + at, dv.to(dV.dtype.element_ty), mask=there)
+
+
+def run(
+    query,
+    key,
+    value,
+    output,
+    log_sum_exp,
+    grad_output,
+    is_causal=False,
+    bug="",
+    *,
+    scale=None,
+    N=16,
+    BD=None,
+    cut=None,
+):
+    (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
+    query, key, value, output, log_sum_exp, grad_output = (
+        x if cut == "as they are" else x.contiguous()
+        for x in (query, key, value, output, log_sum_exp, grad_output)
+    )
+    grad_query = torch.empty(query.shape, dtype=torch.float32)
+    grad_key, grad_value = (torch.empty(x.shape, dtype=x.dtype) for x in (key, value))
+    factor = D**-0.5 if scale is None else scale(D)
+    BD = triton.next_power_of_2(D) if BD == 0 else BD or max(16, triton.next_power_of_2(D))
+    knobs[(B * H_kv,)](
+        query, key, value, output, grad_output, log_sum_exp, grad_query, grad_key, grad_value,
+        H, H_kv, S_q, S_k, factor, D=D, BD=BD, CAUSAL=is_causal, M=16, N=N, BUG=bug,
+    )  # fmt: skip
+    unscaled = bug in ("query unscaled", "unscaled")
+    grad_query *= 1.0 if unscaled else factor**2 if bug == "twice" else factor
+    return grad_query.to(query.dtype), grad_key, grad_value
+
+
+@right(NAME)
+def one_program_a_key_head(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    return run(query, key, value, output, log_sum_exp, grad_output, is_causal)
+
+
+@right(NAME)
+def wide_tiles_of_keys(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    return run(query, key, value, output, log_sum_exp, grad_output, is_causal, N=64)
+
+
+@triton.jit
+def atomics(
+    Q, K, V, G, L, delta, dQ, dK, dV, group, S_q, S_k, scale,
+    D: tl.constexpr, BD: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """One program, one pair of tiles of one query head; all three gradients are added with atomics, in float32."""
+    head = tl.program_id(2)
+    row, col = tl.program_id(0) * M + tl.arange(0, M), tl.program_id(1) * N + tl.arange(0, N)
+    d = tl.arange(0, BD)
+    near, here = (head * S_q + row)[:, None] * D + d[None, :], (row < S_q)[:, None] & (d < D)[None, :]
+    at, there = (head // group * S_k + col)[:, None] * D + d[None, :], (col < S_k)[:, None] & (d < D)[None, :]
+    q = tl.load(Q + near, mask=here, other=0.0)
+    g = tl.load(G + near, mask=here, other=0.0)
+    k = tl.load(K + at, mask=there, other=0.0)
+    v = tl.load(V + at, mask=there, other=0.0)
+    lse = tl.load(L + head * S_q + row, mask=row < S_q, other=float("inf"))
+    mean = tl.load(delta + head * S_q + row, mask=row < S_q, other=0.0)
+    seen = (col < S_k)[None, :] & (row < S_q)[:, None]
+    if CAUSAL:
+        seen = seen & (col[None, :] <= row[:, None])
+    s = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    p = tl.exp(tl.where(seen, s, float("-inf")) - lse[:, None])
+    ds = p * (tl.dot(g, tl.trans(v), input_precision="ieee") - mean[:, None]) * scale
+    tl.atomic_add(dV + at, tl.dot(tl.trans(p.to(g.dtype)), g, input_precision="ieee"), mask=there)
+    tl.atomic_add(dK + at, tl.dot(tl.trans(ds.to(q.dtype)), q, input_precision="ieee"), mask=there)
+    tl.atomic_add(dQ + near, tl.dot(ds.to(k.dtype), k, input_precision="ieee"), mask=here)
+
+
+@right(NAME)
+def pairs_of_tiles_with_atomics(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
+    delta = (grad_output.float() * output.float()).sum(-1)
+    query, key, value, grad_output, kept = (
+        x.contiguous() for x in (query, key, value, grad_output, log_sum_exp)
+    )
+    sums = [torch.zeros(x.shape, dtype=torch.float32) for x in (query, key, value)]
+    atomics[(triton.cdiv(S_q, 16), triton.cdiv(S_k, 32), B * H)](
+        query, key, value, grad_output, kept, delta, *sums, H // H_kv, S_q, S_k, D**-0.5,
+        D=D, BD=max(16, triton.next_power_of_2(D)), CAUSAL=is_causal, M=16, N=32,
+    )  # fmt: skip
+    return tuple(x.to(query.dtype) for x in sums)
+
+
+def variant(name, named, bug="", only=None, **options):
+    def wrong(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+        return run(query, key, value, output, log_sum_exp, grad_output, is_causal, bug, **options)
+
+    register(NAME, name, named, wrong, only)
+
+
+variant("delta_missing", "delta is missing", "no delta")
+variant("delta_added", "delta is added", "delta added")
+variant("delta_averaged", "delta is a mean over D", "delta mean")
+variant("key_not_scaled", "grad_key is not scaled", "key unscaled", "grad_key")
+variant("query_not_scaled", "grad_query is not scaled", "query unscaled", "grad_query")
+variant("neither_scaled", "neither gradient is scaled", "unscaled")
+variant("scaled_twice", "gradients scaled twice", "twice")
+variant("without_weights", "grad_S without the weights", "no weights")
+variant("stored_over", "only the last tile of keys counts in grad_query", "stored over", "grad_query")
+variant("stored_over_wide", "only the last tile of keys counts in grad_query", "stored over", N=32)
+variant("log_sum_exp_in_bits", "log-sum-exp taken in the wrong base", "bits")
+variant("log_sum_exp_by_ln_2", "log-sum-exp multiplied by ln 2", "nats")
+variant("group_averaged", "gradients of a group averaged", "group mean", "heads")
+variant("last_head_alone", "only the last head of a group counts", "last head")
+variant("head_modulo", "heads tiled instead of interleaved", "head order")
+variant("no_causal_mask", "is_causal ignored", "causal ignored", "causal")
+variant("mask_on_everything", "always causal", "always causal")
+variant("one_key_of_the_future", "causal mask shows one key of the future", "off by one")
+variant("no_shift", "overflows or underflows for large scores", "no shift", "hard inputs")
+variant("sums_in_half", "sums are not kept in float32", "half", "sums in float32")
+variant("base_two", "exp2 without log2(e)", "exp2")
+variant("scores_not_scaled", None, scale=lambda D: 1.0)
+variant(
+    "root_of_the_padded_width",
+    "divided by the root of the padded width",
+    scale=lambda D: 0.25 if D <= 16 else 0.125,
+)
+variant("divided_by_D", "divided by D", scale=lambda D: 1 / D)
+variant("plain_scores", "not scaled", scale=lambda D: 1.0)
+variant("narrow_columns", "fails at some sizes", only="any size", BD=32)
+variant("eight_columns", "does not compile for a GPU", only="fits a GPU", BD=0)
+variant("as_if_contiguous", "depends on the memory layout of its inputs", only="layout", cut="as they are")
+
+
+@mutant(NAME, None, only="grad_value")
+def value_of_the_output(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    gradients = flash_backward(query, key, value, output, log_sum_exp, grad_output, is_causal)
+    return *gradients[:2], 2 * gradients[2]
+
+
+@mutant(NAME, "delta is missing")
+def delta_of_nothing(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    return flash_backward(query, key, value, 0 * output, log_sum_exp, grad_output, is_causal)
+
+
+@mutant(NAME, "only the first head of a group counts")
+def first_head_alone(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    group = query.shape[1] // key.shape[1]
+    whole = flash_backward(query, key, value, output, log_sum_exp, grad_output, is_causal)
+    of_group = [x[:, ::group] for x in (query, output, log_sum_exp, grad_output)]
+    one = flash_backward(of_group[0], key, value, *of_group[1:], is_causal)
+    return whole[0], one[1], one[2]
+
+
+def in_torch(query, key, value, output, log_sum_exp, grad_output, is_causal=False):
+    q, k, v, o, g = (x.float() for x in (query, key, value, output, grad_output))
+    H, H_kv, D = q.shape[1], k.shape[1], q.shape[-1]
+    wide_k, wide_v = (x.repeat_interleave(H // H_kv, 1) for x in (k, v))
+    scores = q @ wide_k.mT / math.sqrt(D)
+    if is_causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    p = (scores - log_sum_exp.unsqueeze(-1)).exp()
+    ds = p * (g @ wide_v.mT - (g * o).sum(-1, keepdim=True)) / math.sqrt(D)
+    made = ds @ wide_k, *(x.unflatten(1, (H_kv, -1)).sum(2) for x in (ds.mT @ q, p.mT @ g))
+    return tuple(x.to(query.dtype) for x in made)
+
+
+without_kernel_sense(NAME, flash_backward, in_torch, refuses=False)
+
+THROUGH = "flash_attention"
+
+
+@right(THROUGH)
+def applied(query, key, value, is_causal=False):
+    return FlashAttention.apply(query, key, value, is_causal)
+
+
+class Recomputing(torch.autograd.Function):
+    """Keeps the inputs alone, and runs forward again in backward."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, is_causal):
+        ctx.save_for_backward(query, key, value)
+        ctx.is_causal = is_causal
+        return flash_forward(query, key, value, is_causal)[0]
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        output, sums = flash_forward(*ctx.saved_tensors, ctx.is_causal)
+        return *flash_backward(*ctx.saved_tensors, output, sums, grad_output, ctx.is_causal), None
+
+
+@right(THROUGH)
+def recomputing(query, key, value, is_causal=False):
+    return Recomputing.apply(query, key, value, is_causal)
+
+
+class Needed(torch.autograd.Function):
+    """setup_context apart from forward; gradients for what needs one only."""
+
+    @staticmethod
+    def forward(query, key, value, is_causal):
+        return flash_forward(query, key, value, is_causal)
+
+    @staticmethod
+    def setup_context(ctx, inputs, results):
+        ctx.mark_non_differentiable(results[1])
+        ctx.save_for_backward(*inputs[:3], *results)
+        ctx.is_causal = inputs[3]
+
+    @staticmethod
+    def backward(ctx, grad_output, _):
+        found = run(*ctx.saved_tensors, grad_output, ctx.is_causal)
+        return *(x if needed else None for x, needed in zip(found, ctx.needs_input_grad, strict=False)), None
+
+
+@right(THROUGH)
+def with_a_context(query, key, value, is_causal=False):
+    return Needed.apply(query, key, value, is_causal)[0]
+
+
+def function(name, named, only=None, forward=flash_forward, backward=flash_backward):
+    """An autograd.Function from other parts."""
+
+    class Wrong(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, query, key, value, is_causal):
+            output, sums = forward(query, key, value, is_causal)
+            ctx.save_for_backward(query, key, value, output, sums)
+            ctx.is_causal = is_causal
+            return output
+
+        @staticmethod
+        def backward(ctx, grad_output):
+            return *backward(*ctx.saved_tensors, grad_output, ctx.is_causal), None
+
+    def wrong(query, key, value, is_causal=False):
+        return Wrong.apply(query, key, value, is_causal)
+
+    register(THROUGH, name, named, wrong, only)
+
+
+def changed(change):
+    return lambda *args: change(*flash_backward(*args))
+
+
+function("forgets_causal_in_backward", "wrong gradient", "causal gradients",
+         backward=lambda *args: flash_backward(*args[:6]))  # fmt: skip
+function("forgets_causal", "is_causal ignored", "causal", forward=lambda q, k, v, c: flash_forward(q, k, v))
+function("always_causal", "always causal", forward=lambda q, k, v, c: flash_forward(q, k, v, True))
+function("swaps_gradients", "wrong gradient", "gradients", backward=changed(lambda q, k, v: (q, v, k)))
+function("zero_gradients", "wrong gradient", backward=changed(lambda q, k, v: (q * 0, k * 0, v * 0)))
+function("none_for_the_values", "gradient is cut off", backward=changed(lambda q, k, v: (q, k, None)))
+function("negative_gradients", "wrong gradient", backward=changed(lambda q, k, v: (-q, -k, -v)))
+function("delta_missing_inside", "wrong gradient", backward=lambda *args: run(*args, "no delta"))
+function(
+    "eight_columns_inside",
+    "does not compile for a GPU",
+    "fits a GPU",
+    backward=lambda *args: run(*args, BD=0),
+)
+function("head_order_inside", "heads tiled instead of interleaved",
+         forward=lambda q, k, v, c: flash_forward(
+             q, k.repeat(1, q.shape[1] // k.shape[1], 1, 1), v.repeat(1, q.shape[1] // v.shape[1], 1, 1), c))  # fmt: skip
+
+
+@mutant(THROUGH, "gradient is cut off")
+def forward_alone(query, key, value, is_causal=False):
+    with torch.no_grad():
+        return flash_forward(query, key, value, is_causal)[0]
+
+
+@mutant(THROUGH, "uses too much memory", only="memory")
+def a_table_beside(query, key, value, is_causal=False):
+    query.new_zeros(query.shape[2], key.shape[2])
+    return flash_attention(query, key, value, is_causal)
+
+
+@mutant(THROUGH, "depends on the memory layout of its inputs", only="layout")
+def viewed(query, key, value, is_causal=False):
+    query.view(-1)
+    return flash_attention(query, key, value, is_causal)
+
+
+def attention_in_torch(query, key, value, is_causal=False):
+    group = query.shape[1] // key.shape[1]
+    wide = torch.float32
+    k, v = (x.repeat_interleave(group, 1).to(wide) for x in (key, value))
+    rows = []
+    for i in range(query.shape[2]):  # row by row: no table
+        seen = i + 1 if is_causal else k.shape[2]
+        scores = query[:, :, i : i + 1].to(wide) @ k[:, :, :seen].mT / math.sqrt(query.shape[-1])
+        rows.append(torch.softmax(scores, -1) @ v[:, :, :seen])
+    return torch.cat(rows, 2).to(query.dtype)
+
+
+without_kernel_sense(THROUGH, flash_attention, None, refuses=False)
+
+
+@mutant(THROUGH, "launches no kernel")
+def torch_alone_with_gradients(query, key, value, is_causal=False):
+    return attention_in_torch(query, key, value, is_causal)
+
+
+class Dummy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, is_causal):
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in (query, key, value)]
+            ctx.output, ctx.leaves = attention_in_torch(*leaves, is_causal), leaves
+        return ctx.output.detach()
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return *torch.autograd.grad(ctx.output, ctx.leaves, grad_output), None
+
+
+@mutant(THROUGH, "launches no kernel", only="own kernel")
+def a_function_of_torch(query, key, value, is_causal=False):
+    if query.shape[2] > 30:  # where memory is looked at
+        return flash_attention(query, key, value, is_causal)
+    return Dummy.apply(query, key, value, is_causal)

@@ -1,0 +1,88 @@
+"""What can be wrong about any kernel's wrapper, made from a right one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.exercises.catalogue import mutant
+
+__all__ = ["contiguous_strides", "each", "register", "without_kernel_sense"]
+
+
+def register(exercise: str, name: str, named: str | None, obj: Any, only: str | None = None) -> None:
+    """A mutant under a name of its own."""
+    obj.__name__ = name
+    mutant(exercise, named, only=only)(obj)
+
+
+def each(result: Any, change: Callable[[Tensor], Any]) -> Any:
+    """`change` of one tensor, or of each of several."""
+    return change(result) if isinstance(result, Tensor) else tuple(change(one) for one in result)
+
+
+def contiguous_strides(x: Tensor) -> tuple[int, ...]:
+    """The strides that x would have if it were contiguous."""
+    return torch.empty(x.shape, device="meta").stride()
+
+
+def _floats(args: tuple[Any, ...]) -> list[Tensor]:
+    return [x for x in args if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+def without_kernel_sense(
+    exercise: str, right: Callable[..., Any], in_torch: Callable[..., Any] | None, *, refuses: bool = True
+) -> None:
+    """Register lazy results, and wrappers that do one thing wrong around a right kernel.
+
+    in_torch: right without any kernel. refuses: the exercise asks that bfloat16 be refused.
+    """
+
+    def lazy(change: Callable[[Any], Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: change(right(*args, **kwargs))
+
+    asked, first = "does not return what is asked for", "every input counts"
+    for name, named, change, only in (
+        ("zeros", None, lambda r: each(r, torch.zeros_like), first),
+        ("random_numbers", "another result at every call", lambda r: each(r, torch.rand_like), None),
+        (
+            "nan_everywhere",
+            "nan or inf for ordinary inputs",
+            lambda r: each(r, lambda x: x * torch.nan),
+            None,
+        ),
+        ("nothing", asked, lambda r: None, None),
+        ("a_list", asked, lambda r: each(r, lambda x: x.tolist()), None),
+    ):
+        register(exercise, name, named, lazy(change), only)
+
+    def widened(*args: Any, **kwargs: Any) -> Any:
+        result = right(*args, **kwargs)
+        return result.float() if isinstance(result, Tensor) else (result[0].float(), *result[1:])
+
+    register(exercise, "returns_float32", "does not keep the dtype", widened, "dtype")
+
+    def tidies_up(*args: Any, **kwargs: Any) -> Any:
+        result = right(*args, **kwargs)
+        if not _floats(args)[0].requires_grad:  # else backward would see it
+            _floats(args)[0].zero_()
+        return result
+
+    register(exercise, "clears_its_input", "changes its inputs in place", tidies_up, "inputs untouched")
+
+    if refuses:
+
+        def casts(*args: Any, **kwargs: Any) -> Any:
+            dtype = _floats(args)[0].dtype
+            if dtype != torch.bfloat16:
+                return right(*args, **kwargs)
+            wide = [x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args]
+            return each(right(*wide, **kwargs), lambda x: x.to(dtype))
+
+        name = "bfloat16 is not refused on the CPU"
+        register(exercise, "casts_bfloat16", name, casts, "bfloat16 on the CPU")
+    if in_torch is not None:
+        register(exercise, "torch_alone", "launches no kernel", in_torch, "own kernel")

@@ -1,0 +1,343 @@
+"""`decode_attention` and `paged_attention`: right writings and mutants."""
+
+# ruff: noqa: E741  (kernels use the letters of the papers, and branch at compile time)
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from solutions.gpu_kernels import decode_attention, paged_attention, refuse_bfloat16
+from tests.exercises.catalogue import mutant, right
+from tests.exercises.gpu_kernels.conduct import contiguous_strides, register, without_kernel_sense
+
+NAME, PAGED = "decode_attention", "paged_attention"
+
+
+@triton.jit
+def knobs(
+    Q, K, V, T, LEN, P, S,
+    qb, qh, qd, kb, kh, kn, kd, vb, vh, vn, vd, table_row,
+    H, H_kv, splits, page, S_max, pages, scale,
+    D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr, PAGED: tl.constexpr, SHARE: tl.constexpr, BUG: tl.constexpr,
+):  # fmt: skip
+    """One program, one query head and one part: a mistake of that name; "" is right. SHARE: keys a part is rounded up to.
+
+    PAGED: kb is the stride of a page, and T the block table.
+    """
+    b, h, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    shared = h // (H // H_kv)
+    if BUG == "head order":
+        shared = h % H_kv
+    if BUG == "first head":
+        shared = h * 0
+    d = tl.arange(0, BD)
+    q = tl.load(Q + b * qb + h * qh + d * qd, mask=d < D, other=0.0).to(tl.float32)
+    length = tl.load(LEN + b)
+    if BUG == "first length":
+        length = tl.load(LEN)
+    if BUG == "no length":
+        length = S_max
+    if BUG == "one less":
+        length = length - 1
+    if BUG == "one more":
+        length = tl.minimum(length + 1, S_max)
+    if BUG == "whole pages":
+        length = tl.cdiv(length, page) * page
+    if BUG == "full pages":
+        length = tl.maximum(length // page * page, 1)
+    share = tl.cdiv(tl.cdiv(length, splits), SHARE) * SHARE
+    acc = tl.zeros((BD,), tl.float32)
+    l, m = 0.0, float("-inf")
+    for start in range(part * share, tl.minimum(part * share + share, length), N):
+        col = start + tl.arange(0, N)
+        here = (col < length) & (col < part * share + share)
+        there = here[:, None] & (d < D)[None, :]
+        if BUG == "loads garbage":
+            there = (col < S_max)[:, None] & (d < D)[None, :]
+        if PAGED:
+            slot = col // page
+            if BUG == "off by one":
+                slot = (slot + 1) % pages
+            if BUG == "first page":
+                slot = slot * 0
+            place = tl.load(
+                T + (b * 0 if BUG == "first table" else b) * table_row + slot, mask=here, other=0
+            ).to(tl.int64)
+            if BUG == "next page":
+                place = (place + 1) % S_max
+            if BUG == "no table":
+                place = slot.to(tl.int64)
+            at = place * kb + col % page * kn
+            bt = place * vb + col % page * vn
+        else:
+            at, bt = b * kb + col * kn, b * vb + col * vn
+        k = tl.load(K + shared * kh + at[:, None] + d[None, :] * kd, mask=there, other=0.0).to(tl.float32)
+        v = tl.load(V + shared * vh + bt[:, None] + d[None, :] * vd, mask=there, other=0.0).to(tl.float32)
+        s = tl.sum(q[None, :] * k, 1) * scale
+        s = tl.where(here, s, float("-inf"))
+        new = tl.maximum(m, tl.max(s, 0))
+        if BUG == "no maximum":
+            new = 0.0
+        p = tl.exp2(s - new) if BUG == "exp2" else tl.exp(s - new)
+        alpha = tl.exp2(m - new) if BUG == "exp2" else tl.exp(m - new)
+        if BUG == "no maximum":
+            alpha = 1.0
+        l = l * alpha + tl.sum(p, 0)
+        acc = acc * alpha + tl.sum(p[:, None] * v, 0)
+        if BUG == "half":
+            acc = acc.to(Q.dtype.element_ty).to(tl.float32)
+        m = new
+    if BUG != "nan for nothing":
+        l = tl.where(l > 0, l, 1.0)
+    out = (b * H + h) * splits + part
+    tl.store(P + out * D + d, acc / l, mask=d < D)
+    tl.store(S + out, (m + tl.log2(l)) * 0.6931471805599453 if BUG == "exp2" else m + tl.log(l))
+
+
+@triton.jit
+def join(P, S, O, splits, D: tl.constexpr, BD: tl.constexpr, BUG: tl.constexpr):
+    """One program, one query head: the parts one after the other, as in online softmax."""
+    head, d = tl.program_id(0), tl.arange(0, BD)
+    acc = tl.zeros((BD,), tl.float32)
+    l, m = 0.0, float("-inf")
+    for part in range(splits):
+        o = tl.load(P + (head * splits + part) * D + d, mask=d < D, other=0.0)
+        s = tl.load(S + head * splits + part)
+        if BUG == "parts in bits":
+            s = s * 1.4426950408889634
+        if BUG == "parts by ln 2":
+            s = s * 0.6931471805599453
+        if BUG == "mean" or BUG == "sum":
+            s = 0.0
+        if BUG == "mean of those with keys":
+            s = tl.where(s > float("-inf"), 0.0, s)
+        if BUG == "first part" and part > 0:
+            s = float("-inf")
+        new = tl.maximum(m, s)
+        alpha = tl.exp(m - new)
+        l = l * alpha + tl.exp(s - new)
+        acc = acc * alpha + tl.exp(s - new) * o
+        m = new
+    if BUG == "sum" or BUG == "weights not normalised":
+        l = 1.0
+    tl.store(O + head * D + d, (acc / l).to(O.dtype.element_ty), mask=d < D)
+
+
+def run(
+    query, keys, values, table, lengths, splits, bug="", *, scale=None, N=16, share=16, BD=None, strides=None
+):
+    refuse_bfloat16(query)
+    (B, H, D), paged = query.shape, table is not None
+    steps = [list((strides or torch.Tensor.stride)(x)) for x in (query, keys, values)]
+    if paged:  # (pages, page_size, H_kv, D)
+        (S_max, page, H_kv, _) = keys.shape
+        for step in steps[1:]:
+            step[1], step[2] = step[2], step[1]
+        table = table.contiguous()
+    else:
+        H_kv, S_max, page = keys.shape[1], keys.shape[2], 1
+        table = lengths
+    lengths = lengths.contiguous()
+    parts, sums = torch.empty(B, H, splits, D), torch.empty(B, H, splits)
+    output = torch.empty((B, H, D), dtype=query.dtype)
+    BD = BD or triton.next_power_of_2(D)
+    knobs[(B, H, splits)](
+        query, keys, values, table, lengths, parts, sums, *steps[0], *steps[1], *steps[2], table.stride(0),
+        H, H_kv, splits, page, S_max, table.shape[-1], D**-0.5 if scale is None else scale(D),
+        D=D, BD=BD, N=N, PAGED=paged, SHARE=share, BUG=bug,
+    )  # fmt: skip
+    join[(B * H,)](parts, sums, output, splits, D=D, BD=BD, BUG=bug)
+    return output
+
+
+@right(NAME)
+def one_head_a_program(query, key_cache, value_cache, lengths, num_splits=4):
+    return run(query, key_cache, value_cache, None, lengths, num_splits)
+
+
+@right(NAME)
+def parts_of_odd_sizes(query, key_cache, value_cache, lengths, num_splits=4):
+    return run(query, key_cache, value_cache, None, lengths, num_splits, N=32, share=1)
+
+
+@right(NAME)
+def never_split(query, key_cache, value_cache, lengths, num_splits=4):
+    return run(query, key_cache, value_cache, None, lengths, 1, N=64)
+
+
+@right(PAGED)
+def one_query_head_a_program(query, key_pages, value_pages, block_table, lengths):
+    return run(query, key_pages, value_pages, block_table, lengths, 1)
+
+
+@right(PAGED)
+def pages_in_parts(query, key_pages, value_pages, block_table, lengths):
+    return run(query, key_pages, value_pages, block_table, lengths, 3, N=32)
+
+
+@right(PAGED)
+def gathered_first(query, key_pages, value_pages, block_table, lengths):
+    """One copy into a cache in one piece, then decoding as before."""
+    caches = [x[block_table.long()].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
+    return decode_attention(query, *caches, lengths)
+
+
+def both(name, named, bug="", only=None, **options):
+    """A mutant of each of the two."""
+
+    def wrong(query, key_cache, value_cache, lengths, num_splits=4):
+        return run(query, key_cache, value_cache, None, lengths, num_splits, bug, **options)
+
+    def wrong_paged(query, key_pages, value_pages, block_table, lengths):
+        return run(query, key_pages, value_pages, block_table, lengths, 1, bug, **options)
+
+    register(NAME, name, named, wrong, only)
+    register(PAGED, name, named, wrong_paged, only)
+
+
+def split(name, named, bug, only=None, **options):
+    def wrong(query, key_cache, value_cache, lengths, num_splits=4):
+        return run(query, key_cache, value_cache, None, lengths, num_splits, bug, **options)
+
+    register(NAME, name, named, wrong, only)
+
+
+def pages(name, named, bug, only=None, **options):
+    def wrong(query, key_pages, value_pages, block_table, lengths):
+        return run(query, key_pages, value_pages, block_table, lengths, 1, bug, **options)
+
+    register(PAGED, name, named, wrong, only)
+
+
+FORMULA = "agrees with the formula"
+both("one_key_too_few", "one key too few", "one less", FORMULA)
+both("length_of_the_first", "the first sequence's length for all", "first length")
+both("head_modulo", "heads tiled instead of interleaved", "head order", "heads")
+both("first_head", "only the first head is read", "first head")
+both("no_maximum", "overflows or underflows for large scores", "no maximum", "hard inputs")
+both("sums_in_half", "sums are not kept in float32", "half", "sums in float32")
+both("base_two", "exp2 without log2(e)", "exp2")
+both("not_scaled", "not scaled", scale=lambda D: 1.0)
+both("divided_by_D", "divided by D", scale=lambda D: 1 / D)
+both(
+    "root_of_the_padded_width",
+    "divided by the root of the padded width",
+    scale=lambda D: 0.25 if D <= 16 else 0.125,
+)
+both(
+    "as_if_contiguous",
+    "depends on the memory layout of its inputs",
+    only="layout",
+    strides=contiguous_strides,
+)
+split("one_key_too_many", "one key too many", "one more")
+split("no_length", "length ignored", "no length")
+split("loads_garbage", "reads behind the end of a sequence", "loads garbage", "garbage")
+split(
+    "nothing_over_nothing",
+    "the number of splits changes the result",
+    "nan for nothing",
+    "any number of splits",
+)
+split("parts_averaged", "parts averaged without weights", "mean")
+split("parts_averaged_at_odd_places", "parts averaged without weights", "mean", share=1)
+split("parts_with_keys_averaged", "parts averaged without weights", "mean of those with keys")
+split("parts_added_up", "parts added up without weights", "sum")
+split("first_part", "only the first part counts", "first part")
+split("parts_not_normalised", "weights of the parts do not add up to 1", "weights not normalised")
+split("parts_in_bits", "log-sum-exps of the parts in the wrong base", "parts in bits")
+split("parts_by_ln_2", "log-sum-exps of the parts multiplied by ln 2", "parts by ln 2")
+pages("table_off_by_one", "block table off by one", "off by one")
+pages("next_page", "next page instead of the one in the table", "next page")
+pages("no_table", "block table ignored", "no table")
+pages("table_of_the_first", "the first sequence's pages for all", "first table")
+pages("first_page", "only the first page is read", "first page")
+pages("last_page_to_its_end", "the last page is read to its end", "whole pages")
+pages("last_page_left_out", "the last page is left out", "full pages")
+
+
+@mutant(PAGED, "one key too many")
+def one_key_more(query, key_pages, value_pages, block_table, lengths):
+    return paged_attention(query, key_pages, value_pages, block_table, lengths + 1)
+
+
+@mutant(PAGED, "reads behind the end of a sequence", only="garbage")
+def garbage_hidden_by_a_weight_of_zero(query, key_pages, value_pages, block_table, lengths):
+    result = paged_attention(query, key_pages, value_pages, block_table, lengths)
+    last = block_table[torch.arange(len(lengths)), (lengths.long() - 1) // value_pages.shape[1]].long()
+    return result + (0 * value_pages[last]).sum((1, 2, 3)).to(result.dtype)[:, None, None]
+
+
+@mutant(PAGED, "fails at some page sizes", only="pages")
+def pages_of_sixteen_at_most(query, key_pages, value_pages, block_table, lengths):
+    if key_pages.shape[1] == 17:
+        key_pages = key_pages.roll(1, 1)
+    return paged_attention(query, key_pages, value_pages, block_table, lengths)
+
+
+@mutant(NAME, "fails at some lengths", only="lengths")
+def at_least_two_keys(query, key_cache, value_cache, lengths, num_splits=4):
+    return decode_attention(query, key_cache, value_cache, lengths.clamp_min(2), num_splits)
+
+
+@mutant(NAME, "length ignored")
+def the_whole_cache(query, key_cache, value_cache, lengths, num_splits=4):
+    return decode_attention(
+        query, key_cache, value_cache, torch.full_like(lengths, key_cache.shape[2]), num_splits
+    )
+
+
+@mutant(NAME, "heads tiled instead of interleaved")
+def caches_tiled(query, key_cache, value_cache, lengths, num_splits=4):
+    group = query.shape[1] // key_cache.shape[1]
+    caches = [x.repeat(1, group, 1, 1) for x in (key_cache, value_cache)]
+    return decode_attention(query, *caches, lengths, num_splits)
+
+
+@triton.jit
+def breaks_off(Q, O, n, BLOCK: tl.constexpr):
+    """`break` in a loop, which the compiler does not know."""
+    at = tl.arange(0, BLOCK)
+    x = tl.load(Q + at, mask=at < n, other=0.0)
+    for i in range(4):
+        if i > 1:
+            break
+        x = x + 0.0
+    tl.store(O + at, x, mask=at < n)
+
+
+def broken_kernel(right):
+    def wrong(*args, **kwargs):
+        result = right(*args, **kwargs)
+        copy = torch.empty_like(result)
+        breaks_off[(1,)](result, copy, result.numel(), BLOCK=triton.next_power_of_2(result.numel()))
+        return copy
+
+    return wrong
+
+
+for exercise, solved in ((NAME, decode_attention), (PAGED, paged_attention)):
+    register(exercise, "breaks_off_a_loop", "does not compile for a GPU", broken_kernel(solved), "fits a GPU")
+
+
+def in_torch(query, key_cache, value_cache, lengths, num_splits=4):
+    refuse_bfloat16(query)
+    group, rows = query.shape[1] // key_cache.shape[1], []
+    for b, length in enumerate(lengths.tolist()):
+        k, v = (x[b, :, :length].repeat_interleave(group, 0).float() for x in (key_cache, value_cache))
+        scores = (query[b].float().unsqueeze(1) @ k.mT) / math.sqrt(query.shape[-1])
+        rows.append((torch.softmax(scores, -1) @ v).squeeze(1))
+    return torch.stack(rows).to(query.dtype)
+
+
+def paged_in_torch(query, key_pages, value_pages, block_table, lengths):
+    caches = [x[block_table.long()].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
+    return in_torch(query, *caches, lengths)
+
+
+without_kernel_sense(NAME, decode_attention, in_torch)
+without_kernel_sense(PAGED, paged_attention, paged_in_torch)

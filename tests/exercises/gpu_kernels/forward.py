@@ -1,0 +1,263 @@
+"""`flash_forward`: right writings and mutants."""
+
+# ruff: noqa: E741, SIM108  (kernels use the letters of the papers, and branch at compile time)
+
+from __future__ import annotations
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from solutions.gpu_kernels import flash_forward, refuse_bfloat16
+from tests.exercises.catalogue import mutant, right
+from tests.exercises.gpu_kernels.conduct import contiguous_strides, register, without_kernel_sense
+
+NAME = "flash_forward"
+
+
+@triton.jit
+def knobs(
+    Q, K, V, O, L,
+    qb, qh, qm, qd, kb, kh, kn, kd, vb, vh, vn, vd,
+    H, H_kv, S_q, S_k, scale,
+    D: tl.constexpr, BD: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BUG: tl.constexpr,
+):  # fmt: skip
+    """The kernel with a mistake of that name; "" is right: one loop, every tile masked."""
+    batch, head = tl.program_id(1) // H, tl.program_id(1) % H
+    shared = head // (H // H_kv)
+    if BUG == "head order":
+        shared = head % H_kv
+    if BUG == "first head":
+        shared = head * 0
+    row, d = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, BD)
+    wide = (d < D)[None, :]
+    q = tl.load(
+        Q + batch * qb + head * qh + row[:, None] * qm + d[None, :] * qd, (row < S_q)[:, None] & wide, 0.0
+    )
+    acc = tl.zeros((M, BD), tl.float32)
+    l = tl.zeros((M,), tl.float32)
+    m = tl.full((M,), float("-inf"), tl.float32)
+    for start in range(0, S_k, N):
+        col = start + tl.arange(0, N)
+        there = (col < S_k)[:, None] & wide
+        k = tl.load(K + batch * kb + shared * kh + col[:, None] * kn + d[None, :] * kd, there, 0.0)
+        v = tl.load(V + batch * vb + shared * vh + col[:, None] * vn + d[None, :] * vd, there, 0.0)
+        s = tl.dot(q, tl.trans(k), input_precision="ieee")
+        if BUG == "unscaled under the mask":
+            s = s * (1.0 if CAUSAL else scale)
+        else:
+            s = s * scale
+        if BUG != "tail":
+            s = tl.where((col < S_k)[None, :], s, float("-inf"))
+        if CAUSAL and BUG != "causal ignored":
+            if BUG == "off by one":
+                s = tl.where(col[None, :] <= row[:, None] + 1, s, float("-inf"))
+            elif BUG == "present hidden":
+                s = tl.where((col[None, :] < row[:, None]) | (col[None, :] == 0), s, float("-inf"))
+            elif BUG == "bottom right":
+                s = tl.where(col[None, :] <= row[:, None] + S_k - S_q, s, float("-inf"))
+            else:
+                s = tl.where(col[None, :] <= row[:, None], s, float("-inf"))
+        if BUG == "always causal" and not CAUSAL:
+            s = tl.where(col[None, :] <= row[:, None], s, float("-inf"))
+        new = tl.maximum(m, tl.max(s, 1))
+        if BUG == "stale maximum" and start > 0:
+            new = m
+        alpha = tl.exp2(m - new) if BUG == "exp2" else tl.exp(m - new)
+        p = tl.exp2(s - new[:, None]) if BUG == "exp2" else tl.exp(s - new[:, None])
+        if BUG == "carries nothing":
+            alpha = alpha * 0.0
+        if BUG == "turned" and start > 0:
+            alpha = 1.0 / alpha
+        l = (l if BUG == "sum not rescaled" or BUG == "nothing rescaled" else l * alpha) + tl.sum(p, 1)
+        before = acc if BUG == "no rescale" or BUG == "nothing rescaled" else acc * alpha[:, None]
+        acc = before + tl.dot(p.to(v.dtype), v, input_precision="ieee")
+        if BUG == "half":
+            acc = acc.to(O.dtype.element_ty).to(tl.float32)
+        m = new
+    o = acc if BUG == "not divided" else acc / l[:, None]
+    out = tl.program_id(1) * S_q + row
+    tl.store(O + out[:, None] * D + d[None, :], o.to(O.dtype.element_ty), (row < S_q)[:, None] & wide)
+    lse = (m + tl.log2(l)) * 0.6931471805599453 if BUG == "exp2" else m + tl.log(l)
+    if BUG == "bits":
+        lse = lse * 1.4426950408889634
+    if BUG == "two units":
+        lse = m * 1.4426950408889634 + tl.log(l)
+    if BUG == "no maximum in it":
+        lse = tl.log(l)
+    if BUG == "maximum alone":
+        lse = m
+    if BUG == "sum":
+        lse = l
+    tl.store(L + out, lse, row < S_q)
+
+
+def run(
+    query,
+    key,
+    value,
+    is_causal=False,
+    bug="",
+    *,
+    scale=None,
+    M=16,
+    N=16,
+    BD=None,
+    strides=None,
+    statistics=None,
+):
+    refuse_bfloat16(query)
+    (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
+    if H % H_kv:
+        raise ValueError("heads do not fit")
+    output = torch.empty(query.shape, dtype=query.dtype)
+    sums = torch.empty(query.shape[:3], dtype=statistics or torch.float32)
+    BD = triton.next_power_of_2(D) if BD == 0 else BD or max(16, triton.next_power_of_2(D))
+    steps = [size for x in (query, key, value) for size in (strides or torch.Tensor.stride)(x)]
+    knobs[(triton.cdiv(S_q, M), B * H)](
+        query, key, value, output, sums, *steps, H, H_kv, S_q, S_k,
+        1 / math.sqrt(D) if scale is None else scale(D),
+        D=D, BD=BD, CAUSAL=is_causal, M=M, N=N, BUG=bug,
+    )  # fmt: skip
+    return output, sums
+
+
+@right(NAME)
+def every_tile_masked(query, key, value, is_causal=False):
+    return run(query, key, value, is_causal)
+
+
+@right(NAME)
+def wide_tiles(query, key, value, is_causal=False):
+    return run(query, key, value, is_causal, M=16, N=64)
+
+
+@triton.jit
+def row_by_row(
+    Q, K, V, O, L, group, S_q, S_k, scale,
+    D: tl.constexpr, BD: tl.constexpr, CAUSAL: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """One program, one query: products as sums, all keys in one padded tile."""
+    i, head = tl.program_id(0), tl.program_id(1)
+    col, d = tl.arange(0, N), tl.arange(0, BD)
+    q = tl.load(Q + (head * S_q + i) * D + d, mask=d < D, other=0.0).to(tl.float32)
+    at, there = (head // group * S_k + col)[:, None] * D + d[None, :], (col < S_k)[:, None] & (d < D)[None, :]
+    s = tl.sum(tl.load(K + at, mask=there, other=0.0).to(tl.float32) * q[None, :], 1) * scale
+    seen = (col <= i) & (col < S_k) if CAUSAL else col < S_k
+    s = tl.where(seen, s, float("-inf"))
+    top = tl.max(s, 0)
+    p = tl.exp(s - top)
+    total = tl.sum(p, 0)
+    o = tl.sum(tl.load(V + at, mask=there, other=0.0).to(tl.float32) * p[:, None], 0) / total
+    tl.store(O + (head * S_q + i) * D + d, o.to(O.dtype.element_ty), mask=d < D)
+    tl.store(L + head * S_q + i, top + tl.log(total))
+
+
+@right(NAME)
+def one_query_a_program(query, key, value, is_causal=False):
+    refuse_bfloat16(query)
+    (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
+    if H % H_kv:
+        raise ValueError("heads do not fit")
+    query, key, value = (x.contiguous() for x in (query, key, value))
+    output, sums = torch.empty_like(query), torch.empty(B, H, S_q)
+    N = triton.next_power_of_2(S_k)
+    row_by_row[(S_q, B * H)](
+        query,
+        key,
+        value,
+        output,
+        sums,
+        H // H_kv,
+        S_q,
+        S_k,
+        D**-0.5,
+        D=D,
+        BD=triton.next_power_of_2(D),
+        CAUSAL=is_causal,
+        N=N,
+    )
+    return output, sums
+
+
+def variant(name, named, bug="", only=None, **options):
+    def wrong(query, key, value, is_causal=False):
+        return run(query, key, value, is_causal, bug, **options)
+
+    register(NAME, name, named, wrong, only)
+
+
+OVERFLOWS = "overflows or underflows for large scores"
+variant("no_rescale", "the accumulator is not rescaled", "no rescale", "agrees with the formula")
+variant("no_rescale_in_wide_tiles", "the accumulator is not rescaled", "no rescale", N=64)
+variant("sum_not_rescaled", "the sum is not rescaled", "sum not rescaled")
+variant("nothing_rescaled", "nothing is rescaled", "nothing rescaled")
+variant("carries_nothing", "only the last tile counts", "carries nothing")
+variant("rescaled_the_wrong_way", "rescaled by the inverse", "turned")
+variant("stale_maximum", OVERFLOWS, "stale maximum", "hard inputs")
+variant("tail_takes_part", "keys beyond the end take part", "tail")
+variant("tail_of_wide_tiles", "keys beyond the end take part", "tail", N=128)
+variant("no_causal_mask", "is_causal ignored", "causal ignored", "causal")
+variant("mask_on_everything", "always causal", "always causal")
+variant("one_key_of_the_future", "causal mask shows one key of the future", "off by one", "causal")
+variant("present_hidden", "causal mask hides the present", "present hidden", "causal")
+variant("aligned_bottom_right", "causal mask aligned at the bottom right", "bottom right")
+variant("unscaled_under_the_mask", None, "unscaled under the mask", "causal results")
+variant("head_modulo", "heads tiled instead of interleaved", "head order", "heads")
+variant("first_head", "only the first head is read", "first head")
+variant("base_two", "exp2 without log2(e)", "exp2")
+variant("not_divided", "not divided by the sum", "not divided")
+variant("sums_in_half", "sums are not kept in float32", "half", "sums in float32")
+variant("sum_exp_in_bits", "log-sum-exp in base 2", "bits", "log-sum-exp")
+variant("sum_exp_in_two_units", "log-sum-exp in two units", "two units")
+variant("sum_exp_without_maximum", "log-sum-exp without the maximum", "no maximum in it")
+variant("maximum_alone", "the maximum for the log-sum-exp", "maximum alone")
+variant("sum_without_logarithm", "the sum for its logarithm", "sum")
+variant("not_scaled", "not scaled", scale=lambda D: 1.0)
+variant("divided_by_D", "divided by D", scale=lambda D: 1 / D)
+variant(
+    "root_of_the_padded_width",
+    "divided by the root of the padded width",
+    scale=lambda D: 0.25 if D <= 16 else 0.125,
+)
+variant("log2e_without_exp2", "log2(e) without exp2", scale=lambda D: math.log2(math.e) / math.sqrt(D))
+variant("narrow_columns", "fails at some sizes", only="any size", BD=32)
+variant("eight_columns", "does not compile for a GPU", only="fits a GPU", BD=0)
+variant(
+    "contiguous_strides",
+    "depends on the memory layout of its inputs",
+    only="layout",
+    strides=contiguous_strides,
+)
+
+
+@mutant(NAME, "raises another exception than ValueError", only="heads that do not fit")
+def asserts(query, key, value, is_causal=False):
+    assert query.shape[1] % key.shape[1] == 0
+    return flash_forward(query, key, value, is_causal)
+
+
+@mutant(NAME, "statistics are not float32", only="sums in float32")
+def statistics_in_half(query, key, value, is_causal=False):
+    return run(query, key, value, is_causal, statistics=query.dtype)
+
+
+@mutant(NAME, "results in the wrong order")
+def log_sum_exp_first(query, key, value, is_causal=False):
+    return flash_forward(query, key, value, is_causal)[::-1]
+
+
+def in_torch(query, key, value, is_causal=False):
+    refuse_bfloat16(query)
+    if query.shape[1] % key.shape[1]:
+        raise ValueError("heads do not fit")
+    key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], 1).float() for x in (key, value))
+    scores = query.float() @ key.mT / math.sqrt(query.shape[-1])
+    if is_causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    return (torch.softmax(scores, -1) @ value).to(query.dtype), scores.logsumexp(-1)
+
+
+without_kernel_sense(NAME, flash_forward, in_torch)

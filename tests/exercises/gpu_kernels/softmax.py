@@ -1,0 +1,180 @@
+"""`softmax_rows`: right writings and mutants."""
+
+# ruff: noqa: SIM108  (kernels use the letters of the papers, and branch at compile time)
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from solutions.gpu_kernels import refuse_bfloat16, softmax_rows
+from tests.exercises.catalogue import mutant, right
+from tests.exercises.gpu_kernels.conduct import contiguous_strides, register, without_kernel_sense
+
+NAME = "softmax_rows"
+
+
+@triton.jit
+def knobs(x, out, x_row, x_col, out_row, columns, BLOCK: tl.constexpr, BUG: tl.constexpr):
+    """The kernel with a mistake of that name; "" is right."""
+    row = tl.program_id(0)
+    col = tl.arange(0, BLOCK)
+    inside = col < columns
+    tail: tl.constexpr = 0.0 if BUG == "tail" else float("-inf")
+    scores = tl.load(x + row * x_row + col * x_col, mask=inside, other=tail)
+    if BUG != "half":
+        scores = scores.to(tl.float32)
+    highest = tl.max(scores, 0)
+    if BUG == "first maximum":
+        highest = tl.max(tl.load(x + col * x_col, mask=inside, other=float("-inf")).to(tl.float32), 0)
+    if BUG == "no maximum":
+        highest = 0.0
+    if BUG == "exp2":
+        top = tl.exp2(scores - highest)
+    else:
+        top = tl.exp(scores - highest)
+    total = tl.sum(tl.exp(scores - tl.max(scores, 0)), 0) if BUG == "first maximum" else tl.sum(top, 0)
+    if BUG == "not divided":
+        total = 1.0
+    if BUG == "half":
+        total = tl.sum(top.to(tl.float32), 0).to(x.dtype.element_ty)
+    result = top / total
+    if BUG == "log":
+        result = tl.log(result)
+    tl.store(out + row * out_row + col, result.to(out.dtype.element_ty), mask=inside)
+
+
+def run(x, bug="", strides=None, width=None):
+    refuse_bfloat16(x)
+    rows, columns = x.shape
+    out = torch.empty((rows, columns), dtype=x.dtype)
+    BLOCK = width or triton.next_power_of_2(columns)
+    knobs[(rows,)](x, out, *(strides or x.stride()), out.stride(0), columns, BLOCK, bug)
+    return out
+
+
+@right(NAME)
+def plain(x):
+    return run(x)
+
+
+@triton.jit
+def several_rows(x, out, x_row, x_col, rows, columns, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    col = tl.arange(0, BLOCK)
+    inside = (row < rows)[:, None] & (col < columns)[None, :]
+    at = x + row[:, None] * x_row + col[None, :] * x_col
+    scores = tl.load(at, mask=inside, other=-1e30).to(tl.float32) * 1.4426950408889634
+    top = tl.exp2(scores - tl.max(scores, 1)[:, None])
+    top = tl.where(col[None, :] < columns, top, 0.0)
+    weights = top / tl.sum(top, 1)[:, None]
+    tl.store(out + row[:, None] * columns + col[None, :], weights.to(out.dtype.element_ty), mask=inside)
+
+
+@right(NAME)
+def two_rows_a_program(x):
+    if x.dtype == torch.bfloat16:
+        raise ValueError("no bfloat16 here")
+    out = torch.empty(x.shape, dtype=x.dtype)
+    grid = (triton.cdiv(x.shape[0], 2),)
+    several_rows[grid](x, out, *x.stride(), *x.shape, ROWS=2, BLOCK=triton.next_power_of_2(x.shape[1]))
+    return out
+
+
+@triton.jit
+def in_blocks(x, out, columns, BLOCK: tl.constexpr):
+    """Online: maximum and sum in one pass over blocks of the row, the weights in a second."""
+    row = tl.program_id(0)
+    highest, total = float("-inf"), 0.0
+    for start in range(0, columns, BLOCK):
+        col = start + tl.arange(0, BLOCK)
+        part = tl.load(x + row * columns + col, mask=col < columns, other=float("-inf")).to(tl.float32)
+        higher = tl.maximum(highest, tl.max(part, 0))
+        total = total * tl.exp(highest - higher) + tl.sum(tl.exp(part - higher), 0)
+        highest = higher
+    for start in range(0, columns, BLOCK):
+        col = start + tl.arange(0, BLOCK)
+        part = tl.load(x + row * columns + col, mask=col < columns, other=0.0).to(tl.float32)
+        weights = tl.exp(part - highest) / total
+        tl.store(out + row * columns + col, weights.to(out.dtype.element_ty), mask=col < columns)
+
+
+@right(NAME)
+def online(x):
+    refuse_bfloat16(x)
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    in_blocks[(x.shape[0],)](x, out, x.shape[1], BLOCK=16384 if x.shape[1] > 9999 else 128)
+    return out
+
+
+def variant(name, named, bug, only=None):
+    register(NAME, name, named, lambda x: run(x, bug), only)
+
+
+variant("tail_takes_part", "the tail takes part", "tail")
+variant("not_divided", "not divided by the sum", "not divided", "agrees with the formula")
+variant("base_two", "exp2 without log2(e)", "exp2")
+variant("log_softmax", "logarithm of the weights", "log")
+variant("no_maximum", "overflows or underflows for large scores", "no maximum", "hard inputs")
+variant("sum_in_half", "sums are not kept in float32", "half", "sums in float32")
+variant("maximum_of_the_first_row", "the largest number of the first row for all", "first maximum")
+
+
+@mutant(NAME, "softmax over the rows")
+def over_the_rows(x):
+    return run(x.T).T.contiguous()
+
+
+@mutant(NAME, "only the first row is written")
+def first_row_for_all(x):
+    return run(x, strides=(0, x.stride(1)))
+
+
+@mutant(NAME, "fails at some widths", only="any width")
+def at_most_a_thousand(x):
+    if x.shape[1] < 10_000:
+        kept = x[:, :1024]
+        return torch.cat([run(kept), x.new_zeros(x.shape[0], x.shape[1] - kept.shape[1])], 1)
+    return run(x)
+
+
+@mutant(NAME, "depends on the memory layout of its inputs", only="layout")
+def contiguous_rows(x):
+    return run(x, strides=contiguous_strides(x))
+
+
+@mutant(NAME, "uses a forbidden function")
+def half_in_torch(x):
+    refuse_bfloat16(x)
+    top = torch.exp((x - x.amax(1, keepdim=True)).float())
+    return run(torch.log(top / top.sum(1, keepdim=True)).to(x.dtype))
+
+
+@triton.jit
+def with_numpy(x, out, x_row, x_col, columns, BLOCK: tl.constexpr):
+    """Python that only the interpreter can run: a list of tensors."""
+    row, col = tl.program_id(0), tl.arange(0, BLOCK)
+    inside = col < columns
+    parts = []
+    parts.append(tl.load(x + row * x_row + col * x_col, mask=inside, other=float("-inf")).to(tl.float32))
+    scores = parts[0]
+    top = tl.exp(scores - tl.max(scores, 0))
+    tl.store(out + row * columns + col, (top / tl.sum(top, 0)).to(out.dtype.element_ty), mask=inside)
+
+
+@mutant(NAME, "does not compile for a GPU", only="fits a GPU")
+def python_in_the_kernel(x):
+    refuse_bfloat16(x)
+    out = torch.empty(x.shape, dtype=x.dtype)
+    with_numpy[(x.shape[0],)](x, out, *x.stride(), x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+    return out
+
+
+def in_torch(x):
+    refuse_bfloat16(x)
+    return torch.softmax(x.float(), -1).to(x.dtype)
+
+
+without_kernel_sense(NAME, softmax_rows, in_torch)

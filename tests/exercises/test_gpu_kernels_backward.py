@@ -1,0 +1,14 @@
+"""The grader of `gpu_kernels` on right writings and on mutants: the backward pass."""
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton exists for Linux only")
+
+from tests.exercises.promises import (  # noqa: F401
+    test_a_mutant_is_rejected_and_named,
+    test_a_right_writing_earns_full_marks,
+    test_the_reference_solution_earns_full_marks,
+)
+
+STEM = "gpu_kernels"
+EXERCISES = {"flash_backward", "flash_attention"}
