@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from autograder.exercises.gpu_kernels.backward import FLASH_ATTENTION, FLASH_BACKWARD
-from autograder.exercises.gpu_kernels.decode import DECODE_ATTENTION, PAGED_ATTENTION
+from autograder.exercises.gpu_kernels.backward import FLASH_BACKWARD
+from autograder.exercises.gpu_kernels.decode import DECODE_ATTENTION
 from autograder.exercises.gpu_kernels.forward import FLASH_FORWARD
+from autograder.exercises.gpu_kernels.function import FLASH_ATTENTION
+from autograder.exercises.gpu_kernels.paged import PAGED_ATTENTION
 from autograder.exercises.gpu_kernels.questions import QUESTIONS
 from autograder.exercises.gpu_kernels.softmax import SOFTMAX_ROWS
 

@@ -1,4 +1,4 @@
-"""Exercises `flash_backward` and `flash_attention`."""
+"""Exercise `flash_backward`."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.conduct import affordable
-from autograder.checks.fused import agrees_here, causal_tiles, float32_sums, gradients_agree
+from autograder.checks.fused import agrees_here, float32_sums
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.cases import attention_inputs, backward_inputs
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct
+from autograder.exercises.gpu_kernels.cases import backward_inputs
+from autograder.exercises.gpu_kernels.conduct import COUNTS, GPU, conduct
 from autograder.exercises.gpu_kernels.forward import CAUSAL_SLIPS
-from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, TILES, interleaved, tiled
+from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, TILES, interleaved
 from autograder.oracle.kernels import flash_backward as formula
-from autograder.oracle.kernels import flash_forward, flash_gradients
 
-__all__ = ["FLASH_ATTENTION", "FLASH_BACKWARD"]
+__all__ = ["FLASH_BACKWARD", "GRADIENTS"]
 
 GRADIENTS = ("grad_query", "grad_key", "grad_value")
 DIFFER = "the gradients differ from the formula"
@@ -294,116 +292,6 @@ FLASH_BACKWARD = Exercise(
             "tl.exp(scores - normaliser[None, :])`; `grad_v = tl.dot(weights.to(grad_o.dtype), grad_o, grad_v)`; "
             "`grad_scores = weights * (tl.dot(v, tl.trans(grad_o)) - delta[None, :])`; `grad_k = "
             "tl.dot(grad_scores.to(q.dtype), q, grad_k)`; at the end `grad_k * scale`."
-        ),
-    ),
-)
-
-
-def _output(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, **options: Any
-) -> Mapping[str, Any]:
-    return {"output": flash_forward(query, key, value, is_causal, **options)["output"]}
-
-
-def _tiled_output(*args: Any, **knobs: Any) -> Mapping[str, Tensor]:
-    return {"output": tiled(*args, **knobs)["output"]}
-
-
-def _plain(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(attention_inputs, **options))
-
-
-def _largest(inputs: Mapping[str, Any]) -> int:
-    """Twice the largest input: no matrix of scores, which the case makes far larger."""
-    return 2 * max(value.numel() for value in inputs.values() if isinstance(value, Tensor))
-
-
-THROUGH = Target("flash_attention", ("output", *GRADIENTS), flash_gradients)
-
-FLASH_ATTENTION = Exercise(
-    name="flash_attention",
-    assignment="gpu_kernels",
-    target=Target("flash_attention", ("output",), _output),
-    positional=("query", "key", "value"),
-    recipes=(
-        _plain("unequal sizes"),
-        _plain("causal", is_causal=True, batch=1, lengths=lambda draw: (5, 20)),
-        _plain("four heads on two", batch=1, heads=(4, 2)),
-        _plain("gradients", batch=1, heads=(2, 1)),
-        _plain("gradients, causal", batch=1, heads=(1, 1), is_causal=True, lengths=lambda draw: (9, 7)),
-        _plain("float16", dtype=torch.float16, batch=1),
-        _plain("eight wide", batch=1, width=8, lengths=lambda draw: (5, 9)),
-        _plain(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
-        _plain("many more keys than columns", batch=1, heads=(1, 1), width=4, lengths=lambda draw: (40, 40)),
-    ),
-    kernels=True,
-    checks=(
-        Check(
-            COUNTS,
-            "the output changes when query, key or value do",
-            0.25,
-            ("unequal sizes",),
-            responds({"query": ("output",), "key": ("output",), "value": ("output",)}),
-        ),
-        Check(
-            FORMULA,
-            "the output is that of attention, heads shared or not",
-            0.5,
-            ("unequal sizes", "four heads on two"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "causal",
-            "is_causal reaches the kernel",
-            0.25,
-            ("causal",),
-            causal_tiles(),
-            FORMULA,
-        ),
-        Check(
-            "gradients",
-            "autograd gets the gradients of query, key and value",
-            1.0,
-            ("gradients",),
-            gradients_agree(THROUGH),
-            FORMULA,
-        ),
-        Check(
-            "causal gradients",
-            "is_causal reaches the backward kernels, too",
-            0.5,
-            ("gradients, causal",),
-            gradients_agree(THROUGH),
-            ("gradients", "causal"),
-        ),
-        Check(
-            "memory",
-            "nothing has S_q times S_k elements",
-            0.5,
-            ("many more keys than columns",),
-            affordable(lambda inputs: 0, _largest),
-            FORMULA,
-        ),
-        *conduct((FORMULA,), ("output",), "eight wide", backward=True),
-    ),
-    mistakes=tuple(
-        Mistake(name, question, partial(_tiled_output, **knobs))
-        for name, question, knobs in (*CAUSAL_SLIPS[:2], *COLUMN_SLIPS[:1])
-    ),
-    hints=(
-        (
-            "torch.autograd.Function has two static methods: forward(ctx, ...) computes and keeps, "
-            "backward(ctx, grad_output) returns one gradient for each argument of forward."
-        ),
-        (
-            "Keep query, key, value, output and log_sum_exp with ctx.save_for_backward(...), and is_causal as "
-            "ctx.is_causal. backward returns the three gradients of flash_backward and None for is_causal."
-        ),
-        (
-            "`output, log_sum_exp = flash_forward(query, key, value, is_causal)`; `ctx.save_for_backward(query, key, "
-            "value, output, log_sum_exp)`; `return output`. And flash_attention is "
-            "`FlashAttention.apply(query, key, value, is_causal)`: apply takes no names."
         ),
     ),
 )

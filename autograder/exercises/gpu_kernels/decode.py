@@ -1,4 +1,4 @@
-"""Exercises `decode_attention` and `paged_attention`."""
+"""Exercise `decode_attention`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from autograder.checks.fused import agrees_here, any_splits, float32_sums, ignor
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct, refuses_bfloat16
-from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, Slip, decoded, paged
-from autograder.oracle.kernels import decode, paged_decode
+from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, Slip, decoded
+from autograder.oracle.kernels import decode
 
-__all__ = ["DECODE_ATTENTION", "PAGED_ATTENTION"]
+__all__ = ["DECODE_ATTENTION", "DIFFERS", "LENGTH_SLIPS", "OUTPUTS", "common_checks", "decode_inputs"]
 
 OUTPUTS = ("output",)
 DIFFERS = "it differs from the formula"
 
 
-def _inputs(
+def decode_inputs(
     draw: Draw,
     *,
     heads: tuple[int, int] = (2, 2),
@@ -56,12 +56,12 @@ def _inputs(
 
 
 def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_inputs, **options))
+    return Recipe(label, partial(decode_inputs, **options))
 
 
 def _uniform(draw: Draw) -> dict[str, Any]:
     """300 keys of nearly equal weight, and values that add up to 150,000 on the way, too much for float16, and then cancel."""
-    inputs = _inputs(draw, heads=(1, 1), lengths=lambda draw: [300], splits=1, size=0.05)
+    inputs = decode_inputs(draw, heads=(1, 1), lengths=lambda draw: [300], splits=1, size=0.05)
     inputs["value_cache"][:, :, :150] += 1000.0
     inputs["value_cache"][:, :, 150:] -= 1000.0
     return {n: v.half() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in inputs.items()}
@@ -164,7 +164,8 @@ def _decode_mistakes() -> tuple[Mistake, ...]:
     )
 
 
-def _common(outputs: tuple[str, ...] = OUTPUTS) -> tuple[Check, ...]:
+def common_checks(outputs: tuple[str, ...] = OUTPUTS) -> tuple[Check, ...]:
+    """Checks of decoding, whether the cache lies in one piece or in pages."""
     return (
         Check(
             "heads",
@@ -243,7 +244,7 @@ DECODE_ATTENTION = Exercise(
             any_splits(1, 2, 5, 8),
             FORMULA,
         ),
-        *_common(),
+        *common_checks(),
         *conduct((FORMULA,), OUTPUTS, "eight wide", kept=("lengths",)),
     ),
     mistakes=_decode_mistakes(),
@@ -263,163 +264,6 @@ DECODE_ATTENTION = Exercise(
             "tl.max(sizes, 0))`; `output = tl.sum(parts * shares[:, None], 0) / tl.sum(shares, 0)`. In the first, "
             "the query heads of a group are the rows of one tile, padded to 16: then the cache is read once for "
             "all of them."
-        ),
-    ),
-)
-
-
-def _paged(draw: Draw, *, page_size: int = 5, **options: Any) -> dict[str, Any]:
-    """The same sequences in pages, which lie anywhere in the pool; unused slots and pages hold `garbage`, here nan at times.
-
-    Entries of the table that a sequence does not need name a page that nobody uses.
-    """
-    garbage = options.get("garbage")
-    whole = _inputs(draw, splits=None, **options)
-    lengths = whole["lengths"]
-    B, H_kv, _, D = whole["key_cache"].shape
-    needed = -(-lengths // page_size)
-    spare, most = 2, int(needed.max()) + 1
-    order = draw.permutation(int(needed.sum()) + spare)
-    table = torch.full((B, most), int(order[-1]), dtype=torch.int32)
-    pools = []
-    for _ in ("key_cache", "value_cache"):
-        pool = draw.normal(len(order), page_size, H_kv, D, dtype=torch.float64)
-        pools.append(pool if garbage is None else torch.full_like(pool, garbage))
-    used = 0
-    for b in range(B):
-        pages = order[used : used + int(needed[b])]
-        used += len(pages)
-        table[b, : len(pages)] = pages.to(torch.int32)
-        places = torch.arange(int(lengths[b]))
-        for pool, name in zip(pools, ("key_cache", "value_cache"), strict=True):
-            rows = whole[name][b, :, : len(places)].transpose(0, 1).double()
-            pool[pages[places // page_size], places % page_size] = rows
-    dtype = whole["query"].dtype
-    return {
-        "query": whole["query"],
-        "key_pages": pools[0].to(dtype),
-        "value_pages": pools[1].to(dtype),
-        "block_table": table,
-        "lengths": lengths,
-    }
-
-
-def _paged_uniform(draw: Draw) -> dict[str, Any]:
-    inputs = _paged(draw, page_size=16, heads=(1, 1), lengths=lambda draw: [300], size=0.05)
-    pages = inputs["block_table"][0].long()
-    inputs["value_pages"][pages[:9]] += 1000.0
-    inputs["value_pages"][pages[9:]] -= 1000.0
-    return {n: v.half() if v.is_floating_point() else v for n, v in inputs.items()}
-
-
-def _recipe_paged(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_paged, **options))
-
-
-PAGED_RECIPES = (
-    _recipe_paged("unequal lengths"),
-    _recipe_paged("six heads on two", heads=(6, 2), lengths=lambda draw: [9]),
-    _recipe_paged("full pages", heads=(1, 1), page_size=4, lengths=lambda draw: [8, 4]),
-    _recipe_paged("pages of one", heads=(1, 1), page_size=1, lengths=lambda draw: [1, 5]),
-    _recipe_paged("pages of 16 and of 17", heads=(1, 1), page_size=17, lengths=lambda draw: [16, 35]),
-    _recipe_paged("nan behind the sequences", garbage=float("nan"), lengths=lambda draw: [5, 13]),
-    _recipe_paged("huge scores", heads=(1, 1), size=300.0, page_size=8, lengths=lambda draw: [30]),
-    _recipe_paged("scores that rise steeply", heads=(1, 1), rise=8.0, page_size=8, lengths=lambda draw: [30]),
-    _recipe_paged("float16", dtype=torch.float16, heads=(1, 1)),
-    Recipe("300 keys, float16", _paged_uniform),
-    _recipe_paged("bfloat16", dtype=torch.bfloat16),
-    _recipe_paged("eight wide", heads=(4, 2), width=8, page_size=8, lengths=lambda draw: [11]),
-    _recipe_paged(GPU, heads=(4, 2), width=8, page_size=8, dtype=torch.float16, lengths=lambda draw: [11]),
-)
-
-_TABLE = (
-    "Key i lies in page block_table[b, i // page_size]. Is the entry loaded, from the row of the sequence?"
-)
-TABLE_SLIPS: tuple[Slip, ...] = (
-    ("block table off by one", _TABLE, {"table": lambda table, pages: torch.roll(table, -1, -1)}),
-    ("next page instead of the one in the table", _TABLE, {"table": lambda table, pages: table + 1}),
-    (
-        "block table ignored",
-        _TABLE,
-        {"table": lambda table, pages: torch.arange(table.shape[1]).expand_as(table)},
-    ),
-    (
-        "the first sequence's pages for all",
-        _TABLE,
-        {"table": lambda table, pages: table[:1].expand_as(table)},
-    ),
-    ("only the first page is read", _TABLE, {"table": lambda table, pages: table[:, :1].expand_as(table)}),
-    (
-        "the last page is read to its end",
-        "The last page of a sequence is seldom full. Are slots behind the length masked?",
-        {"length": lambda lengths, page_size: -(-lengths // page_size) * page_size},
-    ),
-    (
-        "the last page is left out",
-        "A page that is not full counts, too: is it cdiv(length, page_size)?",
-        {"length": lambda lengths, page_size: (lengths // page_size * page_size).clamp_min(1)},
-    ),
-)
-
-
-PAGED_ATTENTION = Exercise(
-    name="paged_attention",
-    assignment="gpu_kernels",
-    target=Target("paged_attention", OUTPUTS, paged_decode),
-    positional=("query", "key_pages", "value_pages", "block_table", "lengths"),
-    recipes=PAGED_RECIPES,
-    kernels=True,
-    checks=(
-        Check(
-            COUNTS,
-            "the output changes when the query or a pool does",
-            0.25,
-            ("unequal lengths",),
-            responds(dict.fromkeys(("query", "key_pages", "value_pages"), OUTPUTS)),
-        ),
-        Check(
-            FORMULA,
-            "each sequence's query attends to the keys in that sequence's pages",
-            1.5,
-            ("unequal lengths",),
-            agrees(*OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "pages",
-            "full ones, pages of one key, of 17, more pages than one",
-            0.75,
-            ("full pages", "pages of one", "pages of 16 and of 17"),
-            agrees_here(f"with such pages {DIFFERS}", *OUTPUTS, mistake="fails at some page sizes"),
-            FORMULA,
-        ),
-        *_common(),
-        *conduct((FORMULA,), OUTPUTS, "eight wide", kept=("lengths", "block_table")),
-    ),
-    mistakes=tuple(
-        Mistake(name, question, partial(paged, **knobs))
-        for name, question, knobs in (
-            *TABLE_SLIPS,
-            *LENGTH_SLIPS[1:],
-            *SCALE_SLIPS[:4],
-            *COLUMN_SLIPS,
-        )
-    ),
-    hints=(
-        (
-            "It is decode_attention with one more step: before a tile of keys is loaded, the program must look up "
-            "where it lies. What is the natural width of a tile here?"
-        ),
-        (
-            "One page is one tile: `for start in range(0, length, page_size)`, `page = tl.load(block_table + "
-            "sequence * max_pages + start // page_size)`, and the keys' address is key_pages + page * k_page + "
-            "kv_head * k_head + slot * k_row + d * k_column. A tile of N = next power of two (and at least 16) "
-            "slots is masked with `(slot < page_size) & (start + slot < length)`."
-        ),
-        (
-            "The same mask goes to both loads (other=0) and to the scores (-inf). Then the step of online softmax "
-            "as before, with the query heads of the group as rows. One program a (sequence, key head) is enough: "
-            "`paged_kernel[(B, H_kv)](...)`."
         ),
     ),
 )
