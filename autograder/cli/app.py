@@ -202,6 +202,31 @@ def bench_grading(
     raise typer.Exit(run_bench_grading(assignment, students, stock, growth, json, picture))
 
 
+@bench.command("kernels")
+def bench_kernels(
+    length: Annotated[
+        list[int] | None,
+        typer.Option("--length", min=1, help="Sequence length; may be given several times."),
+    ] = None,
+    width: Annotated[
+        list[int] | None, typer.Option("--width", min=1, help="Head width; 64 and 128 by default.")
+    ] = None,
+    kernels: Annotated[
+        Path | None,
+        typer.Option("--kernels", help="Solutions of gpu_kernels to measure; this project's by default."),
+    ] = None,
+    backward: Annotated[bool, typer.Option("--backward/--no-backward", help="Backward passes, too.")] = True,
+    require_gpu: Annotated[bool, typer.Option("--require-gpu", help="Refuse where there is no GPU.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw them into this file.")] = None,
+) -> None:
+    """Time attention: on a GPU our Triton kernels against torch's, on a CPU what needs less memory against the naive way."""
+    from autograder.cli.bench.kernels import run_bench_kernels
+
+    widths = width or [64, 128]
+    raise typer.Exit(run_bench_kernels(length or [], widths, kernels, backward, require_gpu, json, picture))
+
+
 @app.command()
 def hint(
     name: Annotated[str, typer.Argument(help="The exercise.")],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -16,6 +14,7 @@ import nbformat
 from rich.console import Console
 from rich.table import Table
 
+from autograder.cli.bench.machine import machine
 from autograder.cli.bench.made_class import MadeClass, make
 from autograder.cli.bench.timing import JUDGE, ZYGOTE, Run, watch
 from autograder.engine.rebuild import rebuild
@@ -66,7 +65,7 @@ def run_bench_grading(
 ) -> int:
     """Measure, print a table, and write JSON and a picture where asked."""
     console = Console()
-    measured = Measured(stem, students, min(stock or students, students), _machine())
+    measured = Measured(stem, students, min(stock or students, students), machine())
     with tempfile.TemporaryDirectory(prefix="attn-bench-") as scratch:
         for step in _steps(measured, Path(scratch), growth):
             console.print(step, highlight=False)
@@ -162,26 +161,6 @@ def _growth(students: int, run: Run) -> dict[str, float]:
         for name, part in (("early", during[:quarter]), ("late", during[-quarter:])):
             found[f"{kind}_{name}_mib"] = max(part, default=0) / (1 << 20)
     return found
-
-
-def _machine() -> dict[str, Any]:
-    import torch
-
-    model = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": model,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def _table(measured: Measured) -> Table:
