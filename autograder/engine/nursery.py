@@ -70,7 +70,7 @@ class Nursery:
             [sys.executable, "-m", "autograder.engine.worker.zygote", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            env=_environment(),
+            env=_environment(jail),
             cwd="/",
         )
         theirs.close()
@@ -194,8 +194,8 @@ def _control_pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def _environment() -> dict[str, str]:
-    """The zygote's: one thread in every library, nothing of the grader's own."""
+def _environment(jail: bool) -> dict[str, str]:
+    """The zygote's: one thread in every library, nothing of the grader's own. From a jail no GPU is to be seen."""
     package = str(Path(__file__).resolve().parents[2])
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ
@@ -208,6 +208,6 @@ def _environment() -> dict[str, str]:
         "MPLBACKEND": "agg",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TRITON_INTERPRET": str(
-            int(interpreted())
+            int(jail or interpreted())
         ),  # read when Triton is imported, which torch does by itself
     }

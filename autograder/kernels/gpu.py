@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 
-__all__ = ["NOT_VERIFIED", "device_note", "gpu_name", "interpreted", "triton_missing"]
+__all__ = ["NOT_VERIFIED", "choose_mode", "device_note", "gpu_name", "interpreted", "triton_missing"]
 
 NOT_VERIFIED = "Not verified on a GPU: the kernels ran in Triton's interpreter, which sees no races, no TF32 and no bfloat16."
 
@@ -21,6 +21,13 @@ def gpu_name() -> str:
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on the CPU: unless TRITON_INTERPRET is 0, as it is to be for a GPU."""
     return os.environ.get("TRITON_INTERPRET", "1") != "0"
+
+
+def choose_mode() -> None:
+    """Let Triton interpret where there is no GPU. It decides when it is imported, and torch's flop counter imports it."""
+    import torch
+
+    os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
 
 
 def device_note() -> str:

@@ -47,4 +47,4 @@ def make_class(place: Path) -> None:
     course = find_course()
     generate(course, place, course.stems, place / "gradebook.db")
     for stem in course.stems:
-        hand_in_class(course, place, stem, ((student.name, student) for student in CLASS))
+        hand_in_class(course, place, stem, [(one.name, one) for one in CLASS if one.hands_in(stem)])

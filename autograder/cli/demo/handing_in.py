@@ -49,7 +49,8 @@ def filled(student: Student, source: NotebookNode, released: NotebookNode) -> No
         elif _id(cell) in own:
             cell.source = own[_id(cell)]
         elif student.base == "right":
-            cell.source = right[_id(cell)]
+            old, new = student.edited.get(_id(cell), ("", ""))
+            cell.source = right[_id(cell)].replace(old, new) if old else right[_id(cell)]
     return notebook
 
 
