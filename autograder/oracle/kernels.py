@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor
 
+from autograder.oracle.flash import flash_attention
+from autograder.oracle.flash import flash_gradients as fused_gradients
 from autograder.oracle.quantity import Quantity, Rounder, exact
 
 __all__ = ["decode", "flash_backward", "flash_forward", "flash_gradients", "paged_decode", "softmax_rows"]
@@ -30,15 +32,12 @@ def _heads(shared: Tensor, H_q: int) -> Tensor:
     return shared[:, torch.arange(H_q) // (H_q // shared.shape[1])]
 
 
-def _scores(
-    query: Tensor, key: Tensor, is_causal: bool, allowed: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def _scores(query: Tensor, key: Tensor, is_causal: bool) -> tuple[Tensor, Tensor]:
     """Scores (B, H_q, S_q, S_k), -inf where a key may not be seen, and the sizes of their terms, 0 there."""
     key = _heads(key, query.shape[1])
     scale = 1 / math.sqrt(query.shape[-1])
     scores, terms = query @ key.mT * scale, query.abs() @ key.abs().mT * scale
-    if allowed is None:
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool)
+    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool)
     if is_causal:
         allowed = allowed.tril()
     return scores.masked_fill(~allowed, -torch.inf), torch.where(allowed, terms, 0.0)
@@ -53,15 +52,7 @@ def flash_forward(
     allowed: Tensor | None = None,
 ) -> dict[str, Quantity]:
     """query (B, H_q, S_q, D), key and value (B, H_kv, S_k, D) -> output (B, H_q, S_q, D), log_sum_exp (B, H_q, S_q)."""
-    scores, terms = _scores(query, key, is_causal, allowed)
-    value = _heads(value, query.shape[1])
-    weights, growth = torch.softmax(scores, -1), float(terms.detach().max())
-    normaliser = scores.logsumexp(-1)
-    return {
-        "output": Quantity(round(round(weights) @ value), weights @ value.abs(), growth),
-        # Its error is that of its largest score, and that of a logarithm: absolute, however small it is.
-        "log_sum_exp": Quantity(normaliser, 1 + normaliser.abs() + terms.amax(-1)),
-    }
+    return flash_attention(query, key, value, is_causal, allowed, round)
 
 
 def flash_backward(
@@ -112,10 +103,9 @@ def flash_gradients(
     round: Rounder = exact,
 ) -> dict[str, Quantity]:
     """Shapes as in flash_forward -> output, grad_query, grad_key, grad_value: a forward and a backward pass."""
-    forward = flash_forward(query, key, value, is_causal, round)
-    kept = (forward["output"].value, forward["log_sum_exp"].value)
-    gradients = flash_backward(query, key, value, *kept, grad_output, is_causal, round)
-    return {"output": forward["output"], **gradients}
+    found = fused_gradients(query, key, value, grad_output, is_causal, None, round)
+    gradients = {name.replace("d_", "grad_"): gradient for name, gradient in found.items()}
+    return {"output": flash_forward(query, key, value, is_causal, round)["output"], **gradients}
 
 
 def decode(
