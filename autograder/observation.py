@@ -46,6 +46,9 @@ class Observation:
     unwritten: int = 0
 
 
+VECTORS = frozenset({"mv", "addmv", "dot", "vdot"})
+"""Products with a vector, which torch's own formulas leave out."""
+
 EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 """Operators that make tensors of whatever the memory held before."""
 
@@ -103,6 +106,8 @@ class _Operators(TorchDispatchMode):
             self.poisoned = True
         if operator in flop_registry:
             self.flops += int(flop_registry[operator](*args, **(kwargs or {}), out_val=result))
+        elif operator.__name__ in VECTORS:
+            self.flops += 2 * max(one.numel() for one in args if isinstance(one, Tensor))
         for value in result if isinstance(result, (tuple, list)) else (result,):
             # A view shares its storage: what counts is memory that is really there.
             if isinstance(value, Tensor):

@@ -24,8 +24,9 @@ def online_softmax(
     log_sum_exp -inf.
     What may be held: the blocks, one result of the same shape for each of them, and for
     each row a running maximum and a running sum. So no tensor may hold more than twice
-    the numbers of the largest block, and the blocks may not be joined. Write it out:
-    softmax, logsumexp, logaddexp and their relatives are not allowed here.
+    the numbers of the largest block, and the blocks may not be joined. The list and its
+    tensors are left as they are. Write it out: softmax, logsumexp, logaddexp and their
+    relatives are not allowed here.
     Source: Milakov, Gimelshein 2018.
     """
     largest = torch.full_like(blocks[0][..., :1], -torch.inf)  # (..., 1)
@@ -223,8 +224,8 @@ def alibi_score(
 
     Adds slope[head] * (key_index - query_index), slope[head] = 2 ** -(head + 1), as
     alibi_bias(8, ...) does; the causal mask is not its task.
-    score is a float tensor, the others are tensors of whole numbers, with no axes or with
-    axes that broadcast; the result is as score. Only tensor operations, as in
+    score is a float32 or float64 tensor, the others are tensors of whole numbers, with no
+    axes or with axes that broadcast; the result has score's shape and dtype. Only tensor operations, as in
     sliding_window_mask.
     """
     return score + torch.exp2(-(head + 1.0)) * (key_index - query_index)
@@ -324,7 +325,7 @@ def recurrent_attention(
             x's dtype and device.
     Queries are x W_q; keys and values are made of [memory, x], memory first. Position i
     of the segment sees the whole memory and positions 0..i of the segment; scores are
-    divided by sqrt(D). new_memory holds the last memory_length rows of [memory, x], as
+    divided by sqrt(D), 1e5 and more of either sign. new_memory holds the last memory_length rows of [memory, x], as
     they are: this segment's attention has read the old memory, not the new one.
     No gradient flows into memory, and none out of new_memory; W_k and W_v do learn from
     what the memory holds.
@@ -384,7 +385,7 @@ def adaptive_span_attention(
             -> output (..., H, S, D_v), weights (..., H, S, S), penalty (), in query's
             dtype and device.
     Units:  span and ramp are numbers of positions, span >= 0, ramp > 0; scores are dot
-            products divided by sqrt(D).
+            products divided by sqrt(D), 1e5 and more of either sign.
     In head h, a key that lies x = i - j positions back counts by the soft mask
     m(x) = (ramp + span[h] - x) / ramp, clamped to [0, 1]: one up to the span, then down
     to zero over `ramp` positions. weights = m exp(score) / sum of m exp(score), over the
@@ -419,7 +420,8 @@ class LatentAttention(nn.Module):
     tokens before. new_cache is the cache with the latents of x behind it: no keys, no
     values. Keys k_up(latent) and values v_up(latent) are split into num_heads heads of
     width D = d_model / num_heads, next to each other, as the queries are. The token at
-    position p sees positions 0..p; scores are divided by sqrt(D). Gradients flow from
+    position p sees positions 0..p; scores are divided by sqrt(D), 1e5 and more of either
+    sign. Gradients flow from
     the output to x, to the given cache and to all five layers.
     Write it out: scaled_dot_product_attention and its relatives are not allowed here.
     Source: DeepSeek-AI 2024 (DeepSeek-V2), section 2.1.2, without compressed queries and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 
@@ -12,7 +13,14 @@ from autograder.checks.masking import largest_forbidden
 from autograder.checks.trial import Trial
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["average_of_values", "few_keys", "sharp", "survives_large_inputs", "ties_share"]
+__all__ = [
+    "average_of_values",
+    "few_keys",
+    "hides_from_low_scores",
+    "sharp",
+    "survives_large_inputs",
+    "ties_share",
+]
 
 
 def average_of_values(value: str = "value", output: str = "output") -> Probe:
@@ -172,5 +180,36 @@ def survives_large_inputs(output: str = "output", weights: str = "weights") -> P
                 "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
                 mistake="mask value is not low enough",
             )
+
+    return probe
+
+
+def hides_from_low_scores(
+    sequences: tuple[str, ...], weights: Mapping[str, int], negative: str, output: str = "output"
+) -> Probe:
+    """Large inputs overflow nowhere, and where all scores lie far below zero a hidden key does not win.
+
+    Scores are products of `sequences` and `weights` (name -> the axis that is summed over). With all of these near one
+    but `negative`, which is near minus one, and the sequences 140 times as large, scores lie around -3e4.
+    """
+    large_inputs = survives_large_inputs(output)
+
+    def probe(trial: Trial) -> None:
+        near_one = {n: 1 + 0.4 * torch.tanh(trial.inputs[n]) for n in (*sequences, *weights)}
+        low = {n: one * 140.0 for n, one in near_one.items() if n in sequences}
+        low |= {n: near_one[n] / near_one[n].shape[axis] for n, axis in weights.items()}
+        low[negative] = -low[negative]
+        found = trial(**low)[output]
+        if not bool(torch.isfinite(found).all()):
+            large_inputs(trial)  # which says more of overflow
+        trial.require(
+            output,
+            found,
+            "where all scores lie far below zero it differs from the formula (is the mask value -inf or the dtype's lowest "
+            "number, or merely a low one?)",
+            mistake="mask value is not low enough",
+            **low,
+        )
+        large_inputs(trial)
 
     return probe

@@ -12,9 +12,10 @@ from torch import Tensor
 from autograder.case import Case
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
+from autograder.checks.objects import Remote
 from autograder.checks.subject import FunctionSubject
 from autograder.checks.trial import Trial
-from autograder.observation import Observation
+from autograder.observation import Observation, observe
 
 __all__ = ["StateSubject", "no_gradient_through", "pieces_agree", "remembers", "texts_in_turn"]
 
@@ -38,7 +39,9 @@ class StateSubject(FunctionSubject):
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
         """What the function does on `inputs`."""
-        return super().observe(case, _packed(inputs))
+        if isinstance(self.function, Remote):
+            return super().observe(case, _packed(inputs))
+        return observe(lambda given: self.call(case, given), inputs)
 
 
 def _packed(inputs: Mapping[str, Any]) -> dict[str, Any]:

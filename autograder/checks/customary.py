@@ -21,10 +21,15 @@ def conduct(
     outputs: tuple[str, ...] = OUTPUTS,
     gradient: str = "backward() gives the derivative, for inputs and weights",
     derived: tuple[str, ...] = (),
+    *,
+    differentiated: tuple[str, ...] = ("small, float64",),
+    untouched: tuple[str, ...] = ("unequal sizes",),
+    halves: tuple[str, ...] = ("bfloat16", "float16"),
 ) -> tuple[Check, ...]:
     """Gradient, dtype, inputs and layout; for a module its parameters and eval mode, too.
 
-    derived: the outputs whose gradient is compared; all of them unless told.
+    derived: the outputs whose gradient is compared; all of them unless told. differentiated, untouched, halves: the cases
+    of the gradient, of the inputs, and of half precision.
     """
     of_modules = (
         (
@@ -43,18 +48,16 @@ def conduct(
     )
     return (
         *of_modules,
-        Check("gradient", gradient, 0.5, ("small, float64",), differentiable(derived or outputs), needs),
+        Check("gradient", gradient, 0.5, differentiated, differentiable(derived or outputs), needs),
         Check(
             "dtype",
             "the dtype of the inputs is kept, and its precision",
             0.25,
-            ("float64", "bfloat16", "float16"),
+            ("float64", *halves),
             dtype_kept(outputs),
             needs,
         ),
-        Check(
-            "inputs untouched", "no input is written to", 0.25, ("unequal sizes",), inputs_untouched(), needs
-        ),
+        Check("inputs untouched", "no input is written to", 0.25, untouched, inputs_untouched(), needs),
         Check(
             "layout",
             "strides and earlier calls do not matter",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from autograder.checks.failure import Failure
 from autograder.checks.structure import attempt
 from autograder.checks.trial import Trial
 
-__all__ = ["PYTHON_IF", "has_dtype", "on_grids", "traceable"]
+__all__ = ["PYTHON_IF", "as_given", "has_dtype", "on_grids", "traceable"]
 
 PYTHON_IF = "a Python if on tensors"
 ASKS = (
@@ -33,9 +34,15 @@ LOOKS = frozenset(
         "__int__",
         "__float__",
         "__index__",
+        "equal",
+        "allclose",
     }
 )
 PICKS = frozenset({"nonzero", "argwhere", "masked_select", "masked_scatter", "__setitem__"})
+WRITES = re.compile(r"__i(and|or|xor|add|sub|mul|truediv|floordiv|mod|pow)__|[a-z][a-z_]*[a-z]_")
+"""Names of functions that write into a tensor."""
+OWN = frozenset({"requires_grad_", "detach_", "fill_", "copy_"})
+"""Such that torch itself calls on the way to a new tensor."""
 FEW = 256
 """Numbers in a tensor that a function of one pair may make: constants for each head, not for each pair."""
 
@@ -84,6 +91,12 @@ def traceable(name: str, claim: str) -> Probe:
                 "possible. Is it torch.where(condition, a, b)?",
                 mistake="indexing by a mask",
             )
+        if written := sorted(call for call in seen.calls if WRITES.fullmatch(call) and call not in OWN):
+            raise Failure(
+                f"writes into a tensor ({', '.join(written)}); under vmap that is not always possible. Is it a new tensor, "
+                "as of a + b or a & b, that you want?",
+                mistake="writes into a tensor",
+            )
         if seen.largest > FEW:
             raise Failure(
                 f"makes a tensor of {seen.largest:,} numbers for a single pair. Is there a table of all pairs? "
@@ -96,15 +109,20 @@ def traceable(name: str, claim: str) -> Probe:
 
 def has_dtype(name: str, dtype: torch.dtype) -> Probe:
     """The result has this dtype."""
+    return lambda trial: _require_dtype(trial, name, dtype)
 
-    def probe(trial: Trial) -> None:
-        got = trial()[name].dtype
-        if got != dtype:
-            raise Failure(
-                f"{name} is {_short(got)}; it must be {_short(dtype)}.", mistake="result of another dtype"
-            )
 
-    return probe
+def as_given(name: str) -> Probe:
+    """The result has the dtype of the case's floating inputs."""
+    return lambda trial: _require_dtype(trial, name, trial.dtype)
+
+
+def _require_dtype(trial: Trial, name: str, dtype: torch.dtype) -> None:
+    got = trial()[name].dtype
+    if got != dtype:
+        raise Failure(
+            f"{name} is {_short(got)}; it must be {_short(dtype)}.", mistake="result of another dtype"
+        )
 
 
 def _short(dtype: torch.dtype) -> str:

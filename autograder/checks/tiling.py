@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -29,6 +30,8 @@ __all__ = [
 
 WHOLE_TABLE = "makes the whole S_q x S_k table"
 JOINED = "joins the blocks"
+ELSEWHERE = frozenset({"numpy", "__array__"})
+"""Ways out of torch, behind which no memory and no work is seen."""
 
 
 def tiled(
@@ -49,6 +52,7 @@ def tiled(
         for name in outputs:
             trial.require(name, results[name], "on a long sequence it differs from the formula")
         seen, allowed, whole = observed(trial), largest(trial.inputs), table(trial.inputs)
+        _require_torch(seen)
         if seen.largest > allowed:
             raise Failure(
                 f"its largest tensor holds {seen.largest:,} numbers; {allowed:,} are allowed"
@@ -80,6 +84,15 @@ def tiled(
             )
 
     return probe
+
+
+def _require_torch(seen: Observation) -> None:
+    if elsewhere := seen.calls & ELSEWHERE:
+        raise Failure(
+            f"turns tensors into numpy arrays ({', '.join(sorted(elsewhere))}), whose memory and work nobody sees. "
+            "Is there a torch function for it?",
+            mistake="computes outside torch",
+        )
 
 
 def survives_extremes(outputs: tuple[str, ...]) -> Probe:
@@ -114,7 +127,7 @@ class BlocksFunction(FunctionSubject):
     def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
         """(weights, log_sum_exp), the weights joined along the last axis."""
         blocks = [one.clone() for one in inputs["scores"].split(inputs["sizes"], -1)]
-        result = self.function(blocks)
+        result = self.function(list(blocks))
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             return result  # whoever named the results says what is wrong
         weights = result[0]
@@ -138,11 +151,23 @@ class BlocksFunction(FunctionSubject):
         return torch.cat(list(weights), -1), result[1]
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
-        """What the function does with the blocks; whether it writes into them is not seen."""
+        """What the function does with the blocks. In a process of its own whether it writes into them is not seen."""
         if isinstance(self.function, Remote):
             return self.function.observe([list(inputs["scores"].split(inputs["sizes"], -1))], {})
-        blocks = {str(n): block for n, block in enumerate(inputs["scores"].split(inputs["sizes"], -1))}
-        return observe(lambda given: self.function(list(given.values())), blocks)
+        blocks = {
+            f"blocks[{n}]": block for n, block in enumerate(inputs["scores"].split(inputs["sizes"], -1))
+        }
+        replaced: list[str] = []
+
+        def call(given: Mapping[str, Any]) -> Any:
+            handed, before = list(given.values()), list(given.values())
+            result = self.function(handed)
+            if [id(one) for one in handed] != [id(one) for one in before]:
+                replaced.append("blocks")
+            return result
+
+        seen = observe(call, blocks)
+        return replace(seen, modified=(*seen.modified, *replaced))
 
 
 def a_block_at_a_time() -> Probe:
@@ -151,7 +176,9 @@ def a_block_at_a_time() -> Probe:
     def probe(trial: Trial) -> None:
         scores, sizes = trial.inputs["scores"], trial.inputs["sizes"]
         rows = scores.numel() // scores.shape[-1]
-        allowed, got = 2 * rows * max(sizes), observed(trial).largest
+        seen, allowed = observed(trial), 2 * rows * max(sizes)
+        _require_torch(seen)
+        got = seen.largest
         if got > allowed:
             joined = got >= scores.numel()
             raise Failure(
@@ -171,6 +198,8 @@ def masked_blocks() -> Probe:
         scores, sizes = trial.inputs["scores"], trial.inputs["sizes"]
         first = scores.clone()
         first[..., : sizes[0]] = -torch.inf
+        last = scores.clone()
+        last[..., -sizes[-1] :] = -torch.inf
         middle = scores.clone()
         middle[..., sizes[0] : sizes[0] + sizes[1]] = -torch.inf
         some = scores.clone()
@@ -178,6 +207,7 @@ def masked_blocks() -> Probe:
         for where, masked in (
             ("the first block is", first),
             ("the second block is", middle),
+            ("the last block is", last),
             ("a part of it is", some),
         ):
             _require_finite(trial, masked, f"where {where} nothing but -inf")
@@ -235,6 +265,13 @@ def dead_blocks(through: tuple[str, ...]) -> Probe:
     def probe(trial: Trial) -> None:
         leaves = {name: trial.inputs[name].clone().requires_grad_() for name in through}
         output = trial(**leaves)["output"]
+        living = trial(block_mask=torch.ones_like(trial.inputs["block_mask"]))["output"]
+        if output.dtype != living.dtype:
+            raise Failure(
+                f"with a row of blocks that allows no key, output is {output.dtype}; without one it is {living.dtype}. "
+                "Have the zeros of such a row their dtype?".replace("torch.", ""),
+                mistake="does not keep the dtype",
+            )
         size = trial.inputs["block_size"]
         dead = (~trial.inputs["block_mask"].any(-1)).repeat_interleave(size)[: output.shape[-2]]
         rows = output.detach()[..., dead, :]

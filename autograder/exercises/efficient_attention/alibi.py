@@ -23,8 +23,18 @@ POWERS = "powers of two"
 SIZES = ("num_heads", "length_q", "length_k")
 
 
-def _inputs(draw: Draw, *, heads: int, square: bool = True, longer: str = "") -> dict[str, Any]:
-    """num_heads, and as many keys as queries, or more of one."""
+def _inputs(
+    draw: Draw,
+    *,
+    heads: int = 0,
+    square: bool = True,
+    longer: str = "",
+    lengths: tuple[int, int] | None = None,
+) -> dict[str, Any]:
+    """num_heads (0: some number that is no power of two), and as many keys as queries, or more of one, or `lengths`."""
+    heads = heads or 2 ** draw.integer(3, 4) + draw.integer(1, 7)
+    if lengths is not None:
+        return dict(zip(SIZES, (heads, *lengths), strict=True))
     few, many = sorted(draw.sizes(2, low=4, high=11))
     lengths = (few, few) if square else (many, few) if longer == "queries" else (few, many)
     return dict(zip(SIZES, (heads, *lengths), strict=True))
@@ -164,6 +174,10 @@ ALIBI_BIAS = Exercise(
         _recipe("two heads", heads=2),
         _recipe("8 heads, more keys", heads=8, square=False),
         _recipe("4 heads, more queries", heads=4, square=False, longer="queries"),
+        _recipe("any number of heads"),
+        _recipe("5 heads", heads=5),
+        _recipe("a single query", heads=4, lengths=(1, 6)),
+        _recipe("long sequences", heads=2, lengths=(600, 700)),
     ),
     checks=(
         Check(
@@ -177,7 +191,7 @@ ALIBI_BIAS = Exercise(
             "other numbers of heads",
             "interleaved with the slopes for twice the power of two",
             1.0,
-            ("6 heads", "12 heads", "3 heads", "7 heads"),
+            ("6 heads", "12 heads", "3 heads", "7 heads", "5 heads", "any number of heads"),
             agrees("bias"),
             POWERS,
         ),
@@ -186,7 +200,7 @@ ALIBI_BIAS = Exercise(
             "unequal lengths",
             "positions are counted from the start of both",
             0.5,
-            ("8 heads, more keys", "4 heads, more queries"),
+            ("8 heads, more keys", "4 heads, more queries", "a single query", "long sequences"),
             agrees("bias"),
             POWERS,
         ),

@@ -16,7 +16,7 @@ from autograder.checks.carrying import StateSubject, pieces_agree, texts_in_turn
 from autograder.checks.conduct import affordable, half_the_pairs
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
-from autograder.exercises.efficient_attention.linear import FEATURE_SLIPS, Map, elu_plus_one
+from autograder.exercises.efficient_attention.linear import FEATURE_SLIPS, Map, elu_plus_one, small_features
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle.linear import causal_linear_attention as formula
 from autograder.oracle.linear import features
@@ -36,6 +36,7 @@ def _inputs(
     axes: int = 1,
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
+    shift: float = 0.0,
     length: int = 0,
     seen: int = 0,
     high: int = 9,
@@ -46,8 +47,8 @@ def _inputs(
         D, D_v = draw.sizes(2, 3, 5)
     S = length or S
     inputs = {
-        "query": draw.normal(*lead, S, D, dtype=dtype) * size,
-        "key": draw.normal(*lead, S, D, dtype=dtype) * size,
+        "query": draw.normal(*lead, S, D, dtype=dtype) * size + shift,
+        "key": draw.normal(*lead, S, D, dtype=dtype) * size + shift,
         "value": draw.normal(*lead, S, D_v, dtype=dtype),
     }
     if seen:
@@ -73,8 +74,9 @@ RECIPES = (
     _recipe("small, float64", axes=0, dtype=torch.float64, high=6, seen=2),
     _recipe("float64", dtype=torch.float64),
     _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("float16", dtype=torch.float16),
+    _recipe("float16", dtype=torch.float16, seen=3),
     _recipe("long sequences", axes=0, length=1000),
+    _recipe("small features, float64", dtype=torch.float64, shift=-10.0),
 )
 
 
@@ -214,6 +216,14 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
             COUNTS,
         ),
         Check(
+            "small features",
+            "nothing is added to the denominator, and none is kept above a bound",
+            0.25,
+            ("small features, float64",),
+            small_features("output"),
+            FORMULA,
+        ),
+        Check(
             HANDED_ON,
             "a given state is read, and handed on with this piece added",
             1.0,
@@ -224,7 +234,7 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
         Check(
             "pieces",
             "a sequence in pieces gives what it gives as a whole, to the last single position",
-            0.75,
+            0.5,
             ("pieces", "one position"),
             pieces_agree(("query", "key", "value"), ("kv", "z")),
             HANDED_ON,
@@ -257,6 +267,7 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
             (FORMULA, STATE, HANDED_ON),
             outputs=OUTPUTS,
             gradient="backward() gives the derivative, for a given state too",
+            untouched=("unequal sizes", "with a state"),
         ),
     ),
     mistakes=MISTAKES,

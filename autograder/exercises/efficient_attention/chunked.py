@@ -214,6 +214,9 @@ CHUNKED_ATTENTION = Exercise(
         _recipe("no block size", block_size=-1),
         Recipe("a long sequence", partial(_long, is_causal=False)),
         Recipe("a long sequence, causal", partial(_long, is_causal=True)),
+        _recipe("causal, in one block", is_causal=True, block_size=20, S_q=6, S_k=9),
+        _recipe("causal, float64", is_causal=True, axes=0, dtype=torch.float64, block_size=2, S_q=5, S_k=8),
+        _recipe("causal, float16", is_causal=True, dtype=torch.float16, blocks=3),
     ),
     checks=(
         counts(OUTPUTS),
@@ -250,7 +253,7 @@ CHUNKED_ATTENTION = Exercise(
             "causal",
             "query i sees keys 0..i",
             0.75,
-            ("causal", "causal, more keys than queries"),
+            ("causal", "causal, more keys than queries", "causal, in one block"),
             agrees(*OUTPUTS),
             RESULTS,
         ),
@@ -270,7 +273,12 @@ CHUNKED_ATTENTION = Exercise(
             tiled(_largest, _flops, _table, OUTPUTS),
             (*RESULTS, "any block size", "causal"),
         ),
-        *behaviour((*RESULTS, COST), OUTPUTS),
+        *behaviour(
+            (*RESULTS, COST),
+            OUTPUTS,
+            differentiated=("small, float64", "causal, float64"),
+            halves=("bfloat16", "float16", "causal, float16"),
+        ),
     ),
     mistakes=_mistakes(),
     hints=(

@@ -70,6 +70,11 @@ SLIPS: tuple[tuple[str, str, Callable[..., float]], ...] = (
         "It cannot be made of the latent again. Is it kept, too?",
         _but(width=lambda d_latent, **_: d_latent),
     ),
+    (
+        "rotated key counted twice",
+        "All heads share one rotated key, and there is no rotated value.",
+        _but(width=lambda d_latent, d_rope, **_: d_latent + 2 * d_rope),
+    ),
     ("latent not counted", "Both are kept.", _but(width=lambda d_rope, **_: d_rope)),
     (
         "widths multiplied",

@@ -13,7 +13,7 @@ from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.conduct import FUSED, affordable, half_the_pairs, obeys
+from autograder.checks.conduct import FUSED, affordable, obeys
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.basic_attention.variants import attend
@@ -38,14 +38,15 @@ def _inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), E and F (k, S_k), all sizes different, k < S_k.
 
-    lengths: "square" for S_k = D = D_v = k, "long" for 200 to 260 keys and queries, "one" for k = 1.
+    lengths: "square" for S_k = D = D_v = k, "long" for 400 to 450 keys and queries and a small k, "one" for k = 1.
     """
     *lead, S_q, S_k, D, D_v, k = draw.sizes(axes + 5, 2, high)
     S_k, k = max(S_k, k), min(S_k, k)
     if lengths == "square":
         S_k = D = D_v = k
     elif lengths == "long":
-        S_q, S_k = draw.sizes(2, 200, 260)
+        S_q, S_k = draw.sizes(2, 400, 450)
+        k = draw.integer(2, 4)
     elif lengths == "one":
         k = 1
     E, F = (draw.normal(k, S_k, dtype=torch.float64) / S_k**0.5 for _ in range(2))
@@ -58,9 +59,11 @@ def _inputs(
     }
 
 
-def _misfit(draw: Draw, *, names: tuple[str, ...], longer: bool = True) -> dict[str, Any]:
-    """E, F or both for one key too many, or F with one row less."""
+def _misfit(draw: Draw, *, names: tuple[str, ...], longer: bool = True, keys: int = 1) -> dict[str, Any]:
+    """E, F or both for one key too many, or with one row less. keys: -1 for one key too few."""
     inputs = _inputs(draw, axes=0)
+    if keys < 0:
+        return inputs | {name: inputs[name][:, :keys] for name in names}
     for name in names:
         held = inputs[name]
         inputs[name] = torch.cat([held, held[:, :1]], -1) if longer else held[:-1]
@@ -86,6 +89,8 @@ RECIPES = (
     Recipe("projections for other lengths", partial(_misfit, names=("E", "F"))),
     Recipe("E and F of unequal ranks", partial(_misfit, names=("F",), longer=False)),
     Recipe("F for another length", partial(_misfit, names=("F",))),
+    Recipe("E for another length", partial(_misfit, names=("E",))),
+    Recipe("projections for fewer keys", partial(_misfit, names=("E", "F"), keys=-1)),
 )
 
 
@@ -103,6 +108,12 @@ def _flops(inputs: Mapping[str, Any]) -> int:
 def _largest(inputs: Mapping[str, Any]) -> int:
     elements, S_q, S_k, D, D_v, k = _sizes(inputs)
     return elements * max(S_q, S_k) * k * max(D, D_v)
+
+
+def _made(inputs: Mapping[str, Any]) -> int:
+    """Four times what multiplying and summing by hand makes; for all pairs it would be several times more."""
+    elements, S_q, S_k, D, D_v, k = _sizes(inputs)
+    return elements * 4 * k * (S_k + S_q) * (D + D_v + 2)
 
 
 def _variant(
@@ -209,14 +220,20 @@ LOW_RANK_ATTENTION = Exercise(
             "work and memory grow with S k, not with S_q S_k",
             0.75,
             ("long sequences",),
-            affordable(_flops, _largest, half_the_pairs),
+            affordable(_flops, _largest, _made),
             FORMULA,
         ),
         Check(
             "sizes that do not fit",
             "are refused with a ValueError",
             0.5,
-            ("projections for other lengths", "E and F of unequal ranks", "F for another length"),
+            (
+                "projections for other lengths",
+                "E and F of unequal ranks",
+                "F for another length",
+                "E for another length",
+                "projections for fewer keys",
+            ),
             raises_value_error(),
             FORMULA,
         ),

@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.gradients import differentiable
-from autograder.checks.index_grids import has_dtype, on_grids, traceable
+from autograder.checks.index_grids import as_given, has_dtype, on_grids, traceable
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.oracle.tiles import SCORE_HEADS, WINDOW, alibi_score, alibi_slopes, sliding_window_mask
 
@@ -214,9 +214,17 @@ ALIBI_SCORE = Exercise(
         Check(
             PAIRS,
             "score + slope[head] (key_index - query_index)",
-            1.25,
+            1.0,
             ("all pairs and heads", "all pairs, far along"),
             on_grids("score", "differs from the formula"),
+        ),
+        Check(
+            "dtype",
+            "the result is float32 or float64, as the score is",
+            0.25,
+            ("all pairs and heads", "all pairs, float64"),
+            as_given("score"),
+            PAIRS,
         ),
         Check(
             "tensor operations",

@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.conduct import SOFTMAX, dtype_kept, obeys
+from autograder.checks.conduct import SOFTMAX, dtype_kept, inputs_untouched, obeys
 from autograder.checks.gradients import differentiable
 from autograder.checks.softmax import shift_changes_nothing
 from autograder.checks.structure import agrees_with_slices, responds
@@ -158,9 +158,12 @@ ONLINE_SOFTMAX = Exercise(
             RESULTS,
         ),
         Check(
+            "inputs untouched", "no block is written to", 0.25, ("three blocks",), inputs_untouched(), RESULTS
+        ),
+        Check(
             "own work",
             "softmax and log-sum-exp are written out",
-            0.75,
+            0.5,
             ("many blocks",),
             obeys(WHOLE_ROWS, "the running maximum and sum"),
             (FORMULA, COST),

@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.averaging import survives_large_inputs
+from autograder.checks.averaging import hides_from_low_scores
 from autograder.checks.carrying import no_gradient_through, remembers
 from autograder.checks.conduct import FUSED, obeys
 from autograder.checks.customary import COUNTS, FORMULA, conduct
@@ -242,10 +242,10 @@ RECURRENT_ATTENTION = Exercise(
         ),
         Check(
             "huge scores",
-            "no overflow for large inputs",
+            "no overflow for large inputs, and hidden keys lose against scores far below zero",
             0.25,
             ("huge scores",),
-            survives_large_inputs(),
+            hides_from_low_scores(("x", "memory"), {"W_q": 0, "W_k": 0}, "W_k"),
             FORMULA,
         ),
         Check(

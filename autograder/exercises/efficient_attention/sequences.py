@@ -61,8 +61,10 @@ def counts(outputs: tuple[str, ...], case: str = "unequal sizes") -> Check:
     return Check(COUNTS, "the results change with query, key and value", 0.5, (case,), responds(effects))
 
 
-def behaviour(needs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[Check, ...]:
-    """Leading axes, huge scores, gradient, dtype, inputs, layout, and own work."""
+def behaviour(
+    needs: tuple[str, ...], outputs: tuple[str, ...], **cases: tuple[str, ...]
+) -> tuple[Check, ...]:
+    """Leading axes, huge scores, gradient, dtype, inputs, layout, and own work. cases: those of `conduct`, where others."""
     return (
         Check(
             "leading axes",
@@ -80,7 +82,7 @@ def behaviour(needs: tuple[str, ...], outputs: tuple[str, ...]) -> tuple[Check, 
             survives_extremes(outputs),
             needs,
         ),
-        *conduct(needs, None, outputs, "backward() gives the derivative"),
+        *conduct(needs, None, outputs, "backward() gives the derivative", **cases),
         Check(
             "own work",
             "attention is written out",

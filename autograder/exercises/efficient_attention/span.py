@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Target, Trial
 from autograder.checks.agreement import agrees
-from autograder.checks.averaging import survives_large_inputs
+from autograder.checks.averaging import hides_from_low_scores
 from autograder.checks.conduct import FUSED, obeys
 from autograder.checks.customary import COUNTS, FORMULA, conduct
 from autograder.checks.structure import agrees_with_slices, responds
@@ -46,7 +46,7 @@ def _inputs(
     *lead, H, D, D_v = draw.sizes(axes + 3, 2, 7)
     S = 1 if one else draw.integer(*lengths)
     span = 0.5 + draw.uniform(H, low=-0.2, high=0.2) + torch.arange(H) % 4
-    ramp = float(draw.integer(2, 3))
+    ramp = draw.integer(2, 3) + 0.25
     if wide:
         span = span + 20
     elif narrow:
@@ -217,7 +217,9 @@ def _far_scores_do_nothing(trial: Trial) -> None:
     mask = trial.expect()["weights"].value > 0
     far = trial.inputs["key"].clone()
     far[..., 0, :] = trial.inputs["query"][..., -1, :] * 1e4
-    after = trial(key=far)
+    leaves = {n: trial.inputs[n].clone().requires_grad_() for n in ("query", "value", "span")}
+    leaves["key"] = far.requires_grad_()
+    after = trial(**leaves)
     last = after["weights"].detach()[..., -1, :]
     reached = mask[..., -1, 0]  # (..., H): heads whose last position sees the first
     kept = (~reached).unsqueeze(-1).expand_as(last)
@@ -229,8 +231,22 @@ def _far_scores_do_nothing(trial: Trial) -> None:
             "keys that the mask hides? A position always sees itself.",
             mistake="a hidden score empties the row",
         )
+    finite = bool(torch.isfinite(after["output"]).all())
+    if finite and after["output"].requires_grad:  # if not, another check says so
+        found = torch.autograd.grad(
+            after["output"].square().sum(), list(leaves.values()), allow_unused=True, retain_graph=True
+        )
+        for name, gradient in zip(leaves, found, strict=True):
+            if gradient is not None and not bool(torch.isfinite(gradient).all()):
+                raise Failure(
+                    f"a huge score beyond the span makes the gradient with respect to {name} nan or inf. Is exp of a hidden "
+                    "score computed, and thrown away afterwards? Its gradient stays: hide the score before exp.",
+                    mistake="nan gradients beyond the span",
+                )
     for name in ("output", "weights"):
-        changed = torch.where(reached.unsqueeze(-1), before[name][..., -1, :], after[name][..., -1, :])
+        changed = torch.where(
+            reached.unsqueeze(-1), before[name][..., -1, :], after[name].detach()[..., -1, :]
+        )
         trial.require(
             name,
             torch.cat([before[name][..., :-1, :], changed.unsqueeze(-2)], -2),
@@ -299,10 +315,10 @@ ADAPTIVE_SPAN_ATTENTION = Exercise(
         ),
         Check(
             "huge scores",
-            "no overflow for large inputs",
+            "no overflow for large inputs, and hidden keys lose against scores far below zero",
             0.25,
             ("huge scores",),
-            survives_large_inputs(),
+            hides_from_low_scores(("query", "key"), {}, "key"),
             (*RESULTS, BEYOND),
         ),
         Check(

@@ -45,10 +45,13 @@ def _inputs(
     blocks: tuple[int, int] = (4, 5),
     short: tuple[int, int] = (0, 0),
     dead: bool = False,
+    last: bool = False,
     share: float = 0.0,
     **options: Any,
 ) -> dict[str, Any]:
     """`blocks` blocks of queries and keys, the last ones shorter by `short`; one dead row of blocks, if asked for.
+
+    last: that row is the last one.
 
     share: about so many of the blocks are allowed, six in ten if it is 0.
     """
@@ -62,14 +65,16 @@ def _inputs(
     mask[0, -1] = not bool(mask[-1, 0])
     mask[0, 0] |= ~mask[0].any()
     if dead:
-        mask[draw.integer(1, blocks[0] - 2)] = False
+        mask[-1 if last else draw.integer(1, blocks[0] - 2)] = False
     return triple(draw, S_q=S_q, S_k=S_k, **options) | {"block_mask": mask, "block_size": block_size}
 
 
-def _wrong_mask(draw: Draw, *, turned: bool) -> dict[str, Any]:
-    """A mask the other way round, or one with an entry for each pair of positions."""
+def _wrong_mask(draw: Draw, *, turned: bool = False, more: int | None = None) -> dict[str, Any]:
+    """A mask the other way round, one with an entry for each pair of positions, or with one entry more along an axis."""
     inputs = _inputs(draw)
     mask = inputs["block_mask"]
+    if more is not None:
+        return inputs | {"block_mask": torch.cat([mask, mask.narrow(more, 0, 1)], more)}
     other = mask.mT.contiguous() if turned else mask.repeat_interleave(2, 0).repeat_interleave(2, 1)
     return inputs | {"block_mask": other}
 
@@ -262,6 +267,10 @@ BLOCK_SPARSE_ATTENTION = Exercise(
         Recipe("a mask the wrong way round", partial(_wrong_mask, turned=True)),
         Recipe("a mask of positions", partial(_wrong_mask, turned=False)),
         Recipe("a long sequence", _long),
+        _recipe("the last blocks without keys", dead=True, last=True, block_size=3, short=(1, 2)),
+        _recipe("blocks without keys, bfloat16", dead=True, block_size=3, dtype=torch.bfloat16),
+        Recipe("a mask with a row too many", partial(_wrong_mask, more=0)),
+        Recipe("a mask with a column too many", partial(_wrong_mask, more=1)),
     ),
     checks=(
         counts(OUTPUTS, SQUARE),
@@ -285,15 +294,20 @@ BLOCK_SPARSE_ATTENTION = Exercise(
             DEAD,
             "queries that may see no key have an output of 0",
             0.75,
-            ("a row of blocks without keys",),
+            ("a row of blocks without keys", "the last blocks without keys", "blocks without keys, bfloat16"),
             dead_blocks(TRIPLE),
-            FORMULA,
+            (FORMULA, SHORT),
         ),
         Check(
             "masks that do not fit",
             "are refused with a ValueError",
             0.25,
-            ("a mask the wrong way round", "a mask of positions"),
+            (
+                "a mask the wrong way round",
+                "a mask of positions",
+                "a mask with a row too many",
+                "a mask with a column too many",
+            ),
             raises_value_error("the shape of block_mask is not checked"),
             FORMULA,
         ),
@@ -302,7 +316,7 @@ BLOCK_SPARSE_ATTENTION = Exercise(
             "no work for forbidden blocks, and no table of all pairs",
             3.5,
             ("a long sequence",),
-            tiled(lambda inputs: _table(inputs) - 1, _flops, _table, OUTPUTS),
+            tiled(lambda inputs: _table(inputs) - 1, _flops, _table, OUTPUTS, _table),
             (FORMULA, SHORT),
         ),
         *behaviour((FORMULA, COST), OUTPUTS),

@@ -127,7 +127,7 @@ variant("a_batch_axis", "bias has the wrong shape", leave=lambda bias: bias.unsq
 @mutant(NAME, "bias has the wrong shape", only="few heads")
 def one_head_squeezed(num_heads, length_q, length_k):
     bias = slopes(num_heads).view(-1, 1, 1) * signed(length_q, length_k)
-    return bias.squeeze()
+    return bias.squeeze(0)
 
 
 @mutant(NAME, None)

@@ -142,7 +142,7 @@ def roles_guessed_by_the_lengths(query, key, value):
 @mutant(NAME, "less precise than its dtype", only="dtype")
 def a_small_number_added(query, key, value):
     q, k = phi(query), phi(key)
-    return q @ (k.mT @ value) / (q @ k.sum(-2).unsqueeze(-1) + 1e-6)
+    return q @ (k.mT @ value) / (q @ k.sum(-2).unsqueeze(-1) + 1e-11)
 
 
 make = of_function(plainly)
