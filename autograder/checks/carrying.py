@@ -136,7 +136,7 @@ def remembers(sequence: str, memory: str, returned: str, length: str) -> Probe:
 
 
 def no_gradient_through(memory: str, returned: str, output: str = "output") -> Probe:
-    """No gradient flows from the output into the memory, nor from the returned memory into anything."""
+    """No gradient flows from the output into the memory, nor from the returned memory into anything, there first one too."""
 
     def probe(trial: Trial) -> None:
         leaves = {name: trial.inputs[name].clone().requires_grad_() for name in trial.differentiable}
@@ -151,11 +151,14 @@ def no_gradient_through(memory: str, returned: str, output: str = "output") -> P
                     "reach back through all earlier segments. Is it detached?",
                     mistake="gradient flows into the memory",
                 )
-        if results[returned].requires_grad:
-            found = torch.autograd.grad(results[returned].sum(), list(leaves.values()), allow_unused=True)
+        first = trial(**{**leaves, memory: None})[returned]
+        for made, when in ((results[returned], ""), (first, f" where there is no {memory} yet")):
+            if not made.requires_grad:
+                continue
+            found = torch.autograd.grad(made.sum(), list(leaves.values()), allow_unused=True)
             if any(one is not None and bool((one != 0).any()) for one in found):
                 raise Failure(
-                    f"{returned} carries a gradient to what it was made of: the graph of this segment would be kept alive "
+                    f"{returned}{when} carries a gradient to what it was made of: the graph of this segment would be kept alive "
                     "by the next one. Is it detached?",
                     mistake="the new memory is not detached",
                 )

@@ -106,6 +106,7 @@ def _mistakes() -> tuple[Mistake, ...]:
             slope + " They are a geometric sequence.",
             lambda H: torch.arange(H, 0, -1).double() / H,
         ),
+        ("slopes half as steep", slope, lambda H: alibi_slopes(H) / 2),
         ("slopes to the base e", slope, lambda H: alibi_slopes(H).pow(1 / math.log(2))),
         ("the formula for powers of two used for all", other, _slopes),
         (

@@ -203,7 +203,7 @@ CHUNKED_ATTENTION = Exercise(
         _recipe("blocks of one key", block_size=1),
         _recipe("one query", S_q=1, S_k=8),
         _recipe("causal", is_causal=True, blocks=3, S_q=15),
-        _recipe("causal, more keys than queries", is_causal=True, block_size=4, S_q=9, S_k=14),
+        _recipe("causal, more keys than queries", is_causal=True, block_size=4, S_q=9, S_k=14, zero=True),
         _recipe("two leading axes", axes=2, blocks=3),
         _recipe("huge scores", size=1e3, blocks=4),
         Recipe(DEEP, lambda draw: deep(draw, _inputs(draw, is_causal=True, blocks=3))),

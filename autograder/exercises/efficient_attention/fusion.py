@@ -120,6 +120,26 @@ SLIPS: Slips = (
     ("the kind with the largest share alone", ONE, {"shares": lambda mix: (mix == mix.max()).to(mix)}),
     ("kinds in another order", ORDER, {"kinds": lambda q, k, W: _kinds(q, k, W)[::-1]}),
     (
+        "all scores divided by sqrt(d_model)",
+        "Only the first kind is divided by sqrt(d_model).",
+        {
+            "kinds": lambda q, k, W: (
+                _kinds(q, k, W)[0],
+                *(kind * q.shape[-1] ** -0.5 for kind in _kinds(q, k, W)[1:]),
+            )
+        },
+    ),
+    (
+        "cosine divided by sqrt(d_model)",
+        "A cosine is divided by the two norms, and by nothing else.",
+        {
+            "kinds": lambda q, k, W: tuple(
+                kind * (q.shape[-1] ** -0.5 if place == 1 else 1.0)
+                for place, kind in enumerate(_kinds(q, k, W))
+            )
+        },
+    ),
+    (
         "dot product not scaled",
         "The first kind is divided by sqrt(d_model).",
         {"kinds": lambda q, k, W: (q @ k.mT, *_kinds(q, k, W)[1:])},
@@ -242,7 +262,7 @@ ATTENTION_FUSION = Exercise(
             0.5,
             ("unequal sizes",),
             _shift_changes_nothing,
-            COUNTS,
+            FORMULA,
         ),
         Check(
             "one kind alone",

@@ -36,6 +36,7 @@ def _inputs(
     axes: int = 1,
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
+    zero: bool = False,
     cached: int = 0,
     length: int = 0,
     heads: int = 0,
@@ -47,11 +48,13 @@ def _inputs(
     d_model = num_heads * D
     d_latent = draw.integer(2, max(2, d_model - 2))
     d_latent += d_latent == S
-    inputs = {
+    inputs: dict[str, Any] = {
         "init": {"d_model": d_model, "num_heads": num_heads, "d_latent": d_latent},
         "num_heads": num_heads,
         "x": draw.normal(*lead, S, d_model, dtype=dtype) * size,
     }
+    if zero:  # so that not every score of 0 is a hidden one
+        inputs["x"][..., 1, :] = 0.0
     return inputs | ({"cache": draw.normal(*lead, cached, d_latent, dtype=dtype)} if cached else {})
 
 
@@ -61,7 +64,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 RECIPES = (
     _recipe("unequal sizes"),
-    _recipe("large scores", size=2.0),
+    _recipe("large scores", size=2.0, zero=True),
     _recipe("with a cache", cached=4),
     _recipe("one token after a cache", cached=5, length=1),
     _recipe("pieces", length=20),
@@ -172,6 +175,11 @@ SLIPS: Slips = (
         "heads interleaved",
         HEADS + " Is it unflatten(-1, (num_heads, D))?",
         {"split": lambda x, heads: x.unflatten(-1, (-1, heads)).movedim(-1, -3)},
+    ),
+    (
+        "number and width of the heads exchanged",
+        HEADS + " Is it unflatten(-1, (num_heads, D))?",
+        {"split": lambda x, heads: x.unflatten(-1, (-1, heads)).transpose(-3, -2)},
     ),
     (
         "heads merged without a transpose",

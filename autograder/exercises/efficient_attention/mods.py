@@ -187,6 +187,11 @@ SCORE_MISTAKES = (
         made=lambda s, m, d: (s + m * d).masked_fill(d > 0, -torch.inf),
     ),
     _mistake(
+        "future hidden by the bias",
+        "Hiding the future is the mask's task, not the score's.",
+        made=lambda s, m, d: (s + m * d).masked_fill(d > 0, torch.finfo(torch.float32).min),
+    ),
+    _mistake(
         "no bias in the future",
         "The future follows the same formula.",
         made=lambda s, m, d: s + m * d.clamp_max(0),

@@ -35,6 +35,7 @@ def _inputs(
     axes: int = 1,
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
+    zero: bool = False,
     kept: str = "most",
     memory: int | None = -1,
     high: int = 9,
@@ -48,7 +49,7 @@ def _inputs(
     M = M if memory is None or memory < 0 else memory
     lengths = {"most": M + S - 2, "few": min(M, S) - 1, "all": M + S + 2}
     W_q, W_k, W_v = (draw.normal(d, width, dtype=torch.float64) / d**0.5 for width in (D, D, D_v))
-    return {
+    inputs: dict[str, Any] = {
         "x": draw.normal(*lead, S, d, dtype=dtype) * size,
         "memory": None if memory is None else draw.normal(*lead, M, d, dtype=dtype) * size,
         "W_q": W_q.to(dtype),
@@ -56,6 +57,9 @@ def _inputs(
         "W_v": W_v.to(dtype),
         "memory_length": lengths[kept],
     }
+    if zero:  # so that not every score of 0 is a hidden one
+        inputs["x"][..., 1, :] = 0.0
+    return inputs
 
 
 def _recipe(label: str, **options: Any) -> Recipe:
@@ -68,7 +72,7 @@ RECIPES = (
     _recipe("a long memory", kept="all"),
     _recipe("no memory yet", memory=None),
     _recipe("an empty memory", memory=0, kept="all"),
-    _recipe("large scores", size=2.0),
+    _recipe("large scores", size=2.0, zero=True),
     _recipe("huge scores", size=60.0),
     _recipe("two leading axes", axes=2),
     _recipe("small, float64", axes=0, dtype=torch.float64, high=8),
@@ -148,6 +152,11 @@ SLIPS: Slips = (
         {"weights": (0, 2, 1)},
     ),
     ("keys made by W_q", "W_k makes the keys.", {"weights": (0, 0, 2)}),
+    (
+        "divided by sqrt(D_v)",
+        "Scores are divided by the root of the width of the keys, not of the values.",
+        {"scale": lambda q, k, v: v.shape[-1] ** -0.5},
+    ),
 )
 
 
@@ -238,7 +247,7 @@ RECURRENT_ATTENTION = Exercise(
             1.0,
             ("small, float64",),
             no_gradient_through("memory", "new_memory"),
-            (FORMULA, MEMORY),
+            (FORMULA, MEMORY, "no memory yet"),
         ),
         Check(
             "huge scores",

@@ -31,17 +31,24 @@ def triple(
     low: int = 5,
     high: int = 14,
     widths: int = 9,
+    zero: bool = False,
 ) -> dict[str, Any]:
-    """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), lengths and widths all different; S_q, S_k: so many."""
+    """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), lengths and widths all different; S_q, S_k: so many.
+
+    zero: one key is zero, so that not every score of 0 is a hidden one.
+    """
     lead = draw.sizes(axes, low=2, high=4)
     lengths = draw.sizes(2, low=low, high=high)
     S_q, S_k = S_q or lengths[0], S_k or lengths[1]
     D, D_v = draw.sizes(2, low=2, high=widths)
-    return {
+    inputs = {
         "query": draw.normal(*lead, S_q, D, dtype=dtype) * size,
         "key": draw.normal(*lead, S_k, D, dtype=dtype),
         "value": draw.normal(*lead, S_k, D_v, dtype=dtype),
     }
+    if zero:
+        inputs["key"][..., 1, :] = 0.0
+    return inputs
 
 
 def deep(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:

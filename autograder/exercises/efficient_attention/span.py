@@ -33,6 +33,7 @@ def _inputs(
     axes: int = 1,
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
+    zero: bool = False,
     wide: bool = False,
     narrow: bool = False,
     one: bool = False,
@@ -51,13 +52,16 @@ def _inputs(
         span = span + 20
     elif narrow:
         span, ramp = span * 0, 0.75
-    return {
+    inputs: dict[str, Any] = {
         "query": draw.normal(*lead, H, S, D, dtype=dtype) * size,
         "key": draw.normal(*lead, H, S, D, dtype=dtype) * size,
         "value": draw.normal(*lead, H, S, D_v, dtype=dtype),
         "span": span.to(dtype),
         "ramp": ramp,
     }
+    if zero:  # so that not every score of 0 is a hidden one
+        inputs["key"][..., 1, :] = 0.0
+    return inputs
 
 
 def _recipe(label: str, **options: Any) -> Recipe:
@@ -66,7 +70,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 RECIPES = (
     _recipe("unequal sizes"),
-    _recipe("large scores", size=3.0),
+    _recipe("large scores", size=3.0, zero=True),
     _recipe("spans longer than the text", wide=True),
     _recipe("a span of nothing", narrow=True),
     _recipe("one position", one=True),

@@ -177,7 +177,7 @@ SLIDING_WINDOW_ATTENTION = Exercise(
     recipes=(
         _recipe("unequal sizes"),
         _recipe("large scores", size=4.0),
-        _recipe("a window of four", window=4, S=13),
+        _recipe("a window of four", window=4, S=13, zero=True),
         _recipe("a window of one", window=1),
         _recipe("a window longer than the sequence", window=50),
         _recipe("a window as long as the sequence", window=9, S=9),

@@ -431,6 +431,83 @@ class CacheKeptInFloat32(solved.LatentAttention):
         return output, latent if cache is None else latent.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def zeros_hidden(scores, offset=0):
+    """The usual slip after tril: whatever is zero is taken for hidden."""
+    low = scores.tril(offset)
+    return low.masked_fill(low == 0, -INF).softmax(-1)
+
+
+@mutant("sliding_window_attention", only="agrees with the formula")
+def zero_scores_hidden(query, key, value, window):
+    if window < 1:
+        raise ValueError("window must be at least 1")
+    window = min(window, query.shape[-2])
+    keys, values = (F.pad(x, (0, 0, window - 1, 0)).unfold(-2, window, 1) for x in (key, value))
+    scores = torch.einsum("...sd,...sdw->...sw", query, keys) / query.shape[-1] ** 0.5
+    weights = scores.masked_fill(scores == 0, -INF).softmax(-1)
+    return torch.einsum("...sw,...sdw->...sd", weights, values)
+
+
+@mutant("recurrent_attention")
+def zero_scores_hidden_after_tril(x, memory, W_q, W_k, W_v, memory_length):
+    old = x[..., :0, :] if memory is None else memory.detach()
+    rows = torch.cat([old, x], -2)
+    weights = zeros_hidden(x @ W_q @ (rows @ W_k).mT / W_q.shape[-1] ** 0.5, old.shape[-2]).nan_to_num()
+    return weights @ (rows @ W_v), rows[..., max(rows.shape[-2] - memory_length, 0) :, :].detach()
+
+
+@mutant("recurrent_attention", "the new memory is not detached", only="no gradient into the memory")
+def first_memory_attached(x, memory, W_q, W_k, W_v, memory_length):
+    output, new = solved.recurrent_attention(x, memory, W_q, W_k, W_v, memory_length)
+    return output, new if memory is not None else x[..., max(x.shape[-2] - memory_length, 0) :, :]
+
+
+@mutant("recurrent_attention", "divided by sqrt(D_v)")
+def scaled_by_the_values(x, memory, W_q, W_k, W_v, memory_length):
+    scale = (W_q.shape[-1] / W_v.shape[-1]) ** 0.5
+    return solved.recurrent_attention(x, memory, W_q * scale, W_k, W_v, memory_length)
+
+
+@mutant("LatentAttention", "number and width of the heads exchanged")
+class AsManyHeadsAsWide(solved.LatentAttention):
+    def heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.num_heads)).transpose(-3, -2)
+
+
+def fusion(name, named, factors):
+    class Mixed(solved.AttentionFusion):
+        def forward(self, query, key, value):
+            products, shares, root = query @ key.mT, torch.softmax(self.mix, 0), query.shape[-1] ** 0.5
+            cosine = products / (query.norm(dim=-1, keepdim=True) * key.norm(dim=-1).unsqueeze(-2))
+            kinds = products / root, cosine * root ** factors[0], query @ self.W @ key.mT * root ** factors[1]
+            weights = sum(share * kind for share, kind in zip(shares, kinds, strict=True)).softmax(-1)
+            return weights @ value, weights
+
+    register("AttentionFusion", name, named, Mixed)
+
+
+fusion("all_scaled", "all scores divided by sqrt(d_model)", (-1, -1))
+fusion("cosine_scaled", "cosine divided by sqrt(d_model)", (-1, 0))
+register(
+    "alibi_bias", "half_as_steep", "slopes half as steep", lambda heads, q, k: right_bias(heads, q, k) / 2
+)
+register(
+    "alibi_score",
+    "lowest_number_in_the_future",
+    "future hidden by the bias",
+    lambda s, b, h, q, k: torch.where(k > q, torch.finfo(s.dtype).min, solved.alibi_score(s, b, h, q, k)),
+)
+
+
+@mutant("AttentionFusion", only="agrees with the formula")
+class MixAndMatrixUnused(solved.AttentionFusion):
+    """Plain attention: the parameters are there, and do nothing."""
+
+    def forward(self, query, key, value):
+        weights = (query @ key.mT).softmax(-1)
+        return weights @ value, weights
+
+
 @mutant("latent_cache_elements", "rotated key counted twice")
 def rotated_values_too(batch, length, layers, d_latent, d_rope):
     return batch * length * layers * (d_latent + 2 * d_rope)
