@@ -22,7 +22,7 @@ choose_mode()
 
 from torch.utils.flop_counter import flop_registry  # noqa: E402
 
-__all__ = ["Observation", "apart", "observe", "unchanged", "unobserved"]
+__all__ = ["Observation", "apart", "laid_out", "observe", "unchanged", "unobserved"]
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,15 @@ def apart(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return call
+
+
+def laid_out(places: Mapping[str, Any]) -> dict[str, Any]:
+    """The places, with the items of a list or tuple in places of their own: `a0` as `a0.0`, `a0.1` and so on."""
+    flat: dict[str, Any] = {}
+    for name, value in places.items():
+        many = isinstance(value, (list, tuple)) and all(isinstance(one, Tensor) for one in value)
+        flat |= {f"{name}.{n}": one for n, one in enumerate(value)} if many else {name: value}
+    return flat
 
 
 def unchanged(before: Tensor, after: Tensor) -> bool:

@@ -72,7 +72,13 @@ def _observe_there(
     seen = remote.observe(args, kwargs, state)
     names = {f"a{n}": name for n, name in enumerate(name for name in positional if name in inputs)}
     names |= {f"k{name}": name for name in kwargs}
-    return replace(seen, modified=tuple(names[place] for place in seen.modified if place in names))
+    return replace(seen, modified=_named(seen.modified, names))
+
+
+def _named(modified: tuple[str, ...], names: Mapping[str, str]) -> tuple[str, ...]:
+    """The inputs at these places; `kstate.0` lies in `state`."""
+    found = (names.get(place.partition(".")[0]) for place in modified)
+    return tuple(dict.fromkeys(name for name in found if name is not None))
 
 
 @dataclass(frozen=True)

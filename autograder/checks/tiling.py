@@ -151,9 +151,12 @@ class BlocksFunction(FunctionSubject):
         return torch.cat(list(weights), -1), result[1]
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
-        """What the function does with the blocks. In a process of its own whether it writes into them is not seen."""
+        """What the function does with the blocks; whether it writes into them, or puts others into the list."""
         if isinstance(self.function, Remote):
-            return self.function.observe([list(inputs["scores"].split(inputs["sizes"], -1))], {})
+            seen = self.function.observe([list(inputs["scores"].split(inputs["sizes"], -1))], {})
+            return replace(
+                seen, modified=tuple(f"blocks[{place.partition('.')[2]}]" for place in seen.modified)
+            )
         blocks = {
             f"blocks[{n}]": block for n, block in enumerate(inputs["scores"].split(inputs["sizes"], -1))
         }

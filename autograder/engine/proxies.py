@@ -17,7 +17,7 @@ from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
 from autograder.engine.wire import Handle, Opaque, mapped
 from autograder.kernels import Launch
-from autograder.observation import Observation, unchanged
+from autograder.observation import Observation, laid_out, unchanged
 
 __all__ = ["ClassProxy", "FunctionProxy", "ObjectProxy", "resolve"]
 
@@ -198,7 +198,7 @@ def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observat
     """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
     counts = {name: answer.get(name) for name in ("flops", "largest", "held", "made", "unwritten")}
     calls, launches, after = (answer.get(name) for name in ("calls", "launches", "after"))
-    tensors = {name: value for name, value in sent.items() if isinstance(value, Tensor)}
+    tensors = {name: value for name, value in laid_out(sent).items() if isinstance(value, Tensor)}
     if not (
         all(isinstance(count, int) for count in counts.values())
         and isinstance(calls, list)

@@ -38,7 +38,7 @@ from autograder.engine.wire import (
 )
 from autograder.engine.worker.cells import quiet, run_cell
 from autograder.kernels.placing import beside_the_gpu
-from autograder.observation import observe, unobserved
+from autograder.observation import laid_out, observe, unobserved
 
 __all__ = ["serve"]
 
@@ -142,20 +142,31 @@ class _Worker:
         self, object: int, state: Mapping[str, Tensor] | None, args: Any, kwargs: Any, gpu: bool
     ) -> dict[str, Any]:
         target: Any = beside_the_gpu(self.objects[object]) if gpu else self.objects[object]
-        inputs = {**{f"a{n}": v for n, v in enumerate(args)}, **{f"k{n}": v for n, v in kwargs.items()}}
+        places = {**{f"a{n}": v for n, v in enumerate(args)}, **{f"k{n}": v for n, v in kwargs.items()}}
 
         after: dict[str, Tensor] = {}
 
         def call(given: Mapping[str, Any]) -> Any:
             after.update({name: value for name, value in given.items() if isinstance(value, Tensor)})
-            positional = [given[f"a{n}"] for n in range(len(args))]
-            named = {n: given[f"k{n}"] for n in kwargs}
+            handed = {
+                name: given[name]
+                if name in given
+                else type(held)(given[f"{name}.{n}"] for n in range(len(held)))
+                for name, held in places.items()
+            }
+            positional = [handed[f"a{n}"] for n in range(len(args))]
+            named = {n: handed[f"k{n}"] for n in kwargs}
             if state is None:
-                return target(*positional, **named)
-            return torch.func.functional_call(target, dict(state), tuple(positional), named)
+                result = target(*positional, **named)
+            else:
+                result = torch.func.functional_call(target, dict(state), tuple(positional), named)
+            # A list may hold other tensors now.
+            lists = laid_out({name: value for name, value in handed.items() if isinstance(value, list)})
+            after.update({name: value for name, value in lists.items() if name in after})
+            return result
 
         with _no_new_threads():  # torch's modes see one thread only
-            seen = observe(call, inputs)
+            seen = observe(call, laid_out(places))
         # Whether the inputs have changed is for the judge to say: here torch may be patched.
         return {
             "flops": seen.flops,
