@@ -273,6 +273,7 @@ class Fragile:
 
     def __init__(self, nursery: Nursery, at: int):
         self.nursery, self.at, self.asked = nursery, at, 0
+        self.jail = nursery.jail
 
     def preload(self, notebook: str) -> None:
         self.nursery.preload(notebook)

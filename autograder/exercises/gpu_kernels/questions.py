@@ -133,9 +133,10 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "one stage, or keys without values",
+                "a part left out",
                 float(2 * (128 * 128 + 2 * 64 * 128)),
-                "There are two tensors, keys and values, and two stages: one is computed with while the next is loaded.",
+                "The queries stay on the chip, and beside them two tensors, keys and values, in two stages each: one is "
+                "computed with while the next is loaded. Are all five tiles counted?",
             ),
             NumericSlip(
                 "numbers, not bytes",
@@ -146,11 +147,6 @@ QUESTIONS: tuple[Choice | Number, ...] = (
                 "the queries in two stages, too",
                 float(2 * (2 * 128 * 128 + 2 * 2 * 64 * 128)),
                 "The tile of queries is loaded once and stays.",
-            ),
-            NumericSlip(
-                "without the queries",
-                float(2 * 2 * 2 * 64 * 128),
-                "The tile of queries is an operand of every product.",
             ),
         ),
         hints=(

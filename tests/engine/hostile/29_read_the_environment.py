@@ -8,7 +8,7 @@ import os
 import sys
 
 for name, value in os.environ.items():
-    if name not in ("HOME", "TMPDIR", "PATH", "LANG", "OMP_NUM_THREADS"):
+    if name not in ("HOME", "TMPDIR", "PATH", "LANG", "OMP_NUM_THREADS", "TRITON_INTERPRET"):
         print("GOT", name, value)
 environ = ctypes.POINTER(ctypes.c_char_p).in_dll(ctypes.CDLL(None), "environ")
 place = 0
