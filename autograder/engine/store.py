@@ -48,7 +48,7 @@ def key_of(notebook: Any, limit: object, jail: bool) -> str:
         ]
         for cell in notebook.cells
     ]
-    return digest(_grader(), json.dumps(cells), repr(limit), str(jail), str(interpreted()))
+    return digest(_grader(), json.dumps(cells), repr(limit), str(jail), str(jail or interpreted()))
 
 
 @cache

@@ -139,6 +139,7 @@ def main() -> None:
     _freeze()
     control.send(json.dumps({"ready": True, "threads": _threads()}).encode())
     _loop(shell, control)
+    os._exit(0)  # what is frozen cannot be taken apart at the end; Triton would complain about it
 
 
 def _loop(shell: Any, control: socket.socket) -> None:

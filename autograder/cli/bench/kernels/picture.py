@@ -43,7 +43,7 @@ def draw(measured: Mapping[str, Any], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(
-        f"{measured['device']}, {measured['dtype']}, {measured['threads']} threads; dashed: causal",
+        f"{measured['device']}, {measured['dtype']}, {measured['threads']} thread(s); dashed: causal",
         fontsize=10,
     )
     figure.savefig(path, dpi=150)
