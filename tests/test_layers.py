@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"verdict", "kernels"},
+    {"verdict", "trees"},
+    {"kernels"},
     {"case", "observation"},
     {"oracle"},
     {"checks", "parity"},

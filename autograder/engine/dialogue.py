@@ -29,6 +29,7 @@ from autograder.engine.wire import (
     send,
 )
 from autograder.engine.worker.jail import OUT_OF_MEMORY
+from autograder.trees import mapped
 
 __all__ = ["Stopped", "Worker", "stand_for"]
 
@@ -58,11 +59,7 @@ def stand_for(value: Opaque) -> Any:
 
 
 def _known(value: Any) -> Any:
-    """A value with objects in place of what did not cross."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_known, value))
-    if isinstance(value, Mapping):
-        return {key: _known(item) for key, item in value.items()}
+    """An object in place of what did not cross."""
     return stand_for(value) if isinstance(value, Opaque) else value
 
 
@@ -175,7 +172,7 @@ class Worker:
             return _raised(RuntimeError(complaint))
         try:
             with torch.no_grad(), within(max(0.001, until - time.monotonic())):
-                return {"result": self.callbacks[number](*_known(args), **_known(kwargs))}
+                return {"result": self.callbacks[number](*mapped(args, _known), **mapped(kwargs, _known))}
         except OutOfTime:
             self._stop("the code asked for more than the function that it was handed could do in time")
         except Exception as error:  # noqa: BLE001  the student's arguments may be anything

@@ -15,9 +15,10 @@ from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import Remote, RemoteObject
 from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
-from autograder.engine.wire import Handle, Opaque, mapped
+from autograder.engine.wire import Handle, Opaque
 from autograder.kernels import Launch
 from autograder.observation import Observation, laid_out, unchanged
+from autograder.trees import mapped
 
 __all__ = ["ClassProxy", "FunctionProxy", "ObjectProxy", "resolve"]
 

@@ -57,6 +57,7 @@ def _grader() -> str:
     package = Path(__file__).resolve().parents[1]
     parts = (
         "verdict",
+        "trees.py",
         "case.py",
         "observation.py",
         "oracle",

@@ -12,7 +12,7 @@ import math
 import socket
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,6 @@ __all__ = [
     "Limits",
     "Malformed",
     "Opaque",
-    "mapped",
     "numbers_in",
     "receive",
     "send",
@@ -101,15 +100,6 @@ class Limits:
 
     def __init__(self, document: int = 4 << 20, tensors: int = 256 << 20, trusted: bool = False):
         self.document, self.tensors, self.trusted = document, tensors, trusted
-
-
-def mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
-    """A tree of lists, tuples and mappings with `leaf` done to what is none of these, in order."""
-    if isinstance(value, (list, tuple)):
-        return type(value)(mapped(item, leaf) for item in value)
-    if isinstance(value, Mapping):
-        return {key: mapped(item, leaf) for key, item in value.items()}
-    return leaf(value)
 
 
 def send(channel: socket.socket, message: Mapping[str, Any], deadline: float | None = None) -> None:

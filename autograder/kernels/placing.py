@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
 from autograder.kernels.gpu import interpreted
+from autograder.trees import mapped
 
 __all__ = ["beside_the_gpu"]
 
@@ -31,11 +32,5 @@ def beside_the_gpu(function: Callable[..., Any], device: str | None = None) -> C
     return call
 
 
-def _moved(value: Any, device: str) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, (list, tuple)):
-        return type(value)(_moved(item, device) for item in value)
-    if isinstance(value, Mapping):
-        return {key: _moved(item, device) for key, item in value.items()}
-    return value
+def _moved(tree: Any, device: str) -> Any:
+    return mapped(tree, lambda value: value.to(device) if isinstance(value, Tensor) else value)

@@ -103,6 +103,7 @@ def test_the_zygote_holds_no_oracle_no_checks_no_exercises_no_solutions_and_no_n
         "autograder.case",
         "autograder.observation",
         "autograder.kernels",
+        "autograder.trees",
         "autograder.kernels.cross",
         "autograder.kernels.gpu",
         "autograder.kernels.launches",

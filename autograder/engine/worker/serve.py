@@ -31,7 +31,6 @@ from autograder.engine.wire import (
     Handle,
     Limits,
     Opaque,
-    mapped,
     numbers_in,
     receive,
     send,
@@ -39,6 +38,7 @@ from autograder.engine.wire import (
 from autograder.engine.worker.cells import quiet, run_cell
 from autograder.kernels.placing import beside_the_gpu
 from autograder.observation import laid_out, observe, unobserved
+from autograder.trees import mapped
 
 __all__ = ["serve"]
 
