@@ -29,20 +29,27 @@ def require_isolation(jail: bool) -> None:
         )
 
 
-def require_gpu(*, sandbox: bool, scheduler: str | None) -> None:
+def require_gpu() -> None:
+    """Raises: UserError if torch finds no GPU."""
+    from autograder.kernels import gpu_name
+
+    if not gpu_name():
+        raise UserError(
+            "this machine has no GPU that torch can use, and --require-gpu was given. Run this where there is one, or "
+            "leave the option out: then nothing is verified on a GPU, and the results say so"
+        )
+
+
+def require_gpu_for_students(*, sandbox: bool, scheduler: str | None) -> None:
     """Raises: UserError if students' kernels cannot be run on a GPU of this machine."""
-    from autograder.kernels import gpu_name, triton_missing
+    from autograder.kernels import triton_missing
 
     require_torch()
     if scheduler is not None:
         raise UserError(
             "--require-gpu grades on this machine's GPU, and --scheduler on others: leave one of them out"
         )
-    if not gpu_name():
-        raise UserError(
-            "this machine has no GPU that torch can use, and --require-gpu was given. Grade where there is one, or "
-            "without it: kernels are then interpreted, and reports say that nothing was verified on a GPU"
-        )
+    require_gpu()
     if problem := triton_missing():
         raise UserError(f"--require-gpu: {problem}")
     if sandbox:

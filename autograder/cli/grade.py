@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from autograder.cli.errors import require_gpu, require_isolation, require_torch
+from autograder.cli.errors import require_gpu_for_students, require_isolation, require_torch
 
 if TYPE_CHECKING:
     from autograder.engine.classroom import Graded
@@ -37,7 +37,7 @@ def run_grade(folder: Path, options: Options, root: Path | None) -> int:
     from autograder.cli.table import summary, tables
 
     if options.gpu:
-        require_gpu(sandbox=options.sandbox, scheduler=options.scheduler)
+        require_gpu_for_students(sandbox=options.sandbox, scheduler=options.scheduler)
         os.environ["TRITON_INTERPRET"] = "0"  # for the judges and workers that come from this process
     place, graded = grade_folder(folder, options, root)
     console = Console()

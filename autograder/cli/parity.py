@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autograder.cli.errors import UserError, require_torch
+from autograder.cli.errors import UserError, require_gpu, require_torch
 
 if TYPE_CHECKING:
     from autograder.parity.experiment import Experiment
@@ -69,16 +69,11 @@ def run_parity(options: Options) -> int:
 
 def _refuse(options: Options) -> None:
     """Raises: UserError for what cannot be asked for."""
-    import torch
-
     from autograder.parity.backends import torch_backends
     from autograder.parity.cases import DTYPES
 
-    if options.require_gpu and not torch.cuda.is_available():
-        raise UserError(
-            "--require-gpu: torch finds no GPU on this machine, so nothing here can be verified on one. "
-            "Run this where torch.cuda.is_available() is True, or leave the option out."
-        )
+    if options.require_gpu:
+        require_gpu()
     if unknown := [name for name in options.dtypes if name not in DTYPES]:
         raise UserError(f"--dtype {unknown[0]}: choose among {', '.join(DTYPES)}.")
     if options.kernels is not None and not options.kernels.is_file():

@@ -18,8 +18,7 @@ DTYPES = ("float32", "tf32", "float16", "bfloat16")
 
 def dtype_of(precision: str) -> torch.dtype:
     """The dtype of a precision's tensors."""
-    dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
-    assert isinstance(dtype, torch.dtype)
+    dtype: torch.dtype = torch.float32 if precision == "tf32" else getattr(torch, precision)
     return dtype
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autograder.kernels.files import load
 from autograder.parity.backends import TF32_NEEDS_GPU, Result
 from autograder.parity.cases import Inputs
 from autograder.parity.conduct import Run
@@ -73,13 +73,7 @@ class KernelFile:
 
 def load_kernels(path: Path) -> KernelFile:
     """Run the file in this process. Raises: whatever it raises; ValueError if neither function is there."""
-    os.environ.setdefault("TRITON_INTERPRET", "0" if torch.cuda.is_available() else "1")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    module = load(path)
     names = ("flash_attention", "flash_forward")
     functions = {name: getattr(module, name) for name in names if hasattr(module, name)}
     if not functions:

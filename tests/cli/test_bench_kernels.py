@@ -10,9 +10,10 @@ import torch
 
 from autograder.cli.bench.kernels import run as command
 from autograder.cli.bench.kernels.clock import seconds_of
-from autograder.cli.bench.kernels.contenders import Contender, load, naive
+from autograder.cli.bench.kernels.contenders import Contender, naive
 from autograder.cli.bench.kernels.measure import Plan, measure
 from autograder.cli.errors import UserError
+from autograder.kernels.files import load
 from autograder.weave import find_course
 
 ROOT = Path(__file__).parents[2]

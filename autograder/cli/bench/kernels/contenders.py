@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +14,7 @@ from torch.nn.attention import SDPBackend
 
 from autograder.parity.backends import Sdpa
 
-__all__ = ["OURS", "Contender", "contenders", "load", "naive"]
+__all__ = ["OURS", "Contender", "contenders", "naive"]
 
 OURS = "our Triton kernel"
 CHUNK = 256
@@ -79,17 +76,6 @@ def _flex() -> Attend:
         return result
 
     return attend
-
-
-def load(path: Path) -> ModuleType:
-    """A file of solutions as a module. Raises: ImportError if it cannot be imported, with the reason."""
-    spec = importlib.util.spec_from_file_location(f"measured_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def contenders(device: str, efficient: ModuleType, kernels: ModuleType | None) -> Iterator[Contender]:

@@ -12,13 +12,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from autograder.cli.bench.kernels.contenders import OURS, contenders, load
+from autograder.cli.bench.kernels.contenders import OURS, contenders
 from autograder.cli.bench.kernels.measure import Decoded, Measured, Plan, copy_bandwidth, decoding, measure
 from autograder.cli.bench.kernels.tiles import Tile, tiles
 from autograder.cli.bench.machine import machine
-from autograder.cli.errors import UserError
+from autograder.cli.errors import UserError, require_gpu
 from autograder.engine.store import write_whole
 from autograder.kernels import H200, gpu_name, interpreted, triton_missing
+from autograder.kernels.files import load
 from autograder.weave import find_course
 
 __all__ = ["run_bench_kernels"]
@@ -33,14 +34,14 @@ def run_bench_kernels(
     widths: Sequence[int],
     kernels: Path | None,
     backward: bool,
-    require_gpu: bool,
+    must_have_gpu: bool,
     target: Path | None,
     picture: Path | None,
 ) -> int:
     """Measure on the GPU where there is one, else on the CPU. Raises: UserError if a GPU is required, and is not there."""
     gpu = gpu_name()
-    if require_gpu and not gpu:
-        raise UserError("this machine has no GPU that torch can use, and --require-gpu was given")
+    if must_have_gpu:
+        require_gpu()
     device = "cuda" if gpu else "cpu"
     chosen = tuple(lengths) or (GPU_LENGTHS if gpu else CPU_LENGTHS)
     if not gpu and (short := [n for n in chosen if n < SHORTEST_ON_CPU]):

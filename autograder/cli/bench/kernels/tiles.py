@@ -17,7 +17,7 @@ __all__ = ["Tile", "tiles"]
 
 LAUNCHES = """
 import contextlib, json, sys, torch
-from autograder.cli.bench.kernels.contenders import load
+from autograder.kernels.files import load
 from autograder.kernels import recording
 
 torch.set_num_threads(1)
@@ -30,7 +30,7 @@ json.dump([launch.to_dict() for launch in launches], sys.stdout)
 
 CONFIGS = """
 import json, sys
-from autograder.cli.bench.kernels.contenders import load
+from autograder.kernels.files import load
 
 kernels = load(__import__("pathlib").Path(sys.argv[1]))
 json.dump({name: [{"constants": one.kwargs, "num_warps": one.num_warps, "num_stages": one.num_stages}
