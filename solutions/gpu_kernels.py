@@ -60,6 +60,8 @@ def softmax_rows(x: Tensor) -> Tensor:
     return output
 
 
+LOG2_E = tl.constexpr(math.log2(math.e))
+
 # A GPU times all of these once; the interpreter takes the first, as its speed says nothing.
 FORWARD_TILES = [
     triton.Config({"M": m, "N": n}, num_warps=warps, num_stages=stages)
@@ -75,14 +77,15 @@ def attend_tile(q, k, v, allowed, scale, accumulator, total, highest, MASKED: tl
     """One step of online softmax: what a tile of keys and values adds to a tile of queries.
 
     Shapes: q (M, BLOCK_D), k and v (N, BLOCK_D), allowed (M, N) -> accumulator (M, BLOCK_D), total (M,), highest (M,).
-    Units:  scores are in bits: scale is log2(e) / sqrt(D), as exp2 is what the hardware has.
+    Units:  scale is log2(e) / sqrt(D): it takes plain products, whose maximum is highest, to bits, as exp2 is what the
+            hardware has. Scaled and shifted in one line, an element costs one fused multiply-add.
     """
-    scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+    products = tl.dot(q, tl.trans(k), input_precision="ieee")
     if MASKED:
-        scores = tl.where(allowed, scores, -float("inf"))
-    higher = tl.maximum(highest, tl.max(scores, 1))
-    rescale = tl.exp2(highest - higher)
-    weights = tl.exp2(scores - higher[:, None])
+        products = tl.where(allowed, products, -float("inf"))
+    higher = tl.maximum(highest, tl.max(products, 1))
+    rescale = tl.exp2((highest - higher) * scale)
+    weights = tl.exp2(products * scale - (higher * scale)[:, None])
     total = total * rescale + tl.sum(weights, 1)
     accumulator = tl.dot(weights.to(v.dtype), v, accumulator * rescale[:, None], input_precision="ieee")
     return accumulator, total, higher
@@ -136,7 +139,7 @@ def forward_kernel(
     at = place.to(tl.int64) * S_q + row
     result = (accumulator / total[:, None]).to(output.dtype.element_ty)
     tl.store(output + at[:, None] * D + d[None, :], result, mask=there)
-    natural = (highest + tl.log2(total)) * 0.6931471805599453  # from bits to nats: times ln 2
+    natural = (highest * scale + tl.log2(total)) / LOG2_E  # from bits to nats
     tl.store(log_sum_exp + at, natural, mask=row < S_q)
 
 
@@ -174,7 +177,7 @@ BACKWARD_TILES = [
     triton.Config({"M": m, "N": n}, num_warps=warps, num_stages=stages)
     for m, n, warps, stages in (
         *((16, 16, 4, 1), (64, 128, 8, 2), (128, 64, 8, 2), (64, 64, 8, 2)),
-        *((64, 64, 4, 2), (32, 64, 4, 2), (32, 32, 4, 1)),
+        *((32, 128, 8, 3), (64, 64, 4, 2), (32, 64, 4, 2), (32, 32, 4, 1)),
     )
 ]
 
@@ -187,6 +190,37 @@ def delta_kernel(output, grad_output, delta, rows, D: tl.constexpr, BLOCK_D: tl.
     o = tl.load(output + at, mask=there, other=0.0).to(tl.float32)
     grad_o = tl.load(grad_output + at, mask=there, other=0.0).to(tl.float32)
     tl.store(delta + row, tl.sum(o * grad_o, 1), mask=row < rows)
+
+
+@triton.jit
+def visit_queries(
+    query, grad_output, log_sum_exp, delta, k, v, grad_k, grad_v, column, begin, end, S_q, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, M: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """What the queries begin..end of one head add to the gradients of a tile of keys and values.
+
+    Shapes: k and v (N, BLOCK_D), column (N,) -> grad_k, grad_v (N, BLOCK_D). Units: scale is 1 / sqrt(D).
+    MASKED: some of these queries do not see all keys of the tile.
+    """
+    d = tl.arange(0, BLOCK_D)
+    for start in range(begin, end, M):
+        row = start + tl.arange(0, M)
+        near, exists = row[:, None] * D + d[None, :], (row < S_q)[:, None] & (d < D)[None, :]
+        q = tl.load(query + near, mask=exists, other=0.0)
+        grad_o = tl.load(grad_output + near, mask=exists, other=0.0)
+        # A query that does not exist has an infinite normaliser, and so weights of zero.
+        normaliser = tl.load(log_sum_exp + row, mask=row < S_q, other=float("inf")) * LOG2_E
+        mean = tl.load(delta + row, mask=row < S_q, other=0.0)
+        # All tiles stand turned round, (N, M): so none that was computed needs to be transposed.
+        products = tl.dot(k, tl.trans(q), input_precision="ieee")
+        weights = tl.exp2(products * (scale * LOG2_E) - normaliser[None, :])
+        if MASKED:
+            weights = tl.where(column[:, None] <= row[None, :], weights, 0.0)
+        grad_v = tl.dot(weights.to(grad_o.dtype), grad_o, grad_v, input_precision="ieee")
+        grad_weights = tl.dot(v, tl.trans(grad_o), input_precision="ieee")
+        grad_scores = weights * (grad_weights - mean[None, :])
+        grad_k = tl.dot(grad_scores.to(q.dtype), q, grad_k, input_precision="ieee")
+    return grad_k, grad_v
 
 
 @triton.autotune(
@@ -208,28 +242,56 @@ def key_value_kernel(
     v = tl.load(value + at, mask=there, other=0.0)
     grad_k = tl.zeros((N, BLOCK_D), tl.float32)
     grad_v = tl.zeros((N, BLOCK_D), tl.float32)
-    begin = first // M * M if is_causal else 0  # queries before it see none of these keys
+    # Queries before `begin` see none of these keys, those from `whole` on see all: only those between need a mask.
+    begin, whole = 0, 0
+    if is_causal:
+        begin = first // M * M
+        whole = tl.minimum(tl.cdiv(first + N - 1, M) * M, tl.cdiv(S_q, M) * M)
     for head in range(place * group, place * group + group):
-        for start in range(begin, S_q, M):
-            row = start + tl.arange(0, M)
-            rows = head * S_q + row
-            near, exists = rows[:, None] * D + d[None, :], (row < S_q)[:, None] & (d < D)[None, :]
-            q = tl.load(query + near, mask=exists, other=0.0)
-            grad_o = tl.load(grad_output + near, mask=exists, other=0.0)
-            # A query that does not exist has an infinite normaliser, and so weights of zero.
-            normaliser = tl.load(log_sum_exp + rows, mask=row < S_q, other=float("inf"))
-            mean = tl.load(delta + rows, mask=row < S_q, other=0.0)
-            # All tiles stand turned round, (N, M): so none that was computed needs to be transposed.
-            scores = tl.dot(k, tl.trans(q), input_precision="ieee") * scale
-            weights = tl.exp(scores - normaliser[None, :])
-            if is_causal:
-                weights = tl.where(column[:, None] <= row[None, :], weights, 0.0)
-            grad_v = tl.dot(weights.to(grad_o.dtype), grad_o, grad_v, input_precision="ieee")
-            grad_weights = tl.dot(v, tl.trans(grad_o), input_precision="ieee")
-            grad_scores = weights * (grad_weights - mean[None, :])
-            grad_k = tl.dot(grad_scores.to(q.dtype), q, grad_k, input_precision="ieee")
+        q, grad_o, at_row = query + head * S_q * D, grad_output + head * S_q * D, head * S_q
+        normaliser, mean = log_sum_exp + at_row, delta + at_row
+        if is_causal:
+            grad_k, grad_v = visit_queries(
+                q, grad_o, normaliser, mean, k, v, grad_k, grad_v, column, begin, whole, S_q, scale,
+                D, BLOCK_D, M, True,
+            )  # fmt: skip
+        grad_k, grad_v = visit_queries(
+            q, grad_o, normaliser, mean, k, v, grad_k, grad_v, column, whole, S_q, S_q, scale,
+            D, BLOCK_D, M, False,
+        )  # fmt: skip
     tl.store(grad_key + at, (grad_k * scale).to(grad_key.dtype.element_ty), mask=there)
     tl.store(grad_value + at, grad_v.to(grad_value.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def visit_keys(
+    key, value, q, grad_o, normaliser, mean, grad_q, row, begin, end, S_k, scale,
+    D: tl.constexpr, BLOCK_D: tl.constexpr, is_causal: tl.constexpr, N: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    """What the keys begin..end add to the gradient of a tile of queries.
+
+    Shapes: q and grad_o (M, BLOCK_D), normaliser, mean and row (M,) -> grad_q (M, BLOCK_D).
+    Units:  normaliser is in bits, scale is 1 / sqrt(D). MASKED: not all of these keys exist, or are seen.
+    """
+    d = tl.arange(0, BLOCK_D)
+    for start in range(begin, end, N):
+        column = start + tl.arange(0, N)
+        near, exists = column[:, None] * D + d[None, :], (d < D)[None, :]
+        if MASKED:
+            exists = exists & (column < S_k)[:, None]
+        k = tl.load(key + near, mask=exists, other=0.0)
+        v = tl.load(value + near, mask=exists, other=0.0)
+        products = tl.dot(q, tl.trans(k), input_precision="ieee")
+        weights = tl.exp2(products * (scale * LOG2_E) - normaliser[:, None])
+        if MASKED:
+            allowed = (column < S_k)[None, :]
+            if is_causal:
+                allowed = allowed & (column[None, :] <= row[:, None])
+            weights = tl.where(allowed, weights, 0.0)
+        grad_weights = tl.dot(grad_o, tl.trans(v), input_precision="ieee")
+        grad_scores = weights * (grad_weights - mean[:, None])
+        grad_q = tl.dot(grad_scores.to(k.dtype), k, grad_q, input_precision="ieee")
+    return grad_q
 
 
 @triton.autotune(
@@ -243,30 +305,29 @@ def query_kernel(
     D: tl.constexpr, BLOCK_D: tl.constexpr, is_causal: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
     """One program, one tile of M queries: it visits the keys as the forward kernel does."""
-    first, head = tl.program_id(0) * M, tl.program_id(1).to(tl.int64)
+    # The last tiles have most to do where it is causal; they start first.
+    first = (tl.num_programs(0) - 1 - tl.program_id(0)) * M
+    head = tl.program_id(1).to(tl.int64)
     row, d = first + tl.arange(0, M), tl.arange(0, BLOCK_D)
     at = (head * S_q + row)[:, None] * D + d[None, :]
     there = (row < S_q)[:, None] & (d < D)[None, :]
     q = tl.load(query + at, mask=there, other=0.0)
     grad_o = tl.load(grad_output + at, mask=there, other=0.0)
-    normaliser = tl.load(log_sum_exp + head * S_q + row, mask=row < S_q, other=float("inf"))
+    normaliser = tl.load(log_sum_exp + head * S_q + row, mask=row < S_q, other=float("inf")) * LOG2_E
     mean = tl.load(delta + head * S_q + row, mask=row < S_q, other=0.0)
     grad_q = tl.zeros((M, BLOCK_D), tl.float32)
-    end = tl.minimum(S_k, first + M) if is_causal else S_k
-    for start in range(0, end, N):
-        column = start + tl.arange(0, N)
-        near = (head // group * S_k + column)[:, None] * D + d[None, :]
-        exists = (column < S_k)[:, None] & (d < D)[None, :]
-        k = tl.load(key + near, mask=exists, other=0.0)
-        v = tl.load(value + near, mask=exists, other=0.0)
-        allowed = (column < S_k)[None, :]
-        if is_causal:
-            allowed = allowed & (column[None, :] <= row[:, None])
-        scores = tl.where(allowed, tl.dot(q, tl.trans(k), input_precision="ieee") * scale, -float("inf"))
-        weights = tl.exp(scores - normaliser[:, None])
-        grad_weights = tl.dot(grad_o, tl.trans(v), input_precision="ieee")
-        grad_scores = weights * (grad_weights - mean[:, None])
-        grad_q = tl.dot(grad_scores.to(k.dtype), k, grad_q, input_precision="ieee")
+    whole, end = S_k // N * N, S_k
+    if is_causal:
+        whole, end = tl.minimum(whole, (first + 1) // N * N), tl.minimum(S_k, first + M)
+    k, v = key + head // group * S_k * D, value + head // group * S_k * D
+    grad_q = visit_keys(
+        k, v, q, grad_o, normaliser, mean, grad_q, row, 0, whole, S_k, scale,
+        D, BLOCK_D, is_causal, N, False,
+    )  # fmt: skip
+    grad_q = visit_keys(
+        k, v, q, grad_o, normaliser, mean, grad_q, row, whole, end, S_k, scale,
+        D, BLOCK_D, is_causal, N, True,
+    )  # fmt: skip
     tl.store(grad_query + at, (grad_q * scale).to(grad_query.dtype.element_ty), mask=there)
 
 
@@ -385,7 +446,7 @@ def split_kernel(
     part = accumulator / total[:, None]
     out = (sequence * tl.num_programs(1) * group + head) * num_splits + split
     tl.store(parts + out[:, None] * D + d[None, :], part, mask=there)
-    tl.store(log_sum_exps + out, highest + tl.log2(total), mask=member < group)
+    tl.store(log_sum_exps + out, highest * scale + tl.log2(total), mask=member < group)
 
 
 @triton.jit

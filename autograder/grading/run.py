@@ -16,7 +16,7 @@ from autograder.exercises import AnyExercise, Exercise
 from autograder.grading.child import Crashed, can_fork, in_child
 from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
-from autograder.kernels import device_note
+from autograder.kernels import device_note, without_overflow_checks
 from autograder.verdict import Finding, Report, Verdict
 
 __all__ = ["SECONDS_PER_CHECK", "examine"]
@@ -65,7 +65,7 @@ def examine(
 
 
 def _examined(exercise: Exercise, subject: Subject, seed: int, case: int | None, patient: bool) -> Report:
-    with _quiet() as printed:
+    with _quiet() as printed, without_overflow_checks():
         run = _Run(exercise, subject, seed, case, None if patient else SECONDS_PER_CHECK)
         verdicts = tuple(run.verdicts())
         findings = run.findings(verdicts)

@@ -36,6 +36,7 @@ from autograder.engine.wire import (
     send,
 )
 from autograder.engine.worker.cells import quiet, run_cell
+from autograder.kernels import without_overflow_checks
 from autograder.kernels.placing import beside_the_gpu
 from autograder.observation import laid_out, observe, unobserved
 from autograder.trees import mapped
@@ -337,7 +338,7 @@ def _answer(worker: _Worker, what: str, arguments: dict[str, Any]) -> dict[str, 
         return {"raised": {"name": "ValueError", "message": "unknown request", "bases": ["ValueError"]}}
     if what == "run":
         return worker.run(**arguments)
-    with quiet(), warnings.catch_warnings():
+    with quiet(), without_overflow_checks(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         answer: dict[str, Any] = getattr(worker, what)(**arguments)
         return answer
