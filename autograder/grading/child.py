@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -61,6 +62,7 @@ def _run(run: Callable[[], Report], channel: int) -> None:
         # Threads do not survive a fork. With one, torch needs none; interrupts are for the parent, which ends us.
         torch.set_num_threads(1)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        faulthandler.disable()  # a crash here is told in the report, not as a dump in the terminal
         before = set(known_builds())
         answer: dict[str, Any]
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 
@@ -45,6 +46,12 @@ def test_what_was_built_there_is_known_here() -> None:
 def test_a_crash_is_told(end, how: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(Crashed, match=how):
         in_child(end)
+
+
+def test_a_crash_leaves_no_dump_in_the_terminal() -> None:
+    faulthandler.enable()
+    with pytest.raises(Crashed, match="exit status 7"):
+        in_child(lambda: os._exit(8 if faulthandler.is_enabled() else 7))
 
 
 def test_an_error_of_our_own_is_no_crash() -> None:
