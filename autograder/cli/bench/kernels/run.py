@@ -57,25 +57,42 @@ def run_bench_kernels(
     console = Console()
     ways = list(contenders(device, load(found.solution("efficient_attention")), module))
     rows: list[Measured] = []
+    decoded: list[Decoded] = []
+    built: list[Tile] = []
+    copied = copy_bandwidth(device)
+
+    def save() -> dict[str, Any]:
+        """Write what there is so far, so that a run that is cut short leaves it."""
+        figures = _figures(plan, gpu, rows, decoded, copied) | {"tiles": [tile.to_dict() for tile in built]}
+        if target is not None:
+            write_whole(target, json.dumps(figures, indent=1) + "\n")
+        return figures
+
     for row in measure(plan, ways):
         rows.append(row)
         console.print(_line(row), highlight=False, markup=False)
-    decoded = list(decoding(plan, module)) if module is not None else []
-    copied = copy_bandwidth(device)
-    built = [] if triton_missing() else [tile for D in plan.widths for tile in tiles(ours, D)]
+        save()
+    if module is not None:
+        decoded += decoding(plan, module)
+    unbuilt = triton_missing()
+    if not gpu and not unbuilt:
+        try:
+            built += [tile for D in plan.widths for tile in tiles(ours, D)]
+        except RuntimeError as error:
+            unbuilt = str(error)
     for table in (*_tables(rows, device), *([_decode_table(decoded, copied)] if decoded else [])):
         console.print(table)
     if built:
         console.print(_tile_table(built))
     for name, why in dict.fromkeys((row.name, row.why_not) for row in rows if row.why_not):
         console.print(f"not run: {name}: {why}", highlight=False, markup=False)
+    if unbuilt:
+        console.print(f"kernels not built for a GPU: {unbuilt}", highlight=False, markup=False)
     if not gpu:
         console.print(
             "Not verified on a GPU: there is none here. Kernels are built, and not timed by interpreting them."
         )
-    figures = _figures(plan, gpu, rows, decoded, copied) | {"tiles": [tile.to_dict() for tile in built]}
-    if target is not None:
-        write_whole(target, json.dumps(figures, indent=1) + "\n")
+    figures = save()
     if picture is not None:
         from autograder.cli.bench.kernels.picture import draw
 
