@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autograder import exercises
-    from autograder.grading import check, grade, hint
+    from autograder.grading import check, grade, hint, inputs
     from autograder.verdict import Report
 
-__all__ = ["Report", "check", "exercises", "grade", "hint"]
+__all__ = ["Report", "check", "exercises", "grade", "hint", "inputs"]
 
 _HOMES = {"Report": "autograder.verdict"}
 

@@ -43,3 +43,12 @@ def test_every_dependency_says_why() -> None:
     lines = [line for line in block.splitlines() if line.strip().startswith('"')]
     assert len(lines) >= 8
     assert all("#" in line for line in lines), [line for line in lines if "#" not in line]
+
+
+def test_pre_commit_runs_what_ci_runs() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())
+    hooks = [hook for repo in config["repos"] for hook in repo["hooks"]]
+    ours = (ROOT / ".ci" / "run").read_text()
+    commands = set(re.findall(r"^\.venv/bin/((?:ruff|mypy|attn).*)$", ours, re.MULTILINE))
+    assert {hook["entry"] for hook in hooks} == commands
+    assert not any(hook.get("pass_filenames", True) for hook in hooks)

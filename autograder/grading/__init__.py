@@ -1,6 +1,6 @@
 """Running an exercise's checks, naming mistakes, and the public face of it all."""
 
-from autograder.grading.api import check, grade, hint, show, showing
+from autograder.grading.api import check, grade, hint, inputs, show, showing
 from autograder.grading.run import examine
 
-__all__ = ["check", "examine", "grade", "hint", "show", "showing"]
+__all__ = ["check", "examine", "grade", "hint", "inputs", "show", "showing"]

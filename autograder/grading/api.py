@@ -1,4 +1,4 @@
-"""The public face: `check`, `grade` and `hint`."""
+"""The public face: `check`, `grade`, `hint` and `inputs`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from autograder.case import CASES_PER_SEED
-from autograder.exercises import find
+from autograder.case import CASES_PER_SEED, Layer, draw_case
+from autograder.exercises import Exercise, find
 from autograder.grading.run import examine
+from autograder.trees import mapped
 from autograder.verdict import MIME_TYPE, Report
 
-__all__ = ["check", "grade", "hint", "show", "showing"]
+__all__ = ["check", "grade", "hint", "inputs", "show", "showing"]
 
 PRACTICE_SEEDS, GRADING_SEEDS = 10_000, 2**31
 
@@ -54,6 +55,23 @@ def grade(name: str, obj: Any, *, seed: int | None = None) -> float:
     report = examine(find(name), obj, int(seed), patient=stage is not None)
     (show if stage is None else stage.show)(report)
     return round(float(report.points), 6)
+
+
+def inputs(name: str, case: int) -> dict[str, Any]:
+    """The arguments of one case, to look at what a report says of it.
+
+    name: the exercise. case: the number that a report printed. For a function the arguments by name:
+    `attention(**inputs("attention", 481200))` makes the call. For a class those of forward, and under "init" those of the
+    constructor; its weights are drawn by the checks.
+    Raises: ValueError if there is no such exercise or case, or the exercise is a question.
+    """
+    exercise = find(name)
+    if not isinstance(exercise, Exercise):
+        raise ValueError(f"{name} is a question: it has no cases.")
+    drawn = draw_case(exercise.recipes, case)
+    given = {**drawn.inputs, "init": dict(drawn.init)} if drawn.init else dict(drawn.inputs)
+    made: dict[str, Any] = mapped(given, lambda one: one.build() if isinstance(one, Layer) else one)
+    return made
 
 
 def _fresh_seed() -> int:

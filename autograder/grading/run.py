@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from autograder.case import CASES_PER_SEED, draw_case
 from autograder.checks import Check, Failure, Subject, Trial
 from autograder.checks.deadline import OutOfTime, deadline
@@ -35,6 +37,17 @@ def _quiet() -> Iterator[io.StringIO]:
         warnings.simplefilter("ignore")
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
             yield printed
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Cases are small: more threads gain nothing, and wait for each other where another process is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def examine(
@@ -65,7 +78,7 @@ def examine(
 
 
 def _examined(exercise: Exercise, subject: Subject, seed: int, case: int | None, patient: bool) -> Report:
-    with _quiet() as printed, without_overflow_checks():
+    with _quiet() as printed, _one_thread(), without_overflow_checks():
         run = _Run(exercise, subject, seed, case, None if patient else SECONDS_PER_CHECK)
         verdicts = tuple(run.verdicts())
         findings = run.findings(verdicts)
@@ -158,7 +171,8 @@ class _Run:
             points=0.0,
             max_points=one.points,
             message=f"{name}: {_cut(failure.message)}",
-            case=f'Case: {shown}.\nRun it again: check("{name}", {name}, case={number})',
+            case=f'Case: {shown}.\nRun it again: check("{name}", {name}, case={number}). '
+            f'Have its tensors: inputs("{name}", {number})',
             case_number=number,
             mistake=failure.mistake,
         )

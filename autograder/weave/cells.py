@@ -29,8 +29,11 @@ def solution_cell(name: str, source: str) -> NotebookNode:
 
 
 def grade_cell(name: str, points: float) -> NotebookNode:
-    """The locked cell that grades `name`; it ends in the float that nbgrader takes as the score."""
-    source = f'from autograder import grade\n\ngrade("{name}", {name}, seed=None)'
+    """The locked cell that grades `name`; it ends in the float that nbgrader takes as the score.
+
+    It imports what its report tells the student to run.
+    """
+    source = f'from autograder import check, grade, inputs\n\ngrade("{name}", {name}, seed=None)'
     return _cell(
         "code", source, check_id(name), _nbgrader(check_id(name), grade=True, locked=True, points=points)
     )

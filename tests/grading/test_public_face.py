@@ -11,8 +11,9 @@ import torch
 
 import autograder
 import solutions.basic_attention as reference
-from autograder import Report, check, exercises, grade, hint
-from autograder.case import CASES_PER_SEED
+from autograder import Report, check, exercises, grade, hint, inputs
+from autograder.case import CASES_PER_SEED, Layer
+from autograder.exercises import Exercise, find
 from autograder.grading import run
 
 
@@ -21,7 +22,7 @@ def wrong_attention(query, key, value, attn_mask=None, is_causal=False):
 
 
 def test_the_public_names_are_these() -> None:
-    assert set(autograder.__all__) == {"Report", "check", "exercises", "grade", "hint"}
+    assert set(autograder.__all__) == {"Report", "check", "exercises", "grade", "hint", "inputs"}
     with pytest.raises(AttributeError, match="has no attribute 'chekc'"):
         _ = autograder.chekc
 
@@ -55,6 +56,58 @@ def test_a_wrong_answer_is_told_its_mistake_and_how_to_repeat_the_case() -> None
     )
     assert "Likely cause: not scaled." in text
     assert "?" in text.split("Likely cause: not scaled.")[1]
+
+
+def test_the_tensors_of_a_case_can_be_had() -> None:
+    failed = next(v for v in check("attention", wrong_attention, seed=17).verdicts if v.status == "failed")
+    assert failed.case is not None
+    assert failed.case_number is not None
+    assert f'inputs("attention", {failed.case_number})' in failed.case
+    given = inputs("attention", failed.case_number)
+    assert f"query {tuple(given['query'].shape)} " in failed.case
+    again = inputs("attention", failed.case_number)
+    assert torch.equal(given["query"], again["query"])
+    output, _ = reference.attention(**given)
+    assert output.shape[-2] == given["query"].shape[-2]
+
+
+def test_the_tensors_of_a_class_come_with_its_constructor_arguments() -> None:
+    given = inputs("CrossAttention", 300)
+    init = given.pop("init")
+    output, _ = reference.CrossAttention(*init.values())(**given)
+    assert output.shape == given["x"].shape
+
+
+def test_a_question_has_no_tensors_and_neither_has_a_case_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="score_variance is a question"):
+        inputs("score_variance", 300)
+    with pytest.raises(ValueError, match="case=399 does not exist"):
+        inputs("attention", 399)
+
+
+def test_every_case_of_every_exercise_can_be_had() -> None:
+    for name in exercises():
+        exercise = find(name)
+        for place in range(len(exercise.recipes) if isinstance(exercise, Exercise) else 0):
+            given = inputs(name, 300 + place)
+            assert not [one for one in given.values() if isinstance(one, Layer)], name
+
+
+def test_checks_run_in_one_thread_and_leave_the_number_as_it_was() -> None:
+    seen: list[int] = []
+
+    def softmax(scores: torch.Tensor, dim: int = -1) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return torch.softmax(scores, dim)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        check("softmax", softmax, seed=3)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_case_number_repeats_the_same_numbers() -> None:

@@ -33,7 +33,7 @@ def test_every_solution_cell_is_followed_by_its_grade_cell(tmp_path: Path) -> No
 
 def test_a_grade_cell_is_the_agreed_text_and_locked(tmp_path: Path) -> None:
     cell = graded(woven(tmp_path))["check-halves"]
-    assert cell.source == 'from autograder import grade\n\ngrade("halves", halves, seed=None)'
+    assert cell.source == 'from autograder import check, grade, inputs\n\ngrade("halves", halves, seed=None)'
     assert cell.metadata.nbgrader == {
         "grade": True, "grade_id": "check-halves", "locked": True, "points": 4.0,
         "schema_version": 3, "solution": False, "task": False,
