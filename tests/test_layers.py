@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 LAYERS = (
-    {"verdict", "trees"},
+    {"verdict", "trees", "uses"},
     {"kernels"},
     {"case", "observation"},
     {"oracle"},

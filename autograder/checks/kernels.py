@@ -10,12 +10,14 @@ from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
 from autograder.kernels import H200, cross_compile
 
-__all__ = ["PRODUCTS", "fits_the_gpu", "launched", "overwritten"]
+__all__ = ["PRODUCTS", "STRAY", "fits_the_gpu", "launched", "overwritten"]
 
 PRODUCTS = frozenset(
     {"matmul", "mm", "bmm", "baddbmm", "addmm", "einsum", "linear", "mv", "tensordot", "dot"}
 )
 LONGEST_ERROR = 300
+STRAY = "reads or writes outside its tensors"
+"""The mistake of a kernel that crashes its process."""
 TELLING = re.compile(r"\w*(Error|error|Exception)\b")
 
 

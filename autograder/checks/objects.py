@@ -17,10 +17,11 @@ __all__ = ["Remote", "RemoteObject", "attribute", "construct", "invoke", "is_cla
 class Remote:
     """A student's object that lives in another process, and can say there what a call does.
 
-    kind: "class", "function", or "" for a module made from a class.
+    kind: "class", "function", or "" for a module made from a class. uses: the global names that its code uses.
     """
 
     kind = ""
+    uses: frozenset[str] = frozenset()
 
     def beside_the_gpu(self) -> Remote:
         """The same, with its tensors moved to the GPU there for a call, where kernels are not interpreted."""

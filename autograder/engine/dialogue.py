@@ -14,6 +14,7 @@ import torch
 from autograder.checks import Failure
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.deadline import deadline as within
+from autograder.checks.kernels import STRAY
 from autograder.engine.nursery import KILLED, Limit, Nursery, NurseryError
 from autograder.engine.plain import plain
 from autograder.engine.wire import (
@@ -48,8 +49,8 @@ class Stopped(Failure):
     To a check it is a failure like any other: what passed before it keeps its points.
     """
 
-    def __init__(self, reason: str):
-        super().__init__(reason, errored=True)
+    def __init__(self, reason: str, mistake: str | None = None):
+        super().__init__(reason, mistake=mistake, errored=True)
 
 
 def stand_for(value: Opaque) -> Any:
@@ -104,7 +105,7 @@ class Worker:
         if self.lost:
             raise NurseryError(self.lost)
         if self.gone:
-            raise Stopped(self.gone)
+            raise Stopped(self.gone, STRAY if self.crashed else None)
         left = self.until - time.monotonic()
         seconds = min(self.limit.request if seconds is None else seconds, left)
         if seconds <= 0:
@@ -198,7 +199,7 @@ class Worker:
     def _stop(self, reason: str) -> NoReturn:
         self.gone = reason
         self.close()
-        raise Stopped(reason)
+        raise Stopped(reason, STRAY if self.crashed else None)
 
     def close(self) -> None:
         """End the worker."""

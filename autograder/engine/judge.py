@@ -21,7 +21,7 @@ from autograder.engine.nursery import Limit, Nursery, NurseryError
 from autograder.engine.plain import plain
 from autograder.engine.proxies import resolve
 from autograder.exercises import Exercise, find
-from autograder.grading import showing
+from autograder.grading import Failures, showing
 from autograder.kernels import cross_compiling
 from autograder.verdict import MIME_TYPE, Report
 
@@ -55,12 +55,13 @@ def judge(
     worker, room = nursery.worker(limit), limit.output
     problem = ""
     ran: list[NotebookNode] = []
+    failures = Failures()
     try:
         for cell in notebook.cells:
             if cell.cell_type != "code" or SKIP in cell.metadata.get("tags", ()):
                 continue
             if is_grade_cell(cell):
-                cell.outputs, kernels = _grade(cell, worker, seed, note)
+                cell.outputs, kernels = _grade(cell, worker, seed, note, failures)
                 if kernels and worker.crashed:  # a kernel has no memory protection: the other exercises go on
                     worker = _again(worker, ran)
             else:
@@ -143,7 +144,9 @@ def _again(worker: Worker, ran: list[NotebookNode]) -> Worker:
     return fresh
 
 
-def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> tuple[list[NotebookNode], bool]:
+def _grade(
+    cell: NotebookNode, worker: Worker, seed: int, note: str, failures: Failures
+) -> tuple[list[NotebookNode], bool]:
     """Run a grade cell here, with the student's names as proxies: its report, and its last value as the points.
 
     With it goes whether the exercise is one on kernels.
@@ -153,7 +156,9 @@ def _grade(cell: NotebookNode, worker: Worker, seed: int, note: str) -> tuple[li
     names = _Names(worker)
     try:
         with (
-            showing(lambda report: reports.append(replace(report, notes=report.notes + notes)), seed),
+            showing(
+                lambda report: reports.append(replace(report, notes=report.notes + notes)), seed, failures
+            ),
             cross_compiling(partial(compile_there, worker)),
         ):
             value = _evaluate(cell.source, names)

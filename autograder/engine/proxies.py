@@ -41,7 +41,10 @@ def resolve(worker: Worker, name: str) -> Any:
         return stand_for(value) if isinstance(value, Opaque) else value
     number = answer.get("object")
     if kind in ("function", "class") and isinstance(number, int):
-        return (ClassProxy if kind == "class" else FunctionProxy)(worker, number)
+        proxy = (ClassProxy if kind == "class" else FunctionProxy)(worker, number)
+        uses = answer.get("uses")
+        proxy.uses = frozenset(map(str, uses)) if isinstance(uses, list) else frozenset()
+        return proxy
     raise Stopped("the process sent an answer that makes no sense")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from autograder.case import CASES_PER_SEED, Layer, draw_case
 from autograder.exercises import Exercise, find
+from autograder.grading.follow import Failures
 from autograder.grading.run import examine
 from autograder.trees import mapped
 from autograder.verdict import MIME_TYPE, Report
@@ -20,6 +21,8 @@ from autograder.verdict import MIME_TYPE, Report
 __all__ = ["check", "grade", "hint", "inputs", "show", "showing"]
 
 PRACTICE_SEEDS, GRADING_SEEDS = 10_000, 2**31
+
+_failures = Failures()
 
 
 def check(name: str, obj: Any, *, case: int | None = None, seed: int | None = None) -> Report:
@@ -40,7 +43,8 @@ def check(name: str, obj: Any, *, case: int | None = None, seed: int | None = No
         seed = _fresh_seed()
     if seed < 0:
         raise ValueError(f"seed={seed}: a seed is a whole number from 0.")
-    return examine(exercise, obj, int(seed), case)
+    report = examine(exercise, obj, int(seed), case)
+    return _failures.noted(report, obj, whole=case is None)
 
 
 def grade(name: str, obj: Any, *, seed: int | None = None) -> float:
@@ -53,6 +57,7 @@ def grade(name: str, obj: Any, *, seed: int | None = None) -> float:
     if seed is None:
         seed = _fresh_seed() if stage is None else stage.seed
     report = examine(find(name), obj, int(seed), patient=stage is not None)
+    report = (_failures if stage is None else stage.failures).noted(report, obj)
     (show if stage is None else stage.show)(report)
     return round(float(report.points), 6)
 
@@ -81,22 +86,24 @@ def _fresh_seed() -> int:
 
 @dataclass(frozen=True)
 class _Stage:
-    """Where a grading run wants its reports, and the seed that it has drawn for the submission."""
+    """Where a grading run wants its reports, the seed that it has drawn for the submission, and what failed there."""
 
     show: Callable[[Report], object]
     seed: int
+    failures: Failures
 
 
 _stage: ContextVar[_Stage | None] = ContextVar("_stage", default=None)
 
 
 @contextlib.contextmanager
-def showing(show: Callable[[Report], object], seed: int) -> Iterator[None]:
+def showing(show: Callable[[Report], object], seed: int, failures: Failures | None = None) -> Iterator[None]:
     """Within the block `grade` hands its reports to `show`, and uses `seed` where its caller gives none.
 
-    It sets no deadlines there: the calls into another process have their own.
+    It sets no deadlines there: the calls into another process have their own. failures: what failed in the same notebook
+    before.
     """
-    token = _stage.set(_Stage(show, seed))
+    token = _stage.set(_Stage(show, seed, failures or Failures()))
     try:
         yield
     finally:

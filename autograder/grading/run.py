@@ -13,6 +13,7 @@ import torch
 from autograder.case import CASES_PER_SEED, draw_case
 from autograder.checks import Check, Failure, Subject, Trial
 from autograder.checks.deadline import OutOfTime, deadline
+from autograder.checks.kernels import STRAY
 from autograder.checks.objects import Remote
 from autograder.exercises import AnyExercise, Exercise
 from autograder.grading.child import Crashed, can_fork, in_child
@@ -71,9 +72,7 @@ def examine(
         try:
             return in_child(lambda: _examined(exercise, subject, seed, case, patient))
         except Crashed as crashed:
-            return _unanswered(
-                exercise, seed, OUTSIDE.format(how=crashed), mistake="reads or writes outside its tensors"
-            )
+            return _unanswered(exercise, seed, OUTSIDE.format(how=crashed), mistake=STRAY)
     return _examined(exercise, subject, seed, case, patient)
 
 

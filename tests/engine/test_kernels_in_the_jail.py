@@ -73,6 +73,7 @@ def test_a_compiler_that_hangs_or_dies_is_no_answer(nursery: Nursery) -> None:
 
 
 def test_a_read_far_outside_ends_the_worker_and_is_told(worker: Worker) -> None:
-    with pytest.raises(Stopped, match="segmentation fault"):
+    with pytest.raises(Stopped, match="segmentation fault") as stopped:
         there(worker, "reads_far_outside")(torch.randn(4, 100))
     assert worker.crashed
+    assert stopped.value.mistake == "reads or writes outside its tensors"

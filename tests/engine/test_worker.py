@@ -104,8 +104,10 @@ def test_the_zygote_holds_no_oracle_no_checks_no_exercises_no_solutions_and_no_n
         "autograder.observation",
         "autograder.kernels",
         "autograder.trees",
+        "autograder.uses",
         "autograder.kernels.cross",
         "autograder.kernels.gpu",
+        "autograder.kernels.interpreter",
         "autograder.kernels.launches",
         "autograder.kernels.placing",
     }  # how inputs are drawn, how calls and kernels are watched

@@ -40,11 +40,15 @@ from autograder.kernels import without_overflow_checks
 from autograder.kernels.placing import beside_the_gpu
 from autograder.observation import laid_out, observe, unobserved
 from autograder.trees import mapped
+from autograder.uses import used_names
 
 __all__ = ["serve"]
 
 KEPT_CALLS = 10_000
 """So many past calls keep their graph for a backward pass, until the judge says that it will not ask for it."""
+
+MOST_NAMES = 200
+"""So many of the names that an object uses are told."""
 
 
 class OutOfTime(BaseException):
@@ -78,7 +82,8 @@ class _Worker:
         if inspect.isclass(value) or callable(value):
             number = self._number()
             self.objects[number] = value
-            return {"kind": "class" if inspect.isclass(value) else "function", "object": number}
+            kind = "class" if inspect.isclass(value) else "function"
+            return {"kind": kind, "object": number, "uses": sorted(used_names(value))[:MOST_NAMES]}
         return {"kind": "value", "value": _plain(value)}
 
     def call(self, object: int, args: Any, kwargs: Any, gpu: bool) -> dict[str, Any]:
