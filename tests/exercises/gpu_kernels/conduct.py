@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from tests.exercises.catalogue import mutant
@@ -31,6 +33,38 @@ def contiguous_strides(x: Tensor) -> tuple[int, ...]:
 
 def _floats(args: tuple[Any, ...]) -> list[Tensor]:
     return [x for x in args if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+@triton.jit
+def copying(x, y, n, STRIDE: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr):
+    """Blocks that overlap where STRIDE is less than BLOCK; a load that runs over the end where it is not MASKED."""
+    at = tl.program_id(0) * STRIDE + tl.arange(0, BLOCK)
+    value = tl.load(x + at, mask=at < n, other=0.0) if MASKED else tl.load(x + at)
+    tl.store(y + at, value, mask=at < n)
+
+
+@triton.jit
+def adding(y, n, BLOCK: tl.constexpr):
+    """All programs add to y[0] what stands behind it, without atomics."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y, tl.load(y) + tl.sum(tl.load(y + 1 + at, mask=at < n, other=0.0), 0))
+
+
+def copied(x: Tensor, *, masked: bool = True, at_once: int = 512) -> Tensor:
+    """A copy made by a kernel, in one launch for so many numbers."""
+    x, y = x.contiguous(), torch.empty(x.shape, dtype=x.dtype)
+    flat, made = x.view(-1), y.view(-1)
+    for start in range(0, x.numel(), at_once):
+        part, to = flat[start : start + at_once], made[start : start + at_once]
+        copying[(triton.cdiv(part.numel(), 64),)](part, to, part.numel(), STRIDE=64, BLOCK=64, MASKED=masked)
+    return y
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of all numbers, behind a 0 at first."""
+    sums = torch.cat([x.new_zeros(1), x.reshape(-1)])
+    adding[(triton.cdiv(x.numel(), 16),)](sums, x.numel(), BLOCK=16)
+    return sums[0]
 
 
 def without_kernel_sense(
@@ -59,6 +93,25 @@ def without_kernel_sense(
     ):
         register(exercise, name, named, lazy(change), only)
 
+    def beside(work: Callable[[Tensor], Any]) -> Callable[..., Any]:
+        def wrong(*args: Any, **kwargs: Any) -> Any:
+            work(max(_floats(args), key=Tensor.numel).detach())
+            return right(*args, **kwargs)
+
+        return wrong
+
+    for name, named, work, only in (
+        (
+            "copies_beyond_the_end",
+            "reads or writes outside its tensors",
+            lambda x: copied(x, masked=False, at_once=1 << 30),
+            "safe access",
+        ),
+        ("sums_without_atomics", "programs get into each other's way", summed, "safe access"),
+        ("launches_for_each_piece", "launches grow with the input", copied, "long inputs"),
+    ):
+        register(exercise, name, named, beside(work), only)
+
     def widened(*args: Any, **kwargs: Any) -> Any:
         result = right(*args, **kwargs)
         return result.float() if isinstance(result, Tensor) else (result[0].float(), *result[1:])
@@ -67,7 +120,7 @@ def without_kernel_sense(
 
     def tidies_up(*args: Any, **kwargs: Any) -> Any:
         result = right(*args, **kwargs)
-        if not _floats(args)[0].requires_grad:  # else backward would see it
+        if not any(x.requires_grad for x in _floats(args)):  # else backward would see it
             _floats(args)[0].zero_()
         return result
 

@@ -164,7 +164,7 @@ def parts_of_odd_sizes(query, key_cache, value_cache, lengths, num_splits=4):
     return run(query, key_cache, value_cache, None, lengths, num_splits, N=32, share=1)
 
 
-@right(NAME)
+@mutant(NAME, "num_splits has no effect")
 def never_split(query, key_cache, value_cache, lengths, num_splits=4):
     return run(query, key_cache, value_cache, None, lengths, 1, N=64)
 
@@ -182,7 +182,9 @@ def pages_in_parts(query, key_pages, value_pages, block_table, lengths):
 @right(PAGED)
 def gathered_first(query, key_pages, value_pages, block_table, lengths):
     """One copy into a cache in one piece, then decoding as before."""
-    caches = [x[block_table.long()].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
+    needed = torch.arange(block_table.shape[1]) * key_pages.shape[1] < lengths[:, None]
+    table = torch.where(needed, block_table, 0).long()
+    caches = [x[table].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
     return decode_attention(query, *caches, lengths)
 
 

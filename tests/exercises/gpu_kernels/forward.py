@@ -139,31 +139,43 @@ def row_by_row(
     Q, K, V, O, L, group, S_q, S_k, scale,
     D: tl.constexpr, BD: tl.constexpr, CAUSAL: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """One program, one query: products as sums, all keys in one padded tile."""
+    """One program, one query: products as sums, first over all keys for the log-sum-exp, then for the values."""
     i, head = tl.program_id(0), tl.program_id(1)
-    col, d = tl.arange(0, N), tl.arange(0, BD)
+    d = tl.arange(0, BD)
     q = tl.load(Q + (head * S_q + i) * D + d, mask=d < D, other=0.0).to(tl.float32)
-    at, there = (head // group * S_k + col)[:, None] * D + d[None, :], (col < S_k)[:, None] & (d < D)[None, :]
-    s = tl.sum(tl.load(K + at, mask=there, other=0.0).to(tl.float32) * q[None, :], 1) * scale
-    seen = (col <= i) & (col < S_k) if CAUSAL else col < S_k
-    s = tl.where(seen, s, float("-inf"))
-    top = tl.max(s, 0)
-    p = tl.exp(s - top)
-    total = tl.sum(p, 0)
-    o = tl.sum(tl.load(V + at, mask=there, other=0.0).to(tl.float32) * p[:, None], 0) / total
+    end = tl.minimum(i + 1, S_k) if CAUSAL else S_k
+    lse = float("-inf")
+    for start in range(0, end, N):
+        col = start + tl.arange(0, N)
+        at, there = (
+            (head // group * S_k + col)[:, None] * D + d[None, :],
+            (col < end)[:, None] & (d < D)[None, :],
+        )
+        s = tl.sum(tl.load(K + at, mask=there, other=0.0).to(tl.float32) * q[None, :], 1) * scale
+        s = tl.where(col < end, s, float("-inf"))
+        top = tl.maximum(lse, tl.max(s, 0))
+        lse = top + tl.log(tl.exp(lse - top) + tl.sum(tl.exp(s - top), 0))
+    o = tl.zeros((BD,), tl.float32)
+    for start in range(0, end, N):
+        col = start + tl.arange(0, N)
+        at, there = (
+            (head // group * S_k + col)[:, None] * D + d[None, :],
+            (col < end)[:, None] & (d < D)[None, :],
+        )
+        s = tl.sum(tl.load(K + at, mask=there, other=0.0).to(tl.float32) * q[None, :], 1) * scale
+        p = tl.where(col < end, tl.exp(s - lse), 0.0)
+        o += tl.sum(tl.load(V + at, mask=there, other=0.0).to(tl.float32) * p[:, None], 0)
     tl.store(O + (head * S_q + i) * D + d, o.to(O.dtype.element_ty), mask=d < D)
-    tl.store(L + head * S_q + i, top + tl.log(total))
+    tl.store(L + head * S_q + i, lse)
 
 
-@right(NAME)
-def one_query_a_program(query, key, value, is_causal=False):
+def row_wise(query, key, value, is_causal=False, *, N=None):
     refuse_bfloat16(query)
     (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
     if H % H_kv:
         raise ValueError("heads do not fit")
     query, key, value = (x.contiguous() for x in (query, key, value))
     output, sums = torch.empty_like(query), torch.empty(B, H, S_q)
-    N = triton.next_power_of_2(S_k)
     row_by_row[(S_q, B * H)](
         query,
         key,
@@ -177,9 +189,19 @@ def one_query_a_program(query, key, value, is_causal=False):
         D=D,
         BD=triton.next_power_of_2(D),
         CAUSAL=is_causal,
-        N=N,
+        N=N or triton.next_power_of_2(S_k),
     )
     return output, sums
+
+
+@right(NAME)
+def one_query_a_program(query, key, value, is_causal=False):
+    return row_wise(query, key, value, is_causal, N=64)
+
+
+@mutant(NAME, "tiles grow with the input", only="long inputs")
+def all_keys_in_one_tile(query, key, value, is_causal=False):
+    return row_wise(query, key, value, is_causal)
 
 
 def variant(name, named, bug="", only=None, **options):
