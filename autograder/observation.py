@@ -35,7 +35,8 @@ class Observation:
     launches: the Triton kernels it launched. unwritten: elements of its results that it never wrote, in memory that
     torch.empty and its like had given it: there such memory begins as nan. reckoned: numbers that torch calculated with,
     other than to move or convert them. launched, programs: how many launches there were, and programs in them. strayed,
-    raced: kernels that left their tensors' memory, and kernels whose programs get into each other's way.
+    raced, narrowed: kernels that left their tensors' memory, whose programs get into each other's way, and that multiply
+    float32 tiles in TF32 on a GPU.
     """
 
     flops: int
@@ -51,6 +52,7 @@ class Observation:
     programs: int = 0
     strayed: tuple[str, ...] = ()
     raced: tuple[str, ...] = ()
+    narrowed: tuple[str, ...] = ()
 
 
 VECTORS = frozenset({"mv", "addmv", "dot", "vdot"})
@@ -186,6 +188,7 @@ def observe(
         launches.programs,
         tuple(launches.strayed),
         tuple(launches.raced),
+        tuple(launches.narrowed),
     )
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "PRODUCTS",
     "Shorter",
     "fits_the_gpu",
+    "full_products",
     "launched",
     "overwritten",
     "rehearsal",
@@ -97,6 +98,21 @@ def safe_access(*, backward: bool = False) -> Probe:
                 "one after the other; on a GPU they run at once, in any order. Can each element belong to one program, "
                 "or be added with tl.atomic_add, or be left to a second kernel?",
                 mistake="programs get into each other's way",
+            )
+
+    return probe
+
+
+def full_products(*, backward: bool = False) -> Probe:
+    """Float32 tiles are multiplied as such. Seen where kernels are interpreted; on a GPU the numbers show it."""
+
+    def probe(trial: Trial) -> None:
+        narrowed = observed(trial, backward=backward).narrowed
+        if narrowed:
+            raise Failure(
+                f"on a GPU {', '.join(narrowed)} multiplies float32 tiles in TF32, with 10 of their 23 bits, as tl.dot does "
+                'unless it is told otherwise. Is input_precision="ieee" missing?',
+                mistake="multiplies float32 in TF32",
             )
 
     return probe

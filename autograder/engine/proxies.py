@@ -202,7 +202,7 @@ def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observat
     """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
     counts = {name: answer.get(name) for name in COUNTS}
     calls, launches, after = (answer.get(name) for name in ("calls", "launches", "after"))
-    kernels = {name: answer.get(name) for name in ("strayed", "raced")}
+    kernels = {name: answer.get(name) for name in ("strayed", "raced", "narrowed")}
     tensors = {name: value for name, value in laid_out(sent).items() if isinstance(value, Tensor)}
     if not (
         all(isinstance(count, int) for count in counts.values())
@@ -225,6 +225,7 @@ def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observat
         launches=made,
         strayed=named["strayed"],
         raced=named["raced"],
+        narrowed=named["narrowed"],
         **cast("dict[str, int]", counts),
     )
 

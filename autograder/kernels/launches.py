@@ -75,7 +75,8 @@ class Launches(list[Launch]):
     """The launches of all kernels, in order, one for each kernel and set of types.
 
     launched: how many there were in all; programs: how many programs they had together. strayed, raced: kernels that read or
-    wrote outside their tensors, and kernels whose result depends on which program runs first; seen in the interpreter.
+    wrote outside their tensors, and kernels whose result depends on which program runs first; narrowed: kernels that multiply
+    float32 in TF32. All three are seen in the interpreter.
     """
 
     def __init__(self) -> None:
@@ -83,6 +84,7 @@ class Launches(list[Launch]):
         self.launched = self.programs = 0
         self.strayed: dict[str, None] = {}
         self.raced: dict[str, None] = {}
+        self.narrowed: dict[str, None] = {}
 
 
 @contextlib.contextmanager
@@ -146,6 +148,8 @@ def _watched(
             found.strayed[launch.kernel] = None
         if seen is not None and seen.raced():
             found.raced[launch.kernel] = None
+        if seen is not None and seen.narrowed:
+            found.narrowed[launch.kernel] = None
         return result
 
     return watched

@@ -1,6 +1,7 @@
-"""What a kernel does to memory while it is interpreted: whether it strays from its tensors, and whether programs race.
+"""What a kernel does while it is interpreted that a GPU would not forgive: straying from its tensors, races, TF32.
 
-The interpreter runs one program after the other and reads whatever lies behind a tensor; a GPU does neither.
+The interpreter runs one program after the other, reads whatever lies behind a tensor, and multiplies float32 in full; a GPU
+does none of that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ class Accesses:
     def __init__(self, areas: list[tuple[int, int]]):
         self.areas = areas
         self.strayed = False
+        self.narrowed = False
+        """Whether float32 tiles are multiplied in what a GPU would do in TF32."""
         self.ordered = False
         """Whether programs wait for each other, with atomics on whole numbers: then another order is no race."""
         self.notes: list[tuple[int, Any, Any, Any]] = []
@@ -108,7 +111,7 @@ def watching(arguments: Iterable[Any]) -> Iterator[Accesses | None]:
         return
     seen = Accesses(areas)
     load, store = builder.create_masked_load, builder.create_masked_store
-    change, swap = builder.create_atomic_rmw, builder.create_atomic_cas
+    change, swap, dot = builder.create_atomic_rmw, builder.create_atomic_cas, builder.create_dot
 
     def masked_load(pointers: Any, mask: Any, *rest: Any, **named: Any) -> Any:
         seen.note(READ, builder.grid_idx, pointers, mask)
@@ -128,7 +131,13 @@ def watching(arguments: Iterable[Any]) -> Iterator[Accesses | None]:
         seen.ordered = True
         return swap(pointers, *rest, **named)
 
+    def product(one: Any, other: Any, total: Any, precision: Any, *rest: Any, **named: Any) -> Any:
+        single = all(each.data.dtype.name == "float32" for each in (one, other))
+        seen.narrowed |= single and getattr(precision, "name", "") == "TF32"
+        return dot(one, other, total, precision, *rest, **named)
+
     watched = {
+        "create_dot": product,
         "create_masked_load": masked_load,
         "create_masked_store": masked_store,
         "create_atomic_rmw": atomic_rmw,

@@ -188,6 +188,7 @@ class _Worker:
             "programs": seen.programs,
             "strayed": list(seen.strayed),
             "raced": list(seen.raced),
+            "narrowed": list(seen.narrowed),
         }
 
     def compile(self, program: str, asked: str) -> dict[str, Any]:

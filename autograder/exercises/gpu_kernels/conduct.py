@@ -12,6 +12,7 @@ from autograder.checks.kernels import (
     PRODUCTS,
     Shorter,
     fits_the_gpu,
+    full_products,
     launched,
     overwritten,
     safe_access,
@@ -71,13 +72,14 @@ def conduct(
     half: tuple[str, ...] = ("float16",),
     kept: tuple[str, ...] = (),
     backward: bool = False,
+    products: bool = True,
 ) -> tuple[Check, ...]:
     """dtype, inputs, layout, and that the kernels would do on a GPU as well.
 
     case: label of the recipe; tiles: of one with several tiles; built: of that whose kernels are built for a GPU, if it is
     another. half: those in half precision; long: those of real length, and `shorter` what a short one has instead.
     outputs have the inputs' dtype. kept: inputs that stay the same when others are drawn. backward: look at the backward
-    pass, too.
+    pass, too. products: there may be some of tiles.
     """
     return (
         Check("dtype", "float16 in, float16 out, with its precision", 0.25, half, dtype_kept(outputs), needs),
@@ -113,6 +115,20 @@ def conduct(
             (case, tiles),
             safe_access(backward=backward),
             needs,
+        ),
+        *(
+            (
+                Check(
+                    "float32 products",
+                    "are no TF32 products on a GPU",
+                    0.25,
+                    (case,),
+                    full_products(backward=backward),
+                    needs,
+                ),
+            )
+            if products
+            else ()
         ),
         Check(
             "fully written",

@@ -178,6 +178,7 @@ SOFTMAX_ROWS = Exercise(
             tiles="just beyond a power of two",
             long=("2,000 rows",),
             shorter=shortened({"x": 0}),
+            products=False,
         ),
     ),
     mistakes=_mistakes(),

@@ -50,6 +50,21 @@ def adding(y, n, BLOCK: tl.constexpr):
     tl.store(y, tl.load(y) + tl.sum(tl.load(y + 1 + at, mask=at < n, other=0.0), 0))
 
 
+@triton.jit
+def multiplying(x, y, n, BLOCK: tl.constexpr):
+    """The product of a tile with itself, in what a GPU takes for float32 by itself."""
+    at = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    tile = tl.load(x + at, mask=at < n, other=0.0).to(tl.float32)
+    tl.store(y + at, tl.dot(tile, tile))
+
+
+def multiplied(x: Tensor) -> Tensor:
+    """The square of a matrix of the first numbers."""
+    y = torch.empty(16, 16)
+    multiplying[(1,)](x.contiguous(), y, x.numel(), BLOCK=16)
+    return y
+
+
 def copied(x: Tensor, *, masked: bool = True, at_once: int = 512) -> Tensor:
     """A copy made by a kernel, in one launch for so many numbers."""
     x, y = x.contiguous(), torch.empty(x.shape, dtype=x.dtype)
@@ -109,7 +124,10 @@ def without_kernel_sense(
         ),
         ("sums_without_atomics", "programs get into each other's way", summed, "safe access"),
         ("launches_for_each_piece", "launches grow with the input", copied, "long inputs"),
+        ("products_in_tf32", "multiplies float32 in TF32", multiplied, "float32 products"),
     ):
+        if exercise == "softmax_rows" and only == "float32 products":
+            continue
         register(exercise, name, named, beside(work), only)
 
     def widened(*args: Any, **kwargs: Any) -> Any:
