@@ -194,20 +194,20 @@ def evaluates(outputs: tuple[str, ...]) -> Probe:
 def strided(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same numbers in other layouts: with gaps along the last axis, and axes stored in another order.
 
-    Neighbours are laid out differently, so that the strides of one are not those of the next.
+    Neighbours are laid out differently, so that the strides of one are not those of the next; and no two axes lie as they
+    would in a contiguous tensor, where one stride follows from another.
     """
     return {name: _laid_out(value, place % 2 == 1) for place, (name, value) in enumerate(tensors.items())}
 
 
-def _laid_out(value: Tensor, rotated: bool) -> Tensor:
-    """Axes stored back to front, every second element of a larger buffer; or rotated: the last one first, every third."""
+def _laid_out(value: Tensor, shuffled: bool) -> Tensor:
+    """Axes stored back to front, every second element of a larger buffer; or every other axis first, every third."""
     if not value.dim():
         return value.clone()
-    gap, (*rest, last) = (3 if rotated else 2), value.shape
-    if rotated:
-        view = value.new_zeros(gap * last, *rest).movedim(0, -1)
-    else:
-        view = value.new_zeros(gap * last, *reversed(rest)).permute(*reversed(range(value.dim())))
+    axes = list(range(value.dim()))
+    order, gap = (axes[1::2] + axes[::2], 3) if shuffled else (axes[::-1], 2)
+    sizes = [*value.shape[:-1], gap * value.shape[-1]]
+    view = value.new_zeros([sizes[axis] for axis in order]).permute([order.index(axis) for axis in axes])
     return view[..., ::gap].copy_(value)
 
 

@@ -20,10 +20,19 @@ LEAVES = ("query", "key", "value")
 __all__ = ["agrees_here", "any_splits", "causal_tiles", "float32_sums", "gradients_agree", "ignores_garbage"]
 
 
-def agrees_here(claim: str, *outputs: str, mistake: str | None = None, finite: str | None = None) -> Probe:
+MAXIMUM = "Is the running maximum subtracted from every score before the exponential?"
+
+
+def agrees_here(
+    claim: str,
+    *outputs: str,
+    mistake: str | None = None,
+    finite: str | None = None,
+    question: str = MAXIMUM,
+) -> Probe:
     """The named results equal the formula's; if not, the report says `claim`.
 
-    mistake: its name. finite: that of nan and inf, where they come instead.
+    mistake: its name. finite: that of nan and inf, where they come instead, and `question` what to ask then.
     """
 
     def probe(trial: Trial) -> None:
@@ -31,7 +40,7 @@ def agrees_here(claim: str, *outputs: str, mistake: str | None = None, finite: s
         for name in outputs:
             if finite and not bool(torch.isfinite(results[name]).all()):
                 raise Failure(
-                    f"{name} is nan or inf. Is the running maximum subtracted from every score before the exponential?",
+                    f"{name} is nan or inf. {question}",
                     mistake=finite,
                 )
             trial.require(name, results[name], claim, mistake=mistake)

@@ -16,7 +16,7 @@ from autograder.checks.agreement import agrees
 from autograder.checks.fused import agrees_here, float32_sums
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.cases import backward_inputs, long_inputs
+from autograder.exercises.gpu_kernels.cases import HARD, backward_inputs, long_inputs
 from autograder.exercises.gpu_kernels.conduct import (
     COUNTS,
     GPU,
@@ -98,6 +98,7 @@ RECIPES = (
     _recipe("causal, heads shared", is_causal=True, heads=(2, 1), lengths=lambda d: (18, 20)),
     _recipe("causal, many tiles", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (70, 75)),
     _recipe("values far from zero, float16", dtype=torch.float16, batch=1, heads=(1, 1), shaped=_far),
+    _recipe("scores far below zero", batch=1, heads=(1, 1), shaped=HARD["scores far below zero"]),
     Recipe("70,000 keys", lambda draw: long_inputs(SHORT, LONG, backward=True)),
     Recipe("70,000 queries", lambda draw: long_inputs(LONG, SHORT, backward=True)),
 )  # fmt: skip
@@ -281,11 +282,14 @@ FLASH_BACKWARD = Exercise(
         ),
         Check(
             "hard inputs",
-            "scores of hundreds",
+            "scores of hundreds, above and below zero",
             0.5,
-            ("steep scores",),
+            ("steep scores", "scores far below zero"),
             agrees_here(
-                f"for such inputs {DIFFER}", *GRADIENTS, finite="overflows or underflows for large scores"
+                f"for such inputs {DIFFER}",
+                *GRADIENTS,
+                finite="overflows or underflows for large scores",
+                question="Is it exp(score - log_sum_exp) in one step, and is the score of what is masked -inf before it?",
             ),
             GRADIENTS,
         ),

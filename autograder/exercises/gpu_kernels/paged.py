@@ -104,7 +104,7 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 RECIPES = (
     _recipe("unequal lengths"),
-    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [9, 3]),
+    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [3, 9]),
     _recipe("full pages", heads=(1, 1), page_size=4, lengths=lambda draw: [8, 4]),
     _recipe("pages of one", heads=(1, 1), page_size=1, lengths=lambda draw: [1, 5]),
     _recipe("pages of 17", heads=(1, 1), page_size=17, width=130, lengths=lambda draw: [16, 35]),

@@ -66,6 +66,8 @@ RECIPES = (
     _recipe("float16", dtype=torch.float16),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("three rows of 21", columns=lambda draw: 21, rows=3),
+    _recipe("scores of -100,000", shift=-100_000.0, columns=lambda draw: draw.sizes(1, 5, 7)[0]),
+    _recipe("scores of tens", size=10.0, rows=4, columns=lambda draw: 50),
     Recipe("2,000 rows", lambda draw: {"x": torch.zeros(2_000, 3)}),
 )
 
@@ -153,7 +155,7 @@ SOFTMAX_ROWS = Exercise(
             "hard inputs",
             "no overflow, and no underflow of a whole row",
             0.5,
-            ("scores of hundreds", "scores far below zero"),
+            ("scores of hundreds", "scores of tens", "scores far below zero", "scores of -100,000"),
             agrees_here(
                 "for such scores it differs from the formula",
                 *OUTPUTS,

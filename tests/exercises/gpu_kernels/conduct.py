@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.exercises.catalogue import mutant
 
-__all__ = ["contiguous_strides", "each", "register", "without_kernel_sense"]
+__all__ = ["contiguous_strides", "copied", "each", "register", "without_kernel_sense"]
 
 
 def register(exercise: str, name: str, named: str | None, obj: Any, only: str | None = None) -> None:
