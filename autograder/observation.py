@@ -22,7 +22,7 @@ choose_mode()
 
 from torch.utils.flop_counter import flop_registry  # noqa: E402
 
-__all__ = ["Observation", "apart", "laid_out", "observe", "unchanged", "unobserved"]
+__all__ = ["READS", "Observation", "apart", "laid_out", "observe", "unchanged", "unobserved"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Observation:
     tensor it made. held: most elements that its tensors had at one time, the inputs aside. made: elements of all of them,
     one after the other. calls: names of the torch functions and operators it used. modified: inputs it wrote into.
     launches: the Triton kernels it launched. unwritten: elements of its results that it never wrote, in memory that
-    torch.empty and its like had given it: there such memory begins as nan.
+    torch.empty and its like had given it: there such memory begins as nan. reckoned: numbers that torch calculated with,
+    other than to move or convert them. launched, programs: how many launches there were, and programs in them. strayed,
+    raced, narrowed: kernels that left their tensors' memory, whose programs get into each other's way, and that multiply
+    float32 tiles in TF32 on a GPU.
     """
 
     flops: int
@@ -44,6 +47,12 @@ class Observation:
     made: int = 0
     launches: tuple[Launch, ...] = ()
     unwritten: int = 0
+    reckoned: int = 0
+    launched: int = 0
+    programs: int = 0
+    strayed: tuple[str, ...] = ()
+    raced: tuple[str, ...] = ()
+    narrowed: tuple[str, ...] = ()
 
 
 VECTORS = frozenset({"mv", "addmv", "dot", "vdot"})
@@ -52,6 +61,17 @@ VECTORS = frozenset({"mv", "addmv", "dot", "vdot"})
 EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 """Operators that make tensors of whatever the memory held before."""
 
+MOVES = EMPTY | {
+    "arange", "cat", "clone", "constant_pad_nd", "copy_", "fill_", "full", "full_like", "gather", "index", "index_put_",
+    "index_select", "masked_fill", "masked_fill_", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "pad", "repeat",
+    "roll", "scalar_tensor", "scatter", "scatter_", "set_", "slice_scatter", "stack", "_to_copy", "tril", "triu", "where",
+    "zero_", "zeros", "zeros_like",
+}  # fmt: skip
+"""Operators that put numbers somewhere, and calculate nothing; those that make views are known by their shared memory."""
+
+READS = frozenset({"numpy", "tolist", "__array__"})
+"""Ways in which numbers leave torch."""
+
 
 class _Functions(TorchFunctionMode):
     def __init__(self) -> None:
@@ -59,7 +79,10 @@ class _Functions(TorchFunctionMode):
         self.calls: set[str] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.calls.add(getattr(func, "__name__", str(func)))
+        name = getattr(func, "__name__", str(func))
+        self.calls.add(name)
+        if name in READS and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
+            self.calls.add(f"{name} of floats")
         return func(*args, **(kwargs or {}))
 
 
@@ -70,7 +93,7 @@ class _Operators(TorchDispatchMode):
         super().__init__()
         self.calls: set[str] = set()
         self.flops = self.largest = 0
-        self.live = self.held = self.made = 0
+        self.live = self.held = self.made = self.reckoned = 0
         self.known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self.poisoned = False
 
@@ -89,6 +112,15 @@ class _Operators(TorchDispatchMode):
         self.held = max(self.held, self.live)
         weakref.finalize(storage, self._let_go, elements).atexit = False
 
+    def _reckon(self, func: Any, given: Any, result: Any) -> None:
+        """Numbers that an operator calculates with: those it reads or makes, whichever are more. A view is none."""
+        taken = [one for one in _tensors(given) if one.is_floating_point()]
+        made = [one for one in _tensors(result) if one.is_floating_point()]
+        memory = {one.untyped_storage()._cdata for one in taken}
+        shares = made and all(one.untyped_storage()._cdata in memory for one in made)
+        if not shares or func._schema.is_mutable:
+            self.reckoned += max((one.numel() for one in (*taken, *made)), default=0)
+
     def _let_go(self, elements: int) -> None:
         self.live -= elements
 
@@ -104,6 +136,8 @@ class _Operators(TorchDispatchMode):
         if operator.__name__ in EMPTY and result.is_floating_point():
             result.fill_(torch.nan)
             self.poisoned = True
+        if operator.__name__ not in MOVES:
+            self._reckon(func, [*args, *(kwargs or {}).values()], result)
         if operator in flop_registry:
             self.flops += int(flop_registry[operator](*args, **(kwargs or {}), out_val=result))
         elif operator.__name__ in VECTORS:
@@ -118,10 +152,12 @@ class _Operators(TorchDispatchMode):
         return result
 
 
-def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any]) -> Observation:
+def observe(
+    call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any], *, idle: bool = False
+) -> Observation:
     """Run `call(inputs)` and watch it, and its backward pass if an input wants a gradient.
 
-    The call gets clones of the tensors; what it raises is passed on.
+    The call gets clones of the tensors; what it raises is passed on. idle: kernels are launched, but do not run.
     """
     leaves = {
         name: value.detach().clone().requires_grad_(value.requires_grad)
@@ -132,7 +168,7 @@ def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any])
     given = {**inputs, **{n: leaf.clone() if leaf.requires_grad else leaf for n, leaf in leaves.items()}}
     functions, operators = _Functions(), _Operators()
     operators.know(one for one in given.values() if isinstance(one, Tensor))
-    with recording(unobserved) as launches, functions, operators:
+    with recording(unobserved, idle=idle, memory=True) as launches, functions, operators:
         results = [call(given)]
         outputs = [one for one in _tensors(results) if one.requires_grad] if wanted else []
         if outputs:
@@ -147,6 +183,12 @@ def observe(call: Callable[[Mapping[str, Any]], Any], inputs: Mapping[str, Any])
         operators.made,
         tuple(launches),
         sum(int(one.isnan().sum()) for one in _tensors(results)) if operators.poisoned else 0,
+        operators.reckoned,
+        launches.launched,
+        launches.programs,
+        tuple(launches.strayed),
+        tuple(launches.raced),
+        tuple(launches.narrowed),
     )
 
 

@@ -27,6 +27,8 @@ __all__ = [
     "obeys",
     "observed",
     "repeatable",
+    "reported",
+    "strided",
 ]
 
 SOFTMAX = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax", "softmin", "_safe_softmax"})
@@ -51,8 +53,13 @@ def observed(trial: Trial, *, backward: bool = False) -> Observation:
         n: trial.draw.normal(*trial.inputs[n].shape, dtype=trial.inputs[n].dtype).requires_grad_(backward)
         for n in trial.differentiable
     }
+    return reported(lambda: trial.subject.observe(trial.case, trial.changed(**fresh)))
+
+
+def reported(observe: Callable[[], Observation]) -> Observation:
+    """The observation. Raises: Failure if the student's code raises."""
     try:
-        return trial.subject.observe(trial.case, trial.changed(**fresh))
+        return observe()
     except (Failure, OutOfTime, KeyboardInterrupt):
         raise
     except BaseException as error:  # a student's sys.exit is a student's mistake, too
@@ -119,7 +126,7 @@ def repeatable(outputs: tuple[str, ...], kept: tuple[str, ...] = ()) -> Probe:
         before = trial()
         tensors = {n: v for n, v in trial.inputs.items() if isinstance(v, Tensor)}
         try:
-            after = trial.named(trial.run(trial.changed(**{n: _strided(v) for n, v in tensors.items()})))
+            after = trial.named(trial.run(trial.changed(**strided(tensors))))
         except Failure as failure:
             raise Failure(
                 f"with non-contiguous inputs it {failure.message}",
@@ -184,13 +191,24 @@ def evaluates(outputs: tuple[str, ...]) -> Probe:
     return probe
 
 
-def _strided(value: Tensor) -> Tensor:
-    """The same numbers, every second element of a larger buffer along the last axis, axes stored back to front."""
+def strided(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same numbers in other layouts: with gaps along the last axis, and axes stored in another order.
+
+    Neighbours are laid out differently, so that the strides of one are not those of the next; and no two axes lie as they
+    would in a contiguous tensor, where one stride follows from another.
+    """
+    return {name: _laid_out(value, place % 2 == 1) for place, (name, value) in enumerate(tensors.items())}
+
+
+def _laid_out(value: Tensor, shuffled: bool) -> Tensor:
+    """Axes stored back to front, every second element of a larger buffer; or every other axis first, every third."""
     if not value.dim():
         return value.clone()
-    buffer = value.new_zeros(*reversed((*value.shape[:-1], 2 * value.shape[-1])))
-    view = buffer.permute(*reversed(range(buffer.dim())))[..., ::2]
-    return view.copy_(value)
+    axes = list(range(value.dim()))
+    order, gap = (axes[1::2] + axes[::2], 3) if shuffled else (axes[::-1], 2)
+    sizes = [*value.shape[:-1], gap * value.shape[-1]]
+    view = value.new_zeros([sizes[axis] for axis in order]).permute([order.index(axis) for axis in axes])
+    return view[..., ::gap].copy_(value)
 
 
 def obeys(forbidden: frozenset[str], what: str) -> Probe:

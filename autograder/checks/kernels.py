@@ -3,28 +3,52 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
 
 from autograder.checks.check import Probe
-from autograder.checks.conduct import FUSED, SOFTMAX, observed
+from autograder.checks.conduct import FUSED, SOFTMAX, observed, reported
 from autograder.checks.failure import Failure
+from autograder.checks.subject import FunctionSubject
 from autograder.checks.trial import Trial
 from autograder.kernels import H200, cross_compile
+from autograder.observation import READS, Observation
 
-__all__ = ["PRODUCTS", "STRAY", "fits_the_gpu", "launched", "overwritten"]
+__all__ = [
+    "PRODUCTS",
+    "STRAY",
+    "Shorter",
+    "fits_the_gpu",
+    "full_products",
+    "launched",
+    "overwritten",
+    "rehearsal",
+    "safe_access",
+    "scales",
+]
 
 PRODUCTS = frozenset(
     {"matmul", "mm", "bmm", "baddbmm", "addmm", "einsum", "linear", "mv", "tensordot", "dot"}
 )
+OUT_OF_TORCH = frozenset(f"{name} of floats" for name in READS)
+MOST_PROGRAMS = 65_535
+"""Along the second and the third axis of a grid."""
+
 LONGEST_ERROR = 300
 STRAY = "reads or writes outside its tensors"
 """The mistake of a kernel that crashes its process."""
 TELLING = re.compile(r"\w*(Error|error|Exception)\b")
 
 
-def launched(forbidden: frozenset[str] = PRODUCTS | SOFTMAX | FUSED, *, backward: bool = False) -> Probe:
+def launched(
+    forbidden: frozenset[str] = PRODUCTS | SOFTMAX | FUSED, *, passes: int = 2, backward: bool = False
+) -> Probe:
     """At least one kernel is launched, and torch does none of the `forbidden` work itself. A deterrent.
 
-    backward: look at the backward pass, too.
+    Otherwise torch may calculate with `passes` times as many numbers as the inputs have: enough to scale them or to put
+    parts together, too few for attention by hand. backward: look at the backward pass, too.
     """
 
     def probe(trial: Trial) -> None:
@@ -40,6 +64,127 @@ def launched(forbidden: frozenset[str] = PRODUCTS | SOFTMAX | FUSED, *, backward
                 f"calls {', '.join(sorted(used))} of torch; here this is the kernel's work.",
                 mistake="uses a forbidden function",
             )
+        out = seen.calls & OUT_OF_TORCH
+        if out:
+            raise Failure(
+                f"takes numbers out of torch with {', '.join(sorted(out))}; what they are for is the kernel's work here.",
+                mistake="calculates outside the kernel",
+            )
+        most = passes * sum(trial.inputs[name].numel() for name in trial.differentiable)
+        if seen.reckoned > most:
+            raise Failure(
+                f"lets torch calculate with {seen.reckoned:,} numbers; {most:,} are plenty for what is left to do around "
+                "a kernel. Is a part of the result worked out in torch?",
+                mistake="calculates outside the kernel",
+            )
+
+    return probe
+
+
+def safe_access(*, backward: bool = False) -> Probe:
+    """No kernel leaves the memory of its tensors, and no program writes what another of the same launch reads or writes.
+
+    Seen where kernels are interpreted. backward: look at the backward pass, too.
+    """
+
+    def probe(trial: Trial) -> None:
+        seen = observed(trial, backward=backward)
+        if seen.strayed:
+            raise Failure(
+                f"{', '.join(seen.strayed)} reads or writes outside the memory of its tensors, where a GPU may find nan or "
+                "stop. Has every tl.load and tl.store a mask for the rows and the columns that a tile has too many of?",
+                mistake=STRAY,
+            )
+        if seen.raced:
+            raise Failure(
+                f"programs of {', '.join(seen.raced)} use the same elements, and one of them writes. The interpreter runs "
+                "one after the other; on a GPU they run at once, in any order. Can each element belong to one program, "
+                "or be added with tl.atomic_add, or be left to a second kernel?",
+                mistake="programs get into each other's way",
+            )
+
+    return probe
+
+
+def full_products(*, backward: bool = False) -> Probe:
+    """Float32 tiles are multiplied as such. Seen where kernels are interpreted; on a GPU the numbers show it."""
+
+    def probe(trial: Trial) -> None:
+        narrowed = observed(trial, backward=backward).narrowed
+        if narrowed:
+            raise Failure(
+                f"on a GPU {', '.join(narrowed)} multiplies float32 tiles in TF32, with 10 of their 23 bits, as tl.dot does "
+                'unless it is told otherwise. Is input_precision="ieee" missing?',
+                mistake="multiplies float32 in TF32",
+            )
+
+    return probe
+
+
+def rehearsal(trial: Trial, inputs: Mapping[str, Any]) -> Observation:
+    """What a call does where kernels are launched, but do not run. Raises: Failure if the student's code raises."""
+    subject = trial.subject
+    if not isinstance(subject, FunctionSubject):
+        raise TypeError("only functions launch kernels")
+    return reported(lambda: subject.rehearse(trial.case, inputs))
+
+
+Shorter = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""The inputs of a long case -> what takes their places in a short one."""
+
+
+def scales(shorter: Shorter, *, backward: bool = False) -> Probe:
+    """For a long input there are more programs, not more launches or larger tiles, and no table of all pairs.
+
+    Kernels are launched here, and do not run: sizes can be those of real life. A kernel whose compile-time arguments are
+    other than for the short input is built.
+    """
+
+    def probe(trial: Trial) -> None:
+        def rehearsed(changes: Mapping[str, Any]) -> Observation:
+            inputs = trial.changed(**changes)
+            for name in trial.differentiable if backward else ():
+                inputs[name] = inputs[name].detach().requires_grad_()
+            return rehearsal(trial, inputs)
+
+        short, long = rehearsed(shorter(trial.inputs)), rehearsed({})
+        if long.launched > 2 * short.launched + 8:
+            raise Failure(
+                f"launches {long.launched:,} kernels, and {short.launched:,} for a short input. A launch takes longer than "
+                "most tiles: is the loop over them in Python?",
+                mistake="launches grow with the input",
+            )
+        if long.launched and long.programs <= 1:
+            raise Failure(
+                "one program does everything, and leaves a GPU idle but for one of its more than a hundred processors. "
+                "Does the grid have a program for each piece of the result?",
+                mistake="one program for everything",
+            )
+        most = 2 * max(value.numel() for value in trial.inputs.values() if isinstance(value, Tensor))
+        if long.largest > most:
+            raise Failure(
+                f"makes a tensor of {long.largest:,} elements; {most:,} are plenty. Has it one for every pair of a query and "
+                "a key?",
+                mistake="uses too much memory",
+            )
+        for launch in long.launches:
+            if any(size > MOST_PROGRAMS for size in launch.grid[1:]):
+                raise Failure(
+                    f"{launch.kernel} has a grid of {launch.grid}; a GPU takes {MOST_PROGRAMS:,} programs at most along the "
+                    "second and third axis. Can the long one be the first?",
+                    mistake="grid too large for a GPU",
+                )
+        known = [(one.kernel, one.constants) for one in short.launches]
+        grown = [one for one in long.launches if (one.kernel, one.constants) not in known]
+        for launch, built in zip(grown, cross_compile(grown), strict=True):
+            if built.error or built.shared > H200.shared or built.spilled:
+                needs = f"it needs {built.shared:,} bytes of shared memory and spills {built.spilled:,}"
+                why = _short(built.error) if built.error else needs
+                raise Failure(
+                    f"{launch.kernel} does not build for {H200.name} when the input is long: {why}. Does a tile grow with "
+                    "the sequence? It should be of one size, and a loop should visit one after the other.",
+                    mistake="tiles grow with the input",
+                )
 
     return probe
 

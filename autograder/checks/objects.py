@@ -28,9 +28,17 @@ class Remote:
         raise NotImplementedError
 
     def observe(
-        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+        self,
+        args: list[Any],
+        kwargs: Mapping[str, Any],
+        state: Mapping[str, Tensor] | None = None,
+        *,
+        idle: bool = False,
     ) -> Observation:
-        """What the call does there. `modified` holds "a0", "a1", ... for arguments, "k<name>" for named ones."""
+        """What the call does there. `modified` holds "a0", "a1", ... for arguments and "k<name>" for named ones.
+
+        idle: its kernels are launched, but do not run.
+        """
         raise NotImplementedError
 
 

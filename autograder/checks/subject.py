@@ -66,10 +66,11 @@ def _observe_there(
     inputs: Mapping[str, Any],
     positional: tuple[str, ...],
     state: Mapping[str, Tensor] | None = None,
+    idle: bool = False,
 ) -> Observation:
     """`remote.observe`, with the inputs that were modified under their own names."""
     args, kwargs = _split(inputs, positional)
-    seen = remote.observe(args, kwargs, state)
+    seen = remote.observe(args, kwargs, state, idle=idle)
     names = {f"a{n}": name for n, name in enumerate(name for name in positional if name in inputs)}
     names |= {f"k{name}": name for name in kwargs}
     return replace(seen, modified=_named(seen.modified, names))
@@ -99,9 +100,16 @@ class FunctionSubject:
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
         """What the function does on `inputs`."""
+        return self._observed(case, inputs, idle=False)
+
+    def rehearse(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """What the function does on `inputs` where kernels are launched, but do not run."""
+        return self._observed(case, inputs, idle=True)
+
+    def _observed(self, case: Case, inputs: Mapping[str, Any], idle: bool) -> Observation:
         if isinstance(self.function, Remote):
-            return _observe_there(self.function, inputs, self.positional)
-        return observe(lambda given: self.call(case, given), inputs)
+            return _observe_there(self.function, inputs, self.positional, idle=idle)
+        return observe(lambda given: self.call(case, given), inputs, idle=idle)
 
 
 class ModuleSubject:

@@ -24,6 +24,9 @@ __all__ = ["ClassProxy", "FunctionProxy", "ObjectProxy", "resolve"]
 
 NAME = re.compile(r"[A-Za-z_0-9]+(\.[A-Za-z_0-9]+)*")
 MOST_WEIGHTS, MOST_LEVELS, MOST_LAUNCHES = 1000, 16, 64
+COUNTS = ("flops", "largest", "held", "made", "unwritten", "reckoned", "launched", "programs")
+"""Whole numbers in an observation."""
+
 NONSENSE = "the process sent an observation that makes no sense"
 
 
@@ -200,13 +203,15 @@ def _fill(value: Any, tensors: list[Tensor]) -> Any:
 
 def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observation:
     """An observation from the worker. Which inputs the call has changed is found out here: `sent` against what came back."""
-    counts = {name: answer.get(name) for name in ("flops", "largest", "held", "made", "unwritten")}
+    counts = {name: answer.get(name) for name in COUNTS}
     calls, launches, after = (answer.get(name) for name in ("calls", "launches", "after"))
+    kernels = {name: answer.get(name) for name in ("strayed", "raced", "narrowed")}
     tensors = {name: value for name, value in laid_out(sent).items() if isinstance(value, Tensor)}
     if not (
         all(isinstance(count, int) for count in counts.values())
         and isinstance(calls, list)
         and isinstance(launches, list)
+        and all(isinstance(names, list) for names in kernels.values())
         and isinstance(after, Mapping)
         and all(isinstance(after.get(name), Tensor) for name in tensors)
     ):
@@ -216,8 +221,15 @@ def _observation(answer: Mapping[str, Any], sent: Mapping[str, Any]) -> Observat
         made = tuple(Launch.from_dict(launch) for launch in launches[:MOST_LAUNCHES])
     except ValueError as error:
         raise Stopped(NONSENSE) from error
+    named = {name: tuple(map(str, cast("list[Any]", names))) for name, names in kernels.items()}
     return Observation(
-        calls=frozenset(map(str, calls)), modified=modified, launches=made, **cast("dict[str, int]", counts)
+        calls=frozenset(map(str, calls)),
+        modified=modified,
+        launches=made,
+        strayed=named["strayed"],
+        raced=named["raced"],
+        narrowed=named["narrowed"],
+        **cast("dict[str, int]", counts),
     )
 
 
@@ -254,10 +266,15 @@ class FunctionProxy(_Proxy):
         return _Call(self.worker, request, {"args": list(args), "kwargs": kwargs})()
 
     def observe(
-        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+        self,
+        args: list[Any],
+        kwargs: Mapping[str, Any],
+        state: Mapping[str, Tensor] | None = None,
+        *,
+        idle: bool = False,
     ) -> Observation:
         """What a call does; `modified` holds a0, a1, ... for arguments and k<name> for keyword arguments."""
-        return _observe(self.worker, self.number, args, kwargs, state, self.gpu)
+        return _observe(self.worker, self.number, args, kwargs, state, self.gpu, idle)
 
 
 def _observe(
@@ -267,9 +284,11 @@ def _observe(
     kwargs: Mapping[str, Any],
     state: Mapping[str, Tensor] | None,
     gpu: bool = False,
+    idle: bool = False,
 ) -> Observation:
     sent, named = _crossing(worker, args), _crossing(worker, kwargs)
-    answer = _unwrap(worker.ask("observe", object=number, state=state, args=sent, kwargs=named, gpu=gpu))
+    asked = worker.ask("observe", object=number, state=state, args=sent, kwargs=named, gpu=gpu, idle=idle)
+    answer = _unwrap(asked)
     places = {f"a{n}": value for n, value in enumerate(args)}
     return _observation(answer, {**places, **{f"k{name}": value for name, value in kwargs.items()}})
 
@@ -291,10 +310,15 @@ class ClassProxy(_Proxy):
         return type(name if name.isidentifier() else "object", (ObjectProxy,), {})(self.worker, number)
 
     def observe(
-        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+        self,
+        args: list[Any],
+        kwargs: Mapping[str, Any],
+        state: Mapping[str, Tensor] | None = None,
+        *,
+        idle: bool = False,
     ) -> Observation:
         """What making an object does."""
-        return _observe(self.worker, self.number, args, kwargs, state)
+        return _observe(self.worker, self.number, args, kwargs, state, idle=idle)
 
 
 class ObjectProxy(_Proxy, RemoteObject):
@@ -338,10 +362,15 @@ class _ModuleProxy(nn.Module, Remote, RemoteObject):
         return ObjectProxy(*self._remote).look_up(name)
 
     def observe(
-        self, args: list[Any], kwargs: Mapping[str, Any], state: Mapping[str, Tensor] | None = None
+        self,
+        args: list[Any],
+        kwargs: Mapping[str, Any],
+        state: Mapping[str, Tensor] | None = None,
+        *,
+        idle: bool = False,
     ) -> Observation:
         """What a forward pass with `state` as weights does."""
-        return _observe(*self._remote, args, kwargs, state or {})
+        return _observe(*self._remote, args, kwargs, state or {}, idle=idle)
 
 
 def _module(worker: Worker, number: int, answer: Mapping[str, Any]) -> _ModuleProxy:

@@ -8,7 +8,9 @@ import sys
 
 __all__ = ["NOT_VERIFIED", "choose_mode", "device_note", "gpu_name", "interpreted", "triton_missing"]
 
-NOT_VERIFIED = "Not verified on a GPU: the kernels ran in Triton's interpreter, which sees no races, no TF32 and no bfloat16."
+NOT_VERIFIED = (
+    "Not verified on a GPU: the kernels ran in Triton's interpreter, which sees no TF32 and no bfloat16."
+)
 
 
 def gpu_name() -> str:

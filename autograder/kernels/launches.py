@@ -5,16 +5,22 @@ from __future__ import annotations
 import ast
 import contextlib
 import inspect
+import math
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["Launch", "recording"]
+from autograder.kernels.memory import watching
+
+__all__ = ["Launch", "Launches", "recording"]
 
 DEFAULT_WARPS, DEFAULT_STAGES = 4, 3
 ALIGNMENT = 16
+MOST_REHEARSED = 100
+"""Launches that are described where none runs; more are counted."""
+
 POINTERS = {
     "float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "float64": "*fp64", "bool": "*i1",
     "int8": "*i8", "uint8": "*u8", "int16": "*i16", "int32": "*i32", "int64": "*i64",
@@ -65,21 +71,37 @@ class Launch:
         return cls(**{**values, "grid": tuple(values["grid"]), "aligned": tuple(values["aligned"])})
 
 
+class Launches(list[Launch]):
+    """The launches of all kernels, in order, one for each kernel and set of types.
+
+    launched: how many there were in all; programs: how many programs they had together. strayed, raced: kernels that read or
+    wrote outside their tensors, and kernels whose result depends on which program runs first; narrowed: kernels that multiply
+    float32 in TF32. All three are seen in the interpreter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.launched = self.programs = 0
+        self.strayed: dict[str, None] = {}
+        self.raced: dict[str, None] = {}
+        self.narrowed: dict[str, None] = {}
+
+
 @contextlib.contextmanager
 def recording(
-    around: Callable[[], contextlib.AbstractContextManager[None]],
-) -> Iterator[list[Launch]]:
-    """Within the block, the launches of all Triton kernels, in order, one for each kernel and set of types.
+    around: Callable[[], contextlib.AbstractContextManager[None]], *, idle: bool = False, memory: bool = False
+) -> Iterator[Launches]:
+    """Within the block, the launches of all Triton kernels; they are known at its end.
 
-    around: a context for each launch to run in. Nothing is recorded where Triton has not been imported. Not for use in
-    two threads at once.
+    around: a context for each launch to run in. idle: record the launches, but run nothing. memory: watch what the kernels
+    read and write. Nothing is recorded where Triton has not been imported. Not for use in two threads at once.
     """
+    found = Launches()
     launches: dict[str, Launch] = {}
     kinds = [kind for kind in map(_kind, KINDS) if kind is not None]
     before = [kind.run for kind in kinds]
     for kind, run in zip(kinds, before, strict=True):
-        kind.run = _watched(run, launches, around)
-    found: list[Launch] = []
+        kind.run = _watched(run, found, launches, around, idle, memory)
     try:
         yield found
     finally:
@@ -101,15 +123,34 @@ def _kind(place: tuple[str, str]) -> Any:
 
 def _watched(
     run: Callable[..., Any],
+    found: Launches,
     launches: dict[str, Launch],
     around: Callable[[], contextlib.AbstractContextManager[None]],
+    idle: bool,
+    memory: bool,
 ) -> Callable[..., Any]:
     def watched(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
-        if not warmup:
-            launch = _launch(self, args, grid, kwargs)
-            launches.setdefault(repr((launch.kernel, launch.signature, launch.constants)), launch)
-        with around():
-            return run(self, *args, grid=grid, warmup=warmup, **kwargs)
+        if warmup:
+            with around():
+                return run(self, *args, grid=grid, warmup=warmup, **kwargs)
+        found.launched += 1
+        if idle and found.launched > MOST_REHEARSED:
+            return None  # what there is to see has been seen
+        launch = _launch(self, args, grid, kwargs)
+        launches.setdefault(repr((launch.kernel, launch.signature, launch.constants)), launch)
+        found.programs += math.prod(launch.grid)
+        if idle:
+            return None
+        watch = watching((*args, *kwargs.values())) if memory else contextlib.nullcontext()
+        with around(), watch as seen:
+            result = run(self, *args, grid=grid, warmup=warmup, **kwargs)
+        if seen is not None and seen.strayed:
+            found.strayed[launch.kernel] = None
+        if seen is not None and seen.raced():
+            found.raced[launch.kernel] = None
+        if seen is not None and seen.narrowed:
+            found.narrowed[launch.kernel] = None
+        return result
 
     return watched
 

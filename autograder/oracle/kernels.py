@@ -138,7 +138,7 @@ def paged_decode(
 ) -> dict[str, Quantity]:
     """query (B, H_q, D), key_pages and value_pages (num_pages, page_size, H_kv, D), block_table (B, max_pages), lengths (B,)
     -> output (B, H_q, D)."""
-    keys, values = (
-        pages[block_table.long()].flatten(1, 2).transpose(1, 2) for pages in (key_pages, value_pages)
-    )
+    needed = torch.arange(block_table.shape[1]) * key_pages.shape[1] < lengths.unsqueeze(-1)  # (B, max_pages)
+    table = torch.where(needed, block_table, 0).long()  # what is not needed may be any number
+    keys, values = (pages[table].flatten(1, 2).transpose(1, 2) for pages in (key_pages, value_pages))
     return decode(query, keys, values, lengths, 1, round)

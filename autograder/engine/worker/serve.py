@@ -145,7 +145,13 @@ class _Worker:
         return {"gradients": list(found)}
 
     def observe(
-        self, object: int, state: Mapping[str, Tensor] | None, args: Any, kwargs: Any, gpu: bool
+        self,
+        object: int,
+        state: Mapping[str, Tensor] | None,
+        args: Any,
+        kwargs: Any,
+        gpu: bool,
+        idle: bool,
     ) -> dict[str, Any]:
         target: Any = beside_the_gpu(self.objects[object]) if gpu else self.objects[object]
         places = {**{f"a{n}": v for n, v in enumerate(args)}, **{f"k{n}": v for n, v in kwargs.items()}}
@@ -172,7 +178,7 @@ class _Worker:
             return result
 
         with _no_new_threads():  # torch's modes see one thread only
-            seen = observe(call, laid_out(places))
+            seen = observe(call, laid_out(places), idle=idle)
         # Whether the inputs have changed is for the judge to say: here torch may be patched.
         return {
             "flops": seen.flops,
@@ -183,6 +189,12 @@ class _Worker:
             "after": {name: value.detach() for name, value in after.items()},
             "launches": [launch.to_dict() for launch in seen.launches],
             "unwritten": seen.unwritten,
+            "reckoned": seen.reckoned,
+            "launched": seen.launched,
+            "programs": seen.programs,
+            "strayed": list(seen.strayed),
+            "raced": list(seen.raced),
+            "narrowed": list(seen.narrowed),
         }
 
     def compile(self, program: str, asked: str) -> dict[str, Any]:

@@ -16,8 +16,17 @@ from autograder.checks.agreement import agrees
 from autograder.checks.fused import agrees_here, float32_sums
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.cases import backward_inputs
-from autograder.exercises.gpu_kernels.conduct import COUNTS, GPU, conduct
+from autograder.exercises.gpu_kernels.cases import HARD, backward_inputs, long_inputs
+from autograder.exercises.gpu_kernels.conduct import (
+    COUNTS,
+    GPU,
+    LONG,
+    OWN,
+    SHORT,
+    conduct,
+    own_kernel,
+    shortened,
+)
 from autograder.exercises.gpu_kernels.forward import CAUSAL_SLIPS
 from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, TILES, interleaved
 from autograder.oracle.kernels import flash_backward as formula
@@ -41,6 +50,11 @@ def _steep(draw: Draw, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tenso
     return query * 100.0, key, value
 
 
+def _far(draw: Draw, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """grad_P and delta are a hundred times their difference: what delta is rounded to shows there."""
+    return query, key, value + 50.0
+
+
 def _cancelling(draw: Draw) -> dict[str, Any]:
     """In float16, 200 queries whose gradients add up to 100,000 on the way, which float16 cannot hold, and then cancel."""
     inputs = backward_inputs(
@@ -59,7 +73,12 @@ def _recipe(label: str, **options: Any) -> Recipe:
     return Recipe(label, partial(backward_inputs, **options))
 
 
-CAUSAL = ("causal, fewer queries than keys", "causal, more queries than keys")
+CAUSAL = (
+    "causal, fewer queries than keys",
+    "causal, more queries than keys",
+    "causal, heads shared",
+    "causal, many tiles",
+)
 
 RECIPES = (
     _recipe("unequal sizes"),
@@ -67,15 +86,21 @@ RECIPES = (
     _recipe("many tiles of keys", batch=1, heads=(1, 1), lengths=_long_keys),
     _recipe("many tiles of queries", batch=1, heads=(1, 1), lengths=lambda d: _long_keys(d)[::-1]),
     _recipe("odd lengths", batch=1, heads=(1, 1), lengths=lambda d: ((1, 17), (33, 1), (17, 33))[d.integer(0, 2)]),
-    _recipe("wider than a power of two", batch=1, heads=(1, 1), width=33),
-    _recipe("four heads on two", batch=1, heads=(4, 2)),
+    _recipe("wider than a power of two", batch=1, heads=(1, 1), width=130),
+    _recipe("four heads on two", heads=(4, 2)),
     _recipe("causal, fewer queries than keys", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (5, 20)),
     _recipe("causal, more queries than keys", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (20, 9)),
     _recipe("steep scores", batch=1, shaped=_steep),
     _recipe("float16", dtype=torch.float16, batch=1),
     Recipe("200 queries, float16", _cancelling),
-    _recipe("eight wide", batch=1, width=8, lengths=lambda draw: (5, 9)),
+    _recipe("eight wide", heads=(2, 1), width=8, lengths=lambda draw: (5, 9)),
     _recipe(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
+    _recipe("causal, heads shared", is_causal=True, heads=(2, 1), lengths=lambda d: (18, 20)),
+    _recipe("causal, many tiles", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (70, 75)),
+    _recipe("values far from zero, float16", dtype=torch.float16, batch=1, heads=(1, 1), shaped=_far),
+    _recipe("scores far below zero", batch=1, heads=(1, 1), shaped=HARD["scores far below zero"]),
+    Recipe("70,000 keys", lambda draw: long_inputs(SHORT, LONG, backward=True)),
+    Recipe("70,000 queries", lambda draw: long_inputs(LONG, SHORT, backward=True)),
 )  # fmt: skip
 
 Combine = Callable[[Tensor, int], Tensor]
@@ -204,13 +229,14 @@ FLASH_BACKWARD = Exercise(
             ("unequal sizes",),
             responds({"query": GRADIENTS, "value": GRADIENTS[:2], "grad_output": GRADIENTS}),
         ),
+        own_kernel("eight wide", passes=4),
         Check(
             "grad_value",
             "P^T grad_output",
             1.0,
             ("unequal sizes", "many tiles of queries"),
             agrees("grad_value"),
-            COUNTS,
+            OWN,
         ),
         Check(
             "grad_key",
@@ -218,7 +244,7 @@ FLASH_BACKWARD = Exercise(
             1.0,
             ("unequal sizes", "many tiles of queries"),
             agrees("grad_key"),
-            COUNTS,
+            OWN,
         ),
         Check(
             "grad_query",
@@ -226,7 +252,7 @@ FLASH_BACKWARD = Exercise(
             1.0,
             ("unequal sizes", "many tiles of keys"),
             agrees("grad_query"),
-            COUNTS,
+            OWN,
         ),
         Check(
             "any size",
@@ -252,15 +278,18 @@ FLASH_BACKWARD = Exercise(
             agrees_here(
                 f"with is_causal=True {DIFFER}", *GRADIENTS, mistake="goes wrong under the causal mask"
             ),
-            GRADIENTS,
+            (*GRADIENTS, "heads"),
         ),
         Check(
             "hard inputs",
-            "scores of hundreds",
+            "scores of hundreds, above and below zero",
             0.5,
-            ("steep scores",),
+            ("steep scores", "scores far below zero"),
             agrees_here(
-                f"for such inputs {DIFFER}", *GRADIENTS, finite="overflows or underflows for large scores"
+                f"for such inputs {DIFFER}",
+                *GRADIENTS,
+                finite="overflows or underflows for large scores",
+                question="Is it exp(score - log_sum_exp) in one step, and is the score of what is masked -inf before it?",
             ),
             GRADIENTS,
         ),
@@ -272,7 +301,24 @@ FLASH_BACKWARD = Exercise(
             float32_sums("grad_value"),
             GRADIENTS,
         ),
-        *conduct(GRADIENTS, GRADIENTS, "eight wide"),
+        Check(
+            "delta in float32",
+            "grad_P and delta nearly cancel where values are far from zero",
+            0.25,
+            ("values far from zero, float16",),
+            float32_sums("grad_query", "grad_key"),
+            GRADIENTS,
+        ),
+        *conduct(
+            GRADIENTS,
+            GRADIENTS,
+            "eight wide",
+            tiles="several tiles",
+            long=("70,000 keys", "70,000 queries"),
+            shorter=shortened(
+                dict.fromkeys(("query", "key", "value", "output", "log_sum_exp", "grad_output"), 2)
+            ),
+        ),
     ),
     mistakes=_mistakes(),
     hints=(

@@ -12,7 +12,7 @@ from torch import Tensor
 from autograder.case import Draw
 from autograder.oracle.kernels import flash_forward
 
-__all__ = ["HARD", "attention_inputs", "backward_inputs"]
+__all__ = ["HARD", "attention_inputs", "backward_inputs", "long_inputs"]
 
 Lengths = Callable[[Draw], tuple[int, int]]
 Shape = Callable[[Draw, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -88,3 +88,15 @@ def backward_inputs(draw: Draw, **options: Any) -> dict[str, Any]:
         "grad_output": draw.normal(*inputs["query"].shape, dtype=dtype),
     }
     return inputs | ({"is_causal": True} if is_causal else {})
+
+
+def long_inputs(S_q: int, S_k: int, *, backward: bool = False) -> dict[str, Any]:
+    """Inputs of real length, for launches that do not run: two heads, nine wide, float16, and nothing but zeros."""
+    query, key = (
+        torch.zeros(1, 2, S_q, 9, dtype=torch.float16),
+        torch.zeros(1, 2, S_k, 9, dtype=torch.float16),
+    )
+    inputs: dict[str, Any] = {"query": query, "key": key, "value": key}
+    return inputs | (
+        {"output": query, "log_sum_exp": torch.zeros(1, 2, S_q), "grad_output": query} if backward else {}
+    )

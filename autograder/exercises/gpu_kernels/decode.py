@@ -15,14 +15,27 @@ from autograder.checks.agreement import agrees
 from autograder.checks.fused import agrees_here, any_splits, float32_sums, ignores_garbage
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct, refuses_bfloat16
+from autograder.exercises.gpu_kernels.conduct import (
+    COUNTS,
+    FORMULA,
+    GPU,
+    LONG,
+    OWN,
+    SHORT,
+    conduct,
+    own_kernel,
+    refuses_bfloat16,
+    shortened,
+)
 from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, Slip, decoded
 from autograder.oracle.kernels import decode
 
-__all__ = ["DECODE_ATTENTION", "DIFFERS", "LENGTH_SLIPS", "OUTPUTS", "common_checks", "decode_inputs"]
+__all__ = ["DECODE_ATTENTION", "DIFFERS", "FEW", "LENGTH_SLIPS", "OUTPUTS", "common_checks", "decode_inputs"]
 
 OUTPUTS = ("output",)
 DIFFERS = "it differs from the formula"
+FEW = torch.tensor([SHORT], dtype=torch.int32)
+"""The length of a short sequence."""
 
 
 def decode_inputs(
@@ -61,10 +74,17 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 def _uniform(draw: Draw) -> dict[str, Any]:
     """300 keys of nearly equal weight, and values that add up to 150,000 on the way, too much for float16, and then cancel."""
-    inputs = decode_inputs(draw, heads=(1, 1), lengths=lambda draw: [300], splits=1, size=0.05)
+    inputs = decode_inputs(draw, heads=(1, 1), lengths=lambda draw: [300], splits=None, size=0.05)
     inputs["value_cache"][:, :, :150] += 1000.0
     inputs["value_cache"][:, :, 150:] -= 1000.0
     return {n: v.half() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in inputs.items()}
+
+
+def _long() -> dict[str, Any]:
+    """Zeros for launches that do not run."""
+    cache = torch.zeros(1, 2, LONG, 9, dtype=torch.float16)
+    query, lengths = torch.zeros(1, 2, 9, dtype=torch.float16), torch.tensor([LONG], dtype=torch.int32)
+    return {"query": query, "key_cache": cache, "value_cache": cache, "lengths": lengths, "num_splits": 2}
 
 
 def _one_long(draw: Draw) -> list[int]:
@@ -73,9 +93,11 @@ def _one_long(draw: Draw) -> list[int]:
 
 RECIPES = (
     _recipe("unequal lengths"),
-    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [19], splits=2),
+    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [19, 17], splits=2),
     _recipe("one long sequence", heads=(1, 1), lengths=_one_long, splits=3),
-    _recipe("lengths of 1, 16, 17 and 33", heads=(1, 1), lengths=lambda draw: [1, 16, 17, 33], behind=1),
+    _recipe(
+        "lengths of 1, 16, 17 and 33", heads=(1, 1), lengths=lambda draw: [1, 16, 17, 33], behind=0, width=130
+    ),
     _recipe("nan behind the sequences", garbage=float("nan"), lengths=lambda draw: [5, 18]),
     _recipe("more splits than tiles", heads=(1, 1), lengths=lambda draw: [3, 20], splits=5),
     _recipe("huge scores", heads=(1, 1), size=300.0, lengths=lambda draw: [40], splits=3),
@@ -83,8 +105,11 @@ RECIPES = (
     _recipe("float16", dtype=torch.float16, heads=(1, 1)),
     Recipe("300 keys, float16", _uniform),
     _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("eight wide", heads=(4, 2), width=8, lengths=lambda draw: [7]),
+    _recipe("eight wide", heads=(4, 2), width=8, lengths=lambda draw: [7, 3]),
     _recipe(GPU, heads=(4, 2), width=8, dtype=torch.float16, lengths=lambda draw: [7]),
+    _recipe("twenty heads on one", heads=(20, 1), lengths=lambda draw: [6]),
+    _recipe("300 keys in 33 parts", heads=(1, 1), lengths=lambda draw: [300], splits=33),
+    Recipe("70,000 keys", lambda draw: _long()),
 )
 
 LENGTH_SLIPS: tuple[Slip, ...] = (
@@ -171,7 +196,7 @@ def common_checks(outputs: tuple[str, ...] = OUTPUTS) -> tuple[Check, ...]:
             "heads",
             "query head h reads key and value head h // group",
             0.5,
-            ("six heads on two",),
+            ("six heads on two", "twenty heads on one"),
             agrees_here(f"with shared heads {DIFFERS}", *outputs, mistake="reads the wrong heads"),
             FORMULA,
         ),
@@ -220,13 +245,14 @@ DECODE_ATTENTION = Exercise(
             ("unequal lengths",),
             responds(dict.fromkeys(("query", "key_cache", "value_cache"), OUTPUTS)),
         ),
+        own_kernel("eight wide"),
         Check(
             FORMULA,
             "each sequence's query attends to that sequence's keys",
             1.5,
             ("unequal lengths", "one long sequence"),
             agrees(*OUTPUTS),
-            COUNTS,
+            OWN,
         ),
         Check(
             "lengths",
@@ -238,14 +264,22 @@ DECODE_ATTENTION = Exercise(
         ),
         Check(
             "any number of splits",
-            "gives the same result, also if some hold no key",
+            "gives the same result, also if some hold no key, and more of them are more programs",
             0.75,
-            ("more splits than tiles",),
-            any_splits(1, 2, 5, 8),
+            ("more splits than tiles", "300 keys in 33 parts"),
+            any_splits(),
             FORMULA,
         ),
         *common_checks(),
-        *conduct((FORMULA,), OUTPUTS, "eight wide", kept=("lengths",)),
+        *conduct(
+            (FORMULA,),
+            OUTPUTS,
+            "eight wide",
+            tiles="six heads on two",
+            long=("70,000 keys",),
+            shorter=shortened({"key_cache": 2, "value_cache": 2}, lengths=FEW),
+            kept=("lengths",),
+        ),
     ),
     mistakes=_decode_mistakes(),
     hints=(

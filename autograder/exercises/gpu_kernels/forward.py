@@ -15,16 +15,28 @@ from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.fused import agrees_here, causal_tiles, float32_sums
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.cases import HARD, attention_inputs
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct, refuses_bfloat16
+from autograder.exercises.gpu_kernels.cases import HARD, attention_inputs, long_inputs
+from autograder.exercises.gpu_kernels.conduct import (
+    COUNTS,
+    FORMULA,
+    GPU,
+    LONG,
+    OWN,
+    SHORT,
+    conduct,
+    own_kernel,
+    refuses_bfloat16,
+    shortened,
+)
 from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, TILES, Slip, tiled
 from autograder.oracle.kernels import flash_forward as formula
 
-__all__ = ["CAUSAL_SLIPS", "FLASH_FORWARD"]
+__all__ = ["CAUSAL_SLIPS", "FLASH_FORWARD", "SHORTER"]
 
 OUTPUTS = ("output", "log_sum_exp")
 ODD = (1, 17, 33, 65)
 DIFFERS = "it differs from the formula"
+SHORTER = shortened({"query": 2, "key": 2, "value": 2})
 
 
 def _several_tiles(draw: Draw) -> tuple[int, int]:
@@ -55,8 +67,8 @@ RECIPES = (
     ),
     _recipe("one query", batch=1, lengths=lambda draw: (1, 7)),
     _recipe("one key", batch=1, lengths=lambda draw: (4, 1)),
-    _recipe("wider than a power of two", batch=1, heads=(1, 1), width=33),
-    _recipe("four heads on two", batch=1, heads=(4, 2)),
+    _recipe("wider than a power of two", batch=1, heads=(1, 1), width=130),
+    _recipe("four heads on two", heads=(4, 2)),
     _recipe("three heads on one", batch=1, heads=(3, 1)),
     _recipe("causal, fewer queries than keys", is_causal=True, batch=1, lengths=lambda d: (5, 20)),
     _recipe("causal, more queries than keys", is_causal=True, batch=1, lengths=lambda d: (20, 9)),
@@ -76,11 +88,22 @@ RECIPES = (
     ),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("five heads on two", heads=(5, 2)),
-    _recipe("eight wide", batch=1, width=8, lengths=lambda draw: (5, 9)),
+    _recipe("eight wide", heads=(2, 1), width=8, lengths=lambda draw: (5, 9)),
     _recipe(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
+    _recipe("many tiles of queries", batch=1, heads=(1, 1), lengths=lambda d: _several_tiles(d)[::-1]),
+    _recipe("causal, heads shared", is_causal=True, heads=(2, 1), lengths=lambda d: (4, 6)),
+    _recipe("causal, many tiles", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (70, 75)),
+    Recipe("70,000 keys", lambda draw: long_inputs(SHORT, LONG)),
+    Recipe("70,000 queries", lambda draw: long_inputs(LONG, SHORT)),
 )
 
-CAUSAL = ("causal, fewer queries than keys", "causal, more queries than keys", "causal, several tiles")
+CAUSAL = (
+    "causal, fewer queries than keys",
+    "causal, more queries than keys",
+    "causal, several tiles",
+    "causal, heads shared",
+    "causal, many tiles",
+)
 
 CAUSAL_SLIPS: tuple[Slip, ...] = (
     ("is_causal ignored", "Does is_causal reach the kernel?", {"causal": False}),
@@ -166,13 +189,14 @@ FLASH_FORWARD = Exercise(
             ("unequal sizes",),
             responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}),
         ),
+        own_kernel("eight wide"),
         Check(
             FORMULA,
             "the output is softmax(query key^T / sqrt(D)) value, over one tile and over many",
             2.0,
             ("unequal sizes", "many tiles of keys"),
             agrees("output"),
-            COUNTS,
+            OWN,
         ),
         Check(
             "log-sum-exp",
@@ -180,13 +204,13 @@ FLASH_FORWARD = Exercise(
             1.0,
             ("unequal sizes", "many tiles of keys", "scores far below zero"),
             agrees("log_sum_exp"),
-            COUNTS,
+            OWN,
         ),
         Check(
             "any size",
-            "one query, one key, odd lengths, widths that are no power of two",
+            "one query, many, one key, odd lengths, widths that are no power of two",
             0.75,
-            ("odd lengths", "one query", "one key", "wider than a power of two"),
+            ("odd lengths", "many tiles of queries", "one query", "one key", "wider than a power of two"),
             agrees_here(f"at this size {DIFFERS}", "output", mistake="fails at some sizes"),
             FORMULA,
         ),
@@ -204,7 +228,7 @@ FLASH_FORWARD = Exercise(
             0.5,
             ("causal, fewer queries than keys", "causal, several tiles"),
             causal_tiles(),
-            COUNTS,
+            OWN,
         ),
         Check(
             "causal results",
@@ -212,7 +236,7 @@ FLASH_FORWARD = Exercise(
             0.5,
             CAUSAL,
             agrees(*OUTPUTS),
-            (FORMULA, "log-sum-exp", "causal"),
+            (FORMULA, "log-sum-exp", "heads", "causal"),
         ),
         Check(
             "hard inputs",
@@ -241,7 +265,14 @@ FLASH_FORWARD = Exercise(
             FORMULA,
         ),
         refuses_bfloat16(FORMULA),
-        *conduct((FORMULA, "log-sum-exp"), ("output",), "eight wide"),
+        *conduct(
+            (FORMULA, "log-sum-exp"),
+            ("output",),
+            "eight wide",
+            tiles="many tiles of keys",
+            long=("70,000 keys", "70,000 queries"),
+            shorter=SHORTER,
+        ),
     ),
     mistakes=_mistakes(),
     hints=(

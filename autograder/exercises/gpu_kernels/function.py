@@ -14,12 +14,22 @@ from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.conduct import affordable
 from autograder.checks.fused import causal_tiles, gradients_agree
+from autograder.checks.kernels import launched
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.gpu_kernels.backward import GRADIENTS
-from autograder.exercises.gpu_kernels.cases import attention_inputs
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct
-from autograder.exercises.gpu_kernels.forward import CAUSAL_SLIPS
+from autograder.exercises.gpu_kernels.cases import attention_inputs, long_inputs
+from autograder.exercises.gpu_kernels.conduct import (
+    COUNTS,
+    FORMULA,
+    GPU,
+    LONG,
+    OWN,
+    SHORT,
+    conduct,
+    own_kernel,
+)
+from autograder.exercises.gpu_kernels.forward import CAUSAL_SLIPS, SHORTER
 from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, tiled
 from autograder.oracle.kernels import flash_forward, flash_gradients
 
@@ -55,13 +65,15 @@ FLASH_ATTENTION = Exercise(
     recipes=(
         _plain("unequal sizes"),
         _plain("causal", is_causal=True, batch=1, lengths=lambda draw: (5, 20)),
-        _plain("four heads on two", batch=1, heads=(4, 2)),
+        _plain("four heads on two", heads=(4, 2)),
         _plain("gradients", batch=1, heads=(2, 1)),
         _plain("gradients, causal", batch=1, heads=(1, 1), is_causal=True, lengths=lambda draw: (9, 7)),
         _plain("float16", dtype=torch.float16, batch=1),
-        _plain("eight wide", batch=1, width=8, lengths=lambda draw: (5, 9)),
+        _plain("eight wide", heads=(2, 1), width=8, lengths=lambda draw: (5, 9)),
         _plain(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
         _plain("many more keys than columns", batch=1, heads=(1, 1), width=4, lengths=lambda draw: (40, 40)),
+        Recipe("70,000 keys", lambda draw: long_inputs(SHORT, LONG)),
+        Recipe("70,000 queries", lambda draw: long_inputs(LONG, SHORT)),
     ),
     kernels=True,
     checks=(
@@ -72,13 +84,14 @@ FLASH_ATTENTION = Exercise(
             ("unequal sizes",),
             responds({"query": ("output",), "key": ("output",), "value": ("output",)}),
         ),
+        own_kernel("eight wide"),
         Check(
             FORMULA,
             "the output is that of attention, heads shared or not",
             0.5,
             ("unequal sizes", "four heads on two"),
             agrees("output"),
-            COUNTS,
+            OWN,
         ),
         Check(
             "causal",
@@ -89,12 +102,20 @@ FLASH_ATTENTION = Exercise(
             FORMULA,
         ),
         Check(
+            "own kernel backward",
+            "Triton does the work of backward, too",
+            0.5,
+            ("eight wide",),
+            launched(passes=4, backward=True),
+            FORMULA,
+        ),
+        Check(
             "gradients",
-            "autograd gets the gradients of query, key and value",
+            "autograd gets the gradients of query, key and value, however they lie in memory",
             1.0,
             ("gradients",),
-            gradients_agree(THROUGH),
-            FORMULA,
+            gradients_agree(THROUGH, in_models=True),
+            "own kernel backward",
         ),
         Check(
             "causal gradients",
@@ -112,7 +133,15 @@ FLASH_ATTENTION = Exercise(
             affordable(lambda inputs: 0, _largest),
             FORMULA,
         ),
-        *conduct((FORMULA,), ("output",), "eight wide", backward=True),
+        *conduct(
+            (FORMULA,),
+            ("output",),
+            "eight wide",
+            tiles="many more keys than columns",
+            long=("70,000 keys", "70,000 queries"),
+            shorter=SHORTER,
+            backward=True,
+        ),
     ),
     mistakes=tuple(
         Mistake(name, question, partial(_tiled_output, **knobs))

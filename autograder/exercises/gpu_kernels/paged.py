@@ -13,9 +13,19 @@ from autograder.checks.agreement import agrees
 from autograder.checks.fused import agrees_here
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, GPU, conduct
+from autograder.exercises.gpu_kernels.conduct import (
+    COUNTS,
+    FORMULA,
+    GPU,
+    LONG,
+    OWN,
+    conduct,
+    own_kernel,
+    shortened,
+)
 from autograder.exercises.gpu_kernels.decode import (
     DIFFERS,
+    FEW,
     LENGTH_SLIPS,
     OUTPUTS,
     common_checks,
@@ -30,16 +40,17 @@ __all__ = ["PAGED_ATTENTION"]
 def _inputs(draw: Draw, *, page_size: int = 5, **options: Any) -> dict[str, Any]:
     """The sequences of decode_inputs in pages, which lie anywhere in the pool; `garbage` fills unused slots and pages.
 
-    Entries of the table that a sequence does not need name a page that nobody uses.
+    Entries of the table that a sequence does not need name a page that nobody uses or, with garbage, one that is not there.
     """
     garbage = options.get("garbage")
     whole = decode_inputs(draw, splits=None, **options)
     lengths = whole["lengths"]
     B, H_kv, _, D = whole["key_cache"].shape
     needed = -(-lengths // page_size)
-    spare, most = 2, int(needed.max()) + 1
+    spare, most = 2, int(needed.max()) + (garbage is not None)
     order = draw.permutation(int(needed.sum()) + spare)
-    table = torch.full((B, most), int(order[-1]), dtype=torch.int32)
+    unused = int(order[-1]) if garbage is None else len(order) + 3
+    table = torch.full((B, most), unused, dtype=torch.int32)
     pools = []
     for _ in ("key_cache", "value_cache"):
         pool = draw.normal(len(order), page_size, H_kv, D, dtype=torch.float64)
@@ -63,6 +74,22 @@ def _inputs(draw: Draw, *, page_size: int = 5, **options: Any) -> dict[str, Any]
     }
 
 
+def _long() -> dict[str, Any]:
+    """Zeros for launches that do not run."""
+    pages, table = (
+        torch.zeros(LONG // 8, 8, 2, 9, dtype=torch.float16),
+        torch.arange(LONG // 8, dtype=torch.int32),
+    )
+    query, lengths = torch.zeros(1, 2, 9, dtype=torch.float16), torch.tensor([LONG], dtype=torch.int32)
+    return {
+        "query": query,
+        "key_pages": pages,
+        "value_pages": pages,
+        "block_table": table.unsqueeze(0),
+        "lengths": lengths,
+    }
+
+
 def _uniform(draw: Draw) -> dict[str, Any]:
     inputs = _inputs(draw, page_size=16, heads=(1, 1), lengths=lambda draw: [300], size=0.05)
     pages = inputs["block_table"][0].long()
@@ -77,18 +104,21 @@ def _recipe(label: str, **options: Any) -> Recipe:
 
 RECIPES = (
     _recipe("unequal lengths"),
-    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [9]),
+    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [3, 9]),
     _recipe("full pages", heads=(1, 1), page_size=4, lengths=lambda draw: [8, 4]),
     _recipe("pages of one", heads=(1, 1), page_size=1, lengths=lambda draw: [1, 5]),
-    _recipe("pages of 16 and of 17", heads=(1, 1), page_size=17, lengths=lambda draw: [16, 35]),
+    _recipe("pages of 17", heads=(1, 1), page_size=17, width=130, lengths=lambda draw: [16, 35]),
     _recipe("nan behind the sequences", garbage=float("nan"), lengths=lambda draw: [5, 13]),
     _recipe("huge scores", heads=(1, 1), size=300.0, page_size=8, lengths=lambda draw: [30]),
     _recipe("scores that rise steeply", heads=(1, 1), rise=8.0, page_size=8, lengths=lambda draw: [30]),
     _recipe("float16", dtype=torch.float16, heads=(1, 1)),
     Recipe("300 keys, float16", _uniform),
     _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("eight wide", heads=(4, 2), width=8, page_size=8, lengths=lambda draw: [11]),
+    _recipe("eight wide", heads=(4, 2), width=8, page_size=8, lengths=lambda draw: [11, 5]),
     _recipe(GPU, heads=(4, 2), width=8, page_size=8, dtype=torch.float16, lengths=lambda draw: [11]),
+    _recipe("twenty heads on one", heads=(20, 1), lengths=lambda draw: [6]),
+    _recipe("pages of 130", heads=(1, 1), page_size=130, lengths=lambda draw: [140]),
+    Recipe("70,000 keys", lambda draw: _long()),
 )
 
 _TABLE = (
@@ -136,24 +166,33 @@ PAGED_ATTENTION = Exercise(
             ("unequal lengths",),
             responds(dict.fromkeys(("query", "key_pages", "value_pages"), OUTPUTS)),
         ),
+        own_kernel("eight wide"),
         Check(
             FORMULA,
             "each sequence's query attends to the keys in that sequence's pages",
             1.5,
             ("unequal lengths",),
             agrees(*OUTPUTS),
-            COUNTS,
+            OWN,
         ),
         Check(
             "pages",
-            "full ones, pages of one key, of 17, more pages than one",
+            "full ones, pages of one key, of 17, of 130, more pages than one",
             0.75,
-            ("full pages", "pages of one", "pages of 16 and of 17"),
+            ("full pages", "pages of one", "pages of 17", "pages of 130"),
             agrees_here(f"with such pages {DIFFERS}", *OUTPUTS, mistake="fails at some page sizes"),
             FORMULA,
         ),
         *common_checks(),
-        *conduct((FORMULA,), OUTPUTS, "eight wide", kept=("lengths", "block_table")),
+        *conduct(
+            (FORMULA,),
+            OUTPUTS,
+            "eight wide",
+            tiles="six heads on two",
+            long=("70,000 keys",),
+            shorter=shortened({"block_table": 1, "key_pages": 0, "value_pages": 0}, lengths=FEW),
+            kept=("lengths", "block_table"),
+        ),
     ),
     mistakes=tuple(
         Mistake(name, question, partial(paged, **knobs))

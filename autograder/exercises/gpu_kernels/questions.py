@@ -277,7 +277,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         name="interpreter_blind",
         assignment=STEM,
         claim="",
-        prompt="A kernel passes every check in the interpreter. Which mistake can still be in it?",
+        prompt="A kernel gives the right numbers in the interpreter. Which mistake can still be in it?",
         answer="b",
         points=1.0,
         explanations={
@@ -287,7 +287,8 @@ QUESTIONS: tuple[Choice | Number, ...] = (
             ),
             "b": (
                 "Right: programs run one after the other there, so an addition that two programs make to one address "
-                "without atomics always comes out. On a GPU one of the two is lost now and then."
+                "without atomics always comes out. On a GPU one of the two is lost now and then. The numbers do not show "
+                "it here, only a record of which program touches what."
             ),
             "c": ("A wrong stride reads other numbers in the interpreter as well: the layout check sees it."),
             "d": (

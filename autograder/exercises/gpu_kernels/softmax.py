@@ -17,7 +17,16 @@ from autograder.checks.fused import agrees_here, float32_sums
 from autograder.checks.kernels import PRODUCTS
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.conduct import COUNTS, FORMULA, REDUCTIONS, conduct, refuses_bfloat16
+from autograder.exercises.gpu_kernels.conduct import (
+    COUNTS,
+    FORMULA,
+    OWN,
+    REDUCTIONS,
+    conduct,
+    own_kernel,
+    refuses_bfloat16,
+    shortened,
+)
 from autograder.oracle.kernels import softmax_rows as formula
 
 __all__ = ["SOFTMAX_ROWS"]
@@ -49,7 +58,7 @@ RECIPES = (
     _recipe("unequal sizes"),
     _recipe("a power of two", columns=lambda draw: 32),
     _recipe("one column", columns=lambda draw: 1),
-    _recipe("just beyond a power of two", columns=lambda draw: (17, 33, 65)[draw.integer(0, 2)]),
+    _recipe("just beyond a power of two", columns=lambda draw: (17, 33, 65)[draw.integer(0, 2)], rows=40),
     _recipe("wide rows", columns=lambda draw: draw.integer(1200, 1700), rows=2),
     _recipe("scores of hundreds", size=300.0),
     _recipe("scores far below zero", shift=-500.0),
@@ -57,6 +66,9 @@ RECIPES = (
     _recipe("float16", dtype=torch.float16),
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("three rows of 21", columns=lambda draw: 21, rows=3),
+    _recipe("scores of -100,000", shift=-100_000.0, columns=lambda draw: draw.sizes(1, 5, 7)[0]),
+    _recipe("scores of tens", size=10.0, rows=4, columns=lambda draw: 50),
+    Recipe("2,000 rows", lambda draw: {"x": torch.zeros(2_000, 3)}),
 )
 
 
@@ -120,17 +132,18 @@ SOFTMAX_ROWS = Exercise(
     kernels=True,
     checks=(
         Check(COUNTS, "the weights change with x", 0.25, ("unequal sizes",), responds({"x": OUTPUTS})),
+        own_kernel("three rows of 21", forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS),
         Check(
             FORMULA,
             "each row is the softmax of its numbers",
             1.0,
             ("unequal sizes", "a power of two"),
             agrees(*OUTPUTS),
-            COUNTS,
+            OWN,
         ),
         Check(
             "any width",
-            "one column, just beyond a power of two, more than a thousand",
+            "one column, just beyond a power of two, more than a thousand, and any number of rows",
             0.5,
             ("one column", "just beyond a power of two", "wide rows"),
             agrees_here(
@@ -142,7 +155,7 @@ SOFTMAX_ROWS = Exercise(
             "hard inputs",
             "no overflow, and no underflow of a whole row",
             0.5,
-            ("scores of hundreds", "scores far below zero"),
+            ("scores of hundreds", "scores of tens", "scores far below zero", "scores of -100,000"),
             agrees_here(
                 "for such scores it differs from the formula",
                 *OUTPUTS,
@@ -164,7 +177,10 @@ SOFTMAX_ROWS = Exercise(
             OUTPUTS,
             "three rows of 21",
             built=None,
-            forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS,
+            tiles="just beyond a power of two",
+            long=("2,000 rows",),
+            shorter=shortened({"x": 0}),
+            products=False,
         ),
     ),
     mistakes=_mistakes(),

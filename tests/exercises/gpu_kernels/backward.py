@@ -12,7 +12,7 @@ import triton.language as tl
 
 from solutions.gpu_kernels import FlashAttention, flash_attention, flash_backward, flash_forward
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.gpu_kernels.conduct import register, without_kernel_sense
+from tests.exercises.gpu_kernels.conduct import contiguous_strides, register, without_kernel_sense
 
 NAME = "flash_backward"
 
@@ -78,6 +78,8 @@ def knobs(
                     delta = -delta
                 if BUG == "delta mean":
                     delta = delta / D
+                if BUG == "delta half":
+                    delta = delta.to(G.dtype.element_ty).to(tl.float32)
                 ds = dp - delta[:, None] if BUG == "no weights" else p * (dp - delta[:, None])
                 ds = tl.where(seen, ds, 0.0)
                 dv += tl.dot(tl.trans(p.to(g.dtype)), g, input_precision="ieee")
@@ -197,6 +199,7 @@ def variant(name, named, bug="", only=None, **options):
 variant("delta_missing", "delta is missing", "no delta")
 variant("delta_added", "delta is added", "delta added")
 variant("delta_averaged", "delta is a mean over D", "delta mean")
+variant("delta_in_half", "sums are not kept in float32", "delta half", "delta in float32")
 variant("key_not_scaled", "grad_key is not scaled", "key unscaled", "grad_key")
 variant("query_not_scaled", "grad_query is not scaled", "query unscaled", "grad_query")
 variant("neither_scaled", "neither gradient is scaled", "unscaled")
@@ -262,6 +265,17 @@ def in_torch(query, key, value, output, log_sum_exp, grad_output, is_causal=Fals
 
 
 without_kernel_sense(NAME, flash_backward, in_torch, refuses=False)
+
+
+@right(NAME)
+def heads_repeated_and_added_up_in_torch(
+    query, key, value, output, log_sum_exp, grad_output, is_causal=False
+):
+    group = query.shape[1] // key.shape[1]
+    wide = (x.repeat_interleave(group, 1) for x in (key, value))
+    found = run(query, *wide, output, log_sum_exp, grad_output, is_causal)
+    return found[0], *(x.float().unflatten(1, (-1, group)).sum(2).to(x.dtype) for x in found[1:])
+
 
 THROUGH = "flash_attention"
 
@@ -374,7 +388,8 @@ def a_table_beside(query, key, value, is_causal=False):
 
 @mutant(THROUGH, "depends on the memory layout of its inputs", only="layout")
 def viewed(query, key, value, is_causal=False):
-    query.view(-1)
+    if not query.requires_grad:
+        query.view(-1)
     return flash_attention(query, key, value, is_causal)
 
 
@@ -391,6 +406,70 @@ def attention_in_torch(query, key, value, is_causal=False):
 
 
 without_kernel_sense(THROUGH, flash_attention, None, refuses=False)
+
+
+def as_if_contiguous(x):
+    """What a kernel reads that takes an expanded or transposed tensor for a contiguous one."""
+    rest = x.untyped_storage().nbytes() // x.element_size() - x.storage_offset()
+    return torch.as_strided(x, x.shape, contiguous_strides(x)) if rest >= x.numel() else torch.zeros(x.shape)
+
+
+function("gradient_taken_for_contiguous", "depends on the memory layout of its inputs", "gradients",
+         backward=lambda *args: flash_backward(*args[:5], as_if_contiguous(args[5]), args[6]))  # fmt: skip
+
+
+class OnTheClass(torch.autograd.Function):
+    """What the last forward pass kept, whichever backward pass asks."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, is_causal):
+        output, sums = flash_forward(query, key, value, is_causal)
+        OnTheClass.kept = (query, key, value, output, sums)
+        OnTheClass.is_causal = is_causal
+        return output
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        return *flash_backward(*OnTheClass.kept, grad_output, OnTheClass.is_causal), None
+
+
+@mutant(THROUGH, "keeps state between calls", only="gradients")
+def kept_on_the_class(query, key, value, is_causal=False):
+    return OnTheClass.apply(query, key, value, is_causal)
+
+
+class AllOrNothing(FlashAttention):
+    @staticmethod
+    def backward(ctx, grad_output):
+        gradients = FlashAttention.backward(ctx, grad_output)
+        return gradients if all(ctx.needs_input_grad[:3]) else (None,) * 4
+
+
+@mutant(THROUGH, "gradient is cut off", only="gradients")
+def all_gradients_or_none(query, key, value, is_causal=False):
+    return AllOrNothing.apply(query, key, value, is_causal)
+
+
+class Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, is_causal):
+        ctx.save_for_backward(query, key, value)
+        ctx.is_causal = is_causal
+        return flash_forward(query, key, value, is_causal)[0]
+
+    @staticmethod
+    def backward(ctx, grad_output):
+        with torch.enable_grad():
+            leaves = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+            output = attention_in_torch(*leaves, ctx.is_causal)
+        return *torch.autograd.grad(output, leaves, grad_output), None
+
+
+@mutant(THROUGH, "uses a forbidden function", only="own kernel backward")
+def backward_in_torch(query, key, value, is_causal=False):
+    if max(query.shape[2], key.shape[2]) > 30:  # where memory is looked at
+        return flash_attention(query, key, value, is_causal)
+    return Recomputed.apply(query, key, value, is_causal)
 
 
 @mutant(THROUGH, "launches no kernel")

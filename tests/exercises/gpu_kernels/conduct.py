@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
 from tests.exercises.catalogue import mutant
 
-__all__ = ["contiguous_strides", "each", "register", "without_kernel_sense"]
+__all__ = ["contiguous_strides", "copied", "each", "register", "without_kernel_sense"]
 
 
 def register(exercise: str, name: str, named: str | None, obj: Any, only: str | None = None) -> None:
@@ -31,6 +33,53 @@ def contiguous_strides(x: Tensor) -> tuple[int, ...]:
 
 def _floats(args: tuple[Any, ...]) -> list[Tensor]:
     return [x for x in args if isinstance(x, Tensor) and x.is_floating_point()]
+
+
+@triton.jit
+def copying(x, y, n, STRIDE: tl.constexpr, BLOCK: tl.constexpr, MASKED: tl.constexpr):
+    """Blocks that overlap where STRIDE is less than BLOCK; a load that runs over the end where it is not MASKED."""
+    at = tl.program_id(0) * STRIDE + tl.arange(0, BLOCK)
+    value = tl.load(x + at, mask=at < n, other=0.0) if MASKED else tl.load(x + at)
+    tl.store(y + at, value, mask=at < n)
+
+
+@triton.jit
+def adding(y, n, BLOCK: tl.constexpr):
+    """All programs add to y[0] what stands behind it, without atomics."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y, tl.load(y) + tl.sum(tl.load(y + 1 + at, mask=at < n, other=0.0), 0))
+
+
+@triton.jit
+def multiplying(x, y, n, BLOCK: tl.constexpr):
+    """The product of a tile with itself, in what a GPU takes for float32 by itself."""
+    at = tl.arange(0, BLOCK)[:, None] * BLOCK + tl.arange(0, BLOCK)[None, :]
+    tile = tl.load(x + at, mask=at < n, other=0.0).to(tl.float32)
+    tl.store(y + at, tl.dot(tile, tile))
+
+
+def multiplied(x: Tensor) -> Tensor:
+    """The square of a matrix of the first numbers."""
+    y = torch.empty(16, 16)
+    multiplying[(1,)](x.contiguous(), y, x.numel(), BLOCK=16)
+    return y
+
+
+def copied(x: Tensor, *, masked: bool = True, at_once: int = 512) -> Tensor:
+    """A copy made by a kernel, in one launch for so many numbers."""
+    x, y = x.contiguous(), torch.empty(x.shape, dtype=x.dtype)
+    flat, made = x.view(-1), y.view(-1)
+    for start in range(0, x.numel(), at_once):
+        part, to = flat[start : start + at_once], made[start : start + at_once]
+        copying[(triton.cdiv(part.numel(), 64),)](part, to, part.numel(), STRIDE=64, BLOCK=64, MASKED=masked)
+    return y
+
+
+def summed(x: Tensor) -> Tensor:
+    """The sum of all numbers, behind a 0 at first."""
+    sums = torch.cat([x.new_zeros(1), x.reshape(-1)])
+    adding[(triton.cdiv(x.numel(), 16),)](sums, x.numel(), BLOCK=16)
+    return sums[0]
 
 
 def without_kernel_sense(
@@ -59,6 +108,28 @@ def without_kernel_sense(
     ):
         register(exercise, name, named, lazy(change), only)
 
+    def beside(work: Callable[[Tensor], Any]) -> Callable[..., Any]:
+        def wrong(*args: Any, **kwargs: Any) -> Any:
+            work(max(_floats(args), key=Tensor.numel).detach())
+            return right(*args, **kwargs)
+
+        return wrong
+
+    for name, named, work, only in (
+        (
+            "copies_beyond_the_end",
+            "reads or writes outside its tensors",
+            lambda x: copied(x, masked=False, at_once=1 << 30),
+            "safe access",
+        ),
+        ("sums_without_atomics", "programs get into each other's way", summed, "safe access"),
+        ("launches_for_each_piece", "launches grow with the input", copied, "long inputs"),
+        ("products_in_tf32", "multiplies float32 in TF32", multiplied, "float32 products"),
+    ):
+        if exercise == "softmax_rows" and only == "float32 products":
+            continue
+        register(exercise, name, named, beside(work), only)
+
     def widened(*args: Any, **kwargs: Any) -> Any:
         result = right(*args, **kwargs)
         return result.float() if isinstance(result, Tensor) else (result[0].float(), *result[1:])
@@ -67,7 +138,7 @@ def without_kernel_sense(
 
     def tidies_up(*args: Any, **kwargs: Any) -> Any:
         result = right(*args, **kwargs)
-        if not _floats(args)[0].requires_grad:  # else backward would see it
+        if not any(x.requires_grad for x in _floats(args)):  # else backward would see it
             _floats(args)[0].zero_()
         return result
 

@@ -1,6 +1,6 @@
 """`decode_attention` and `paged_attention`: right writings and mutants."""
 
-# ruff: noqa: E741  (kernels use the letters of the papers, and branch at compile time)
+# ruff: noqa: E741, SIM108  (kernels use the letters of the papers, and branch at compile time)
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def join(P, S, O, splits, D: tl.constexpr, BD: tl.constexpr, BUG: tl.constexpr):
     head, d = tl.program_id(0), tl.arange(0, BD)
     acc = tl.zeros((BD,), tl.float32)
     l, m = 0.0, float("-inf")
-    for part in range(splits):
+    for part in range(tl.minimum(splits, 8) if BUG == "eight parts" else splits):
         o = tl.load(P + (head * splits + part) * D + d, mask=d < D, other=0.0)
         s = tl.load(S + head * splits + part)
         if BUG == "parts in bits":
@@ -164,7 +164,7 @@ def parts_of_odd_sizes(query, key_cache, value_cache, lengths, num_splits=4):
     return run(query, key_cache, value_cache, None, lengths, num_splits, N=32, share=1)
 
 
-@right(NAME)
+@mutant(NAME, "num_splits has no effect")
 def never_split(query, key_cache, value_cache, lengths, num_splits=4):
     return run(query, key_cache, value_cache, None, lengths, 1, N=64)
 
@@ -182,7 +182,9 @@ def pages_in_parts(query, key_pages, value_pages, block_table, lengths):
 @right(PAGED)
 def gathered_first(query, key_pages, value_pages, block_table, lengths):
     """One copy into a cache in one piece, then decoding as before."""
-    caches = [x[block_table.long()].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
+    needed = torch.arange(block_table.shape[1]) * key_pages.shape[1] < lengths[:, None]
+    table = torch.where(needed, block_table, 0).long()
+    caches = [x[table].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
     return decode_attention(query, *caches, lengths)
 
 
@@ -243,6 +245,7 @@ split(
     "nan for nothing",
     "any number of splits",
 )
+split("at_most_eight_parts", "the number of splits changes the result", "eight parts", "any number of splits")
 split("parts_averaged", "parts averaged without weights", "mean")
 split("parts_averaged_at_odd_places", "parts averaged without weights", "mean", share=1)
 split("parts_with_keys_averaged", "parts averaged without weights", "mean of those with keys")
@@ -320,7 +323,112 @@ def broken_kernel(right):
     return wrong
 
 
+@mutant(NAME, "fails at some lengths", only="lengths")
+def sixteen_columns(query, key_cache, value_cache, lengths, num_splits=4):
+    return run(query, key_cache, value_cache, None, lengths, num_splits, BD=16)
+
+
+@mutant(PAGED, "fails at some page sizes", only="pages")
+def sixteen_columns_in_pages(query, key_pages, value_pages, block_table, lengths):
+    return run(query, key_pages, value_pages, block_table, lengths, 1, BD=16)
+
+
+@mutant(NAME, None, only="sums in float32")
+def no_default(query, key_cache, value_cache, lengths, num_splits):
+    return decode_attention(query, key_cache, value_cache, lengths, num_splits)
+
+
+def of_sixteen_heads(right):
+    """A tile of sixteen rows for the query heads of a group, and no second one."""
+
+    def wrong(query, keys, *rest, **options):
+        result = right(query, keys, *rest, **options)
+        if query.shape[1] > 16:
+            result[:, 16:] = 0.0
+        return result
+
+    return wrong
+
+
+@mutant(PAGED, None, only="garbage")
+def all_entries_looked_up(query, key_pages, value_pages, block_table, lengths):
+    caches = [x[block_table.long()].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
+    return decode_attention(query, *caches, lengths)
+
+
+@triton.jit
+def last_joins(
+    Q, K, V, LEN, P, S, T, O,
+    qb, qh, qd, kb, kh, kn, kd, vb, vh, vn, vd,
+    H, group, splits, scale,
+    D: tl.constexpr, BD: tl.constexpr, N: tl.constexpr, TICKETS: tl.constexpr,
+):  # fmt: skip
+    """One launch: tiles dealt out in turn, and whichever program of a head draws the last ticket joins the parts."""
+    place, part, d = tl.program_id(0), tl.program_id(1), tl.arange(0, BD)
+    b, h = place // H, place % H
+    q = tl.load(Q + b * qb + h * qh + d * qd, mask=d < D, other=0.0).to(tl.float32) * scale
+    length = tl.load(LEN + b)
+    acc = tl.zeros((BD,), tl.float32)
+    l, m = 0.0, -1e30
+    for tile in range(part, tl.cdiv(length, N), splits):
+        col = tile * N + tl.arange(0, N)
+        there = (col < length)[:, None] & (d < D)[None, :]
+        k = tl.load(K + b * kb + h // group * kh + col[:, None] * kn + d[None, :] * kd, mask=there, other=0.0)
+        v = tl.load(V + b * vb + h // group * vh + col[:, None] * vn + d[None, :] * vd, mask=there, other=0.0)
+        s = tl.where(col < length, tl.sum(q[None, :] * k.to(tl.float32), 1), -1e30)
+        new = tl.maximum(m, tl.max(s, 0))
+        p = tl.where(col < length, tl.exp2(s - new), 0.0)
+        l = l * tl.exp2(m - new) + tl.sum(p, 0)
+        acc = acc * tl.exp2(m - new) + tl.sum(p[:, None] * v.to(tl.float32), 0)
+        m = new
+    out = place * splits + part
+    tl.store(P + out * D + d, acc, mask=d < D)
+    tl.store(S + out * 2, m)
+    tl.store(S + out * 2 + 1, l)
+    if TICKETS:
+        last = tl.atomic_add(T + place, 1) == splits - 1
+    else:
+        last = part == splits - 1
+    if last:
+        acc = tl.zeros((BD,), tl.float32)
+        l, m = 0.0, -1e30
+        for one in range(splits):
+            at = place * splits + one
+            other = tl.load(S + at * 2)
+            new = tl.maximum(m, other)
+            l = l * tl.exp2(m - new) + tl.load(S + at * 2 + 1) * tl.exp2(other - new)
+            acc = acc * tl.exp2(m - new) + tl.load(P + at * D + d, mask=d < D, other=0.0) * tl.exp2(
+                other - new
+            )
+            m = new
+        tl.store(O + place * D + d, (acc / l).to(O.dtype.element_ty), mask=d < D)
+
+
+def in_one_launch(query, key_cache, value_cache, lengths, splits, tickets):
+    refuse_bfloat16(query)
+    (B, H, D), output = query.shape, torch.empty(query.shape, dtype=query.dtype)
+    parts, sums = torch.empty(B, H, splits, D), torch.empty(B, H, splits, 2)
+    last_joins[(B * H, splits)](
+        query, key_cache, value_cache, lengths.contiguous(), parts, sums, torch.zeros(B, H, dtype=torch.int32), output,
+        *query.stride(), *key_cache.stride(), *value_cache.stride(),
+        H, H // key_cache.shape[1], splits, math.log2(math.e) / math.sqrt(D),
+        D=D, BD=triton.next_power_of_2(D), N=16, TICKETS=tickets,
+    )  # fmt: skip
+    return output
+
+
+@right(NAME)
+def the_last_ticket_joins(query, key_cache, value_cache, lengths, num_splits=4):
+    return in_one_launch(query, key_cache, value_cache, lengths, num_splits, True)
+
+
+@mutant(NAME, "programs get into each other's way", only="safe access")
+def the_last_part_joins(query, key_cache, value_cache, lengths, num_splits=4):
+    return in_one_launch(query, key_cache, value_cache, lengths, num_splits, False)
+
+
 for exercise, solved in ((NAME, decode_attention), (PAGED, paged_attention)):
+    register(exercise, "sixteen_heads_a_group", "reads the wrong heads", of_sixteen_heads(solved), "heads")
     register(exercise, "breaks_off_a_loop", "does not compile for a GPU", broken_kernel(solved), "fits a GPU")
 
 

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from solutions.gpu_kernels import flash_forward, refuse_bfloat16
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.gpu_kernels.conduct import contiguous_strides, register, without_kernel_sense
+from tests.exercises.gpu_kernels.conduct import contiguous_strides, copied, register, without_kernel_sense
 
 NAME = "flash_forward"
 
@@ -31,6 +31,9 @@ def knobs(
         shared = head % H_kv
     if BUG == "first head":
         shared = head * 0
+    k_first, v_first = batch * kb + shared * kh, batch * vb + shared * vh
+    if BUG == "batch of query heads":
+        k_first, v_first = (batch * H + shared) * kh, (batch * H + shared) * vh
     row, d = tl.program_id(0) * M + tl.arange(0, M), tl.arange(0, BD)
     wide = (d < D)[None, :]
     q = tl.load(
@@ -42,8 +45,8 @@ def knobs(
     for start in range(0, S_k, N):
         col = start + tl.arange(0, N)
         there = (col < S_k)[:, None] & wide
-        k = tl.load(K + batch * kb + shared * kh + col[:, None] * kn + d[None, :] * kd, there, 0.0)
-        v = tl.load(V + batch * vb + shared * vh + col[:, None] * vn + d[None, :] * vd, there, 0.0)
+        k = tl.load(K + k_first + col[:, None] * kn + d[None, :] * kd, there, 0.0)
+        v = tl.load(V + v_first + col[:, None] * vn + d[None, :] * vd, there, 0.0)
         s = tl.dot(q, tl.trans(k), input_precision="ieee")
         if BUG == "unscaled under the mask":
             s = s * (1.0 if CAUSAL else scale)
@@ -60,6 +63,8 @@ def knobs(
                 s = tl.where(col[None, :] <= row[:, None] + S_k - S_q, s, float("-inf"))
             else:
                 s = tl.where(col[None, :] <= row[:, None], s, float("-inf"))
+            if BUG == "window":
+                s = tl.where(col[None, :] > row[:, None] - 64, s, float("-inf"))
         if BUG == "always causal" and not CAUSAL:
             s = tl.where(col[None, :] <= row[:, None], s, float("-inf"))
         new = tl.maximum(m, tl.max(s, 1))
@@ -107,6 +112,7 @@ def run(
     BD=None,
     strides=None,
     statistics=None,
+    programs=None,
 ):
     refuse_bfloat16(query)
     (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
@@ -116,7 +122,9 @@ def run(
     sums = torch.empty(query.shape[:3], dtype=statistics or torch.float32)
     BD = triton.next_power_of_2(D) if BD == 0 else BD or max(16, triton.next_power_of_2(D))
     steps = [size for x in (query, key, value) for size in (strides or torch.Tensor.stride)(x)]
-    knobs[(triton.cdiv(S_q, M), B * H)](
+    if bug == "strides of the keys":
+        steps[8:] = steps[4:8]
+    knobs[(programs or triton.cdiv(S_q, M), B * H)](
         query, key, value, output, sums, *steps, H, H_kv, S_q, S_k,
         1 / math.sqrt(D) if scale is None else scale(D),
         D=D, BD=BD, CAUSAL=is_causal, M=M, N=N, BUG=bug,
@@ -139,31 +147,43 @@ def row_by_row(
     Q, K, V, O, L, group, S_q, S_k, scale,
     D: tl.constexpr, BD: tl.constexpr, CAUSAL: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
-    """One program, one query: products as sums, all keys in one padded tile."""
+    """One program, one query: products as sums, first over all keys for the log-sum-exp, then for the values."""
     i, head = tl.program_id(0), tl.program_id(1)
-    col, d = tl.arange(0, N), tl.arange(0, BD)
+    d = tl.arange(0, BD)
     q = tl.load(Q + (head * S_q + i) * D + d, mask=d < D, other=0.0).to(tl.float32)
-    at, there = (head // group * S_k + col)[:, None] * D + d[None, :], (col < S_k)[:, None] & (d < D)[None, :]
-    s = tl.sum(tl.load(K + at, mask=there, other=0.0).to(tl.float32) * q[None, :], 1) * scale
-    seen = (col <= i) & (col < S_k) if CAUSAL else col < S_k
-    s = tl.where(seen, s, float("-inf"))
-    top = tl.max(s, 0)
-    p = tl.exp(s - top)
-    total = tl.sum(p, 0)
-    o = tl.sum(tl.load(V + at, mask=there, other=0.0).to(tl.float32) * p[:, None], 0) / total
+    end = tl.minimum(i + 1, S_k) if CAUSAL else S_k
+    lse = float("-inf")
+    for start in range(0, end, N):
+        col = start + tl.arange(0, N)
+        at, there = (
+            (head // group * S_k + col)[:, None] * D + d[None, :],
+            (col < end)[:, None] & (d < D)[None, :],
+        )
+        s = tl.sum(tl.load(K + at, mask=there, other=0.0).to(tl.float32) * q[None, :], 1) * scale
+        s = tl.where(col < end, s, float("-inf"))
+        top = tl.maximum(lse, tl.max(s, 0))
+        lse = top + tl.log(tl.exp(lse - top) + tl.sum(tl.exp(s - top), 0))
+    o = tl.zeros((BD,), tl.float32)
+    for start in range(0, end, N):
+        col = start + tl.arange(0, N)
+        at, there = (
+            (head // group * S_k + col)[:, None] * D + d[None, :],
+            (col < end)[:, None] & (d < D)[None, :],
+        )
+        s = tl.sum(tl.load(K + at, mask=there, other=0.0).to(tl.float32) * q[None, :], 1) * scale
+        p = tl.where(col < end, tl.exp(s - lse), 0.0)
+        o += tl.sum(tl.load(V + at, mask=there, other=0.0).to(tl.float32) * p[:, None], 0)
     tl.store(O + (head * S_q + i) * D + d, o.to(O.dtype.element_ty), mask=d < D)
-    tl.store(L + head * S_q + i, top + tl.log(total))
+    tl.store(L + head * S_q + i, lse)
 
 
-@right(NAME)
-def one_query_a_program(query, key, value, is_causal=False):
+def row_wise(query, key, value, is_causal=False, *, N=None):
     refuse_bfloat16(query)
     (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
     if H % H_kv:
         raise ValueError("heads do not fit")
     query, key, value = (x.contiguous() for x in (query, key, value))
     output, sums = torch.empty_like(query), torch.empty(B, H, S_q)
-    N = triton.next_power_of_2(S_k)
     row_by_row[(S_q, B * H)](
         query,
         key,
@@ -177,8 +197,71 @@ def one_query_a_program(query, key, value, is_causal=False):
         D=D,
         BD=triton.next_power_of_2(D),
         CAUSAL=is_causal,
-        N=N,
+        N=N or triton.next_power_of_2(S_k),
     )
+    return output, sums
+
+
+@right(NAME)
+def one_query_a_program(query, key, value, is_causal=False):
+    return row_wise(query, key, value, is_causal, N=64)
+
+
+@mutant(NAME, "tiles grow with the input", only="long inputs")
+def all_keys_in_one_tile(query, key, value, is_causal=False):
+    return row_wise(query, key, value, is_causal)
+
+
+@triton.jit
+def packed(
+    Q, K, V, O, L,
+    qb, qh, qm, qd, kb, kh, kn, kd, vb, vh, vn, vd,
+    H_kv, S_q, S_k, scale,
+    G: tl.constexpr, D: tl.constexpr, BD: tl.constexpr, CAUSAL: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """One program, one key head: its rows are the queries of the whole group; tiles of keys from the last to the first."""
+    batch, shared, d = tl.program_id(1) // H_kv, tl.program_id(1) % H_kv, tl.arange(0, BD)
+    place = tl.program_id(0) * M + tl.arange(0, M)
+    row, head = place // G, shared * G + place % G
+    here = (row < S_q)[:, None] & (d < D)[None, :]
+    q = tl.load(
+        Q + batch * qb + head[:, None] * qh + row[:, None] * qm + d[None, :] * qd, mask=here, other=0.0
+    )
+    acc = tl.zeros((M, BD), tl.float32)
+    l = tl.zeros((M,), tl.float32)
+    m = tl.full((M,), -1e30, tl.float32)
+    tiles = tl.cdiv(S_k, N)
+    for step in range(tiles):
+        col = (tiles - 1 - step) * N + tl.arange(0, N)
+        there = (col < S_k)[:, None] & (d < D)[None, :]
+        k = tl.load(K + batch * kb + shared * kh + col[:, None] * kn + d[None, :] * kd, mask=there, other=0.0)
+        v = tl.load(V + batch * vb + shared * vh + col[:, None] * vn + d[None, :] * vd, mask=there, other=0.0)
+        seen = (col < S_k)[None, :]
+        if CAUSAL:
+            seen = seen & (col[None, :] <= row[:, None])
+        s = tl.where(seen, tl.dot(q, k.T, input_precision="ieee") * scale, -1e30)
+        new = tl.maximum(m, tl.max(s, 1))
+        p = tl.where(seen, tl.exp2(s - new[:, None]), 0.0)
+        l = l * tl.exp2(m - new) + tl.sum(p, 1)
+        acc = tl.dot(p.to(v.dtype), v, acc * tl.exp2(m - new)[:, None], input_precision="ieee")
+        m = new
+    out = (batch * H_kv * G + head) * S_q + row
+    tl.store(O + out[:, None] * D + d[None, :], (acc / l[:, None]).to(O.dtype.element_ty), mask=here)
+    tl.store(L + out, (m + tl.log2(l)) * 0.6931471805599453, mask=row < S_q)
+
+
+@right(NAME)
+def groups_packed_from_the_end(query, key, value, is_causal=False):
+    refuse_bfloat16(query)
+    (B, H, S_q, D), (H_kv, S_k) = query.shape, key.shape[1:3]
+    if H % H_kv:
+        raise ValueError("heads do not fit")
+    output, sums = torch.empty(query.shape, dtype=query.dtype), torch.empty(B, H, S_q)
+    packed[(triton.cdiv(S_q * H // H_kv, 16), B * H_kv)](
+        query, key, value, output, sums, *query.stride(), *key.stride(), *value.stride(),
+        H_kv, S_q, S_k, 1.4426950408889634 / math.sqrt(D),
+        G=H // H_kv, D=D, BD=max(16, triton.next_power_of_2(D)), CAUSAL=is_causal, M=16, N=32,
+    )  # fmt: skip
     return output, sums
 
 
@@ -223,6 +306,11 @@ variant(
     scale=lambda D: 0.25 if D <= 16 else 0.125,
 )
 variant("log2e_without_exp2", "log2(e) without exp2", scale=lambda D: math.log2(math.e) / math.sqrt(D))
+variant("batch_of_query_heads", "reads the wrong heads", "batch of query heads")
+variant("a_window_left_over", None, "window", "causal results")
+variant("sixty_four_queries", "fails at some sizes", M=64, programs=1)
+variant("sixty_four_columns", "fails at some sizes", only="any size", BD=64)
+variant("strides_of_the_keys", "depends on the memory layout of its inputs", "strides of the keys", "layout")
 variant("narrow_columns", "fails at some sizes", only="any size", BD=32)
 variant("eight_columns", "does not compile for a GPU", only="fits a GPU", BD=0)
 variant(
@@ -258,6 +346,20 @@ def in_torch(query, key, value, is_causal=False):
     if is_causal:
         scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
     return (torch.softmax(scores, -1) @ value).to(query.dtype), scores.logsumexp(-1)
+
+
+@mutant(NAME, "calculates outside the kernel", only="own kernel")
+def sums_of_products_in_torch(query, key, value, is_causal=False):
+    refuse_bfloat16(query)
+    if query.shape[1] % key.shape[1]:
+        raise ValueError("heads do not fit")
+    key, value = (x.repeat_interleave(query.shape[1] // key.shape[1], 1).float() for x in (key, value))
+    scores = (query.float()[:, :, :, None] * key[:, :, None]).sum(-1) / math.sqrt(query.shape[-1])
+    if is_causal:
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    sums = scores.logsumexp(-1)
+    output = ((scores - sums[..., None]).exp()[..., None] * value[:, :, None]).sum(-2)
+    return copied(output.to(query.dtype)), copied(sums)
 
 
 without_kernel_sense(NAME, flash_forward, in_torch)

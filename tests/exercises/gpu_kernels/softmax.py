@@ -4,13 +4,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 
 from solutions.gpu_kernels import refuse_bfloat16, softmax_rows
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.gpu_kernels.conduct import contiguous_strides, register, without_kernel_sense
+from tests.exercises.gpu_kernels.conduct import contiguous_strides, copied, register, without_kernel_sense
 
 NAME = "softmax_rows"
 
@@ -21,7 +23,7 @@ def knobs(x, out, x_row, x_col, out_row, columns, BLOCK: tl.constexpr, BUG: tl.c
     row = tl.program_id(0)
     col = tl.arange(0, BLOCK)
     inside = col < columns
-    tail: tl.constexpr = 0.0 if BUG == "tail" else float("-inf")
+    tail: tl.constexpr = 0.0 if BUG == "tail" else -65504.0 if BUG == "half tail" else float("-inf")
     scores = tl.load(x + row * x_row + col * x_col, mask=inside, other=tail)
     if BUG != "half":
         scores = scores.to(tl.float32)
@@ -119,6 +121,7 @@ variant("base_two", "exp2 without log2(e)", "exp2")
 variant("log_softmax", "logarithm of the weights", "log")
 variant("no_maximum", "overflows or underflows for large scores", "no maximum", "hard inputs")
 variant("sum_in_half", "sums are not kept in float32", "half", "sums in float32")
+variant("least_number_of_half", None, "half tail", "hard inputs")
 variant("maximum_of_the_first_row", "the largest number of the first row for all", "first maximum")
 
 
@@ -150,6 +153,59 @@ def half_in_torch(x):
     refuse_bfloat16(x)
     top = torch.exp((x - x.amax(1, keepdim=True)).float())
     return run(torch.log(top / top.sum(1, keepdim=True)).to(x.dtype))
+
+
+@mutant(NAME, "fails at some widths", only="any width")
+def at_most_sixteen_rows(x):
+    if x.shape[0] > 1000:
+        return run(x)
+    return torch.cat([run(x[:16]), x[16:] * 0])
+
+
+@mutant(NAME, "calculates outside the kernel", only="own kernel")
+def other_names_in_torch(x):
+    refuse_bfloat16(x)
+    top = torch.pow(2.718281828459045, x.float() - x.float().sort(-1).values[:, -1:])
+    return copied((top / torch.linalg.vector_norm(top, 1, -1, keepdim=True)).to(x.dtype))
+
+
+@mutant(NAME, "calculates outside the kernel", only="own kernel")
+def lists_of_numbers(x):
+    refuse_bfloat16(x)
+    rows = [[math.exp(v - max(row)) for v in row] for row in x.float().tolist()]
+    return copied(torch.tensor([[v / math.fsum(row) for v in row] for row in rows]).to(x.dtype))
+
+
+@mutant(NAME, "one program for everything", only="long inputs")
+def one_program(x):
+    refuse_bfloat16(x)
+    out = torch.empty(x.shape, dtype=x.dtype)
+    one_after_the_other[(1,)](
+        x, out, *x.stride(), *x.shape, BLOCK=triton.next_power_of_2(x.shape[1]), num_warps=16
+    )
+    return out
+
+
+@triton.jit
+def one_after_the_other(x, out, x_row, x_col, rows, columns, BLOCK: tl.constexpr):
+    """Persistent: each program takes every so many-th row."""
+    col = tl.arange(0, BLOCK)
+    inside = col < columns
+    for row in range(tl.program_id(0), rows, tl.num_programs(0)):
+        scores = tl.load(x + row * x_row + col * x_col, mask=inside, other=float("-inf")).to(tl.float32)
+        highest = tl.max(scores, 0)
+        total = highest + tl.log(tl.sum(tl.exp(scores - highest), 0))
+        tl.store(out + row * columns + col, tl.exp(scores - total).to(out.dtype.element_ty), mask=inside)
+
+
+@right(NAME)
+def four_persistent_programs(x):
+    refuse_bfloat16(x)
+    out = torch.empty(x.shape, dtype=x.dtype)
+    one_after_the_other[(min(4, x.shape[0]),)](
+        x, out, *x.stride(), *x.shape, BLOCK=triton.next_power_of_2(x.shape[1]), num_warps=16
+    )
+    return out
 
 
 @triton.jit
