@@ -109,6 +109,7 @@ def test_the_zygote_holds_no_oracle_no_checks_no_exercises_no_solutions_and_no_n
         "autograder.kernels.gpu",
         "autograder.kernels.interpreter",
         "autograder.kernels.launches",
+        "autograder.kernels.memory",
         "autograder.kernels.placing",
     }  # how inputs are drawn, how calls and kernels are watched
     assert loaded - plain <= {f"autograder.engine.{part}" for part in parts}
