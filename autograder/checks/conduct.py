@@ -29,7 +29,9 @@ __all__ = [
     "repeatable",
 ]
 
-SOFTMAX = frozenset({"softmax", "log_softmax", "_softmax", "_log_softmax", "softmin", "_safe_softmax"})
+SOFTMAX = frozenset(
+    {"softmax", "log_softmax", "_softmax", "_log_softmax", "softmin", "_safe_softmax", "_masked_softmax"}
+)
 FUSED = frozenset(
     {
         "scaled_dot_product_attention",

@@ -16,7 +16,7 @@ from autograder.checks.trial import Trial
 from autograder.checks.weights import Average
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["dead_rows", "hidden_keys_do_nothing", "largest_forbidden", "mask_selects"]
+__all__ = ["dead_rows", "hidden_keys_do_nothing", "mask_selects", "require_hidden_from_low"]
 
 LOW = 1e7
 """Allowed scores are pushed down to minus this. Mask values of -1e4 or float16's lowest lose against it; -1e9, which
@@ -114,13 +114,15 @@ def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str =
         mask[..., place] = False
         mask[..., (place + 1) % key.shape[-2]] = True
         base = trial(attn_mask=mask)
-        if (leaked := largest_forbidden(base[weights], mask)) != 0:
+        allowed = allowed_keys(base[weights].shape, mask, bool(trial.inputs.get("is_causal", False)))
+        alive = allowed.any(-1)
+        if (leaked := largest_forbidden(base[weights], allowed)) != 0:
             raise Failure(
                 f"a forbidden key has weight {leaked:.4g}; it must be exactly 0. "
                 "Should masked scores be -inf before the softmax?",
                 mistake="forbidden keys keep some weight",
             )
-        require_sums(trial, base[weights], -1, mask.broadcast_to(base[weights].shape).any(-1))
+        require_sums(trial, base[weights], -1, alive)
         trial.require(
             output,
             base[output],
@@ -144,17 +146,27 @@ def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str =
             )
         after = trial(attn_mask=mask, **_deep(query, key, place))
         # A softmax that underflows to nan here is caught where it belongs, with huge scores.
-        if (
-            bool(torch.isfinite(after[weights]).all())
-            and (leaked := largest_forbidden(after[weights], mask)) != 0
-        ):
-            raise Failure(
-                f"with allowed scores of about {-LOW:.0e} a forbidden key of score 0 takes weight {leaked:.4g}. "
-                "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
-                mistake="mask value is not low enough",
-            )
+        if bool(torch.isfinite(after[weights]).all()):
+            require_hidden_from_low(after[weights], allowed, f"with allowed scores of about {-LOW:.0e}")
 
     return probe
+
+
+def require_hidden_from_low(weights: Tensor, allowed: Tensor, where: str) -> None:
+    """Raises: Failure if a forbidden key has taken the weight of allowed ones, whose scores are far below zero."""
+    if (leaked := largest_forbidden(weights, allowed)) != 0:
+        raise Failure(
+            f"{where} a forbidden key takes weight {leaked:.4g}. "
+            "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
+            mistake="mask value is not low enough",
+        )
+    left = weights.detach().masked_fill(~allowed, 0.0).sum(-1)[allowed.any(-1)]
+    if left.numel() and float(left.min()) < 0.5:
+        raise Failure(
+            f"{where} the weights of a row sum to {float(left.min()):.4g}; they must sum to 1. Do forbidden keys win the "
+            "softmax, because the mask value is merely a low number?",
+            mistake="mask value is not low enough",
+        )
 
 
 def largest_forbidden(weights: Tensor, mask: Tensor) -> float:
@@ -215,11 +227,21 @@ def _require_zero(trial: Trial, results: dict[str, Tensor], dead: Tensor, output
                 "Did the softmax spread the weight over forbidden keys?",
                 mistake="a row that allows no key is not zero",
             )
+    expected = trial.expect()[output].value
+    rows = torch.where(dead, results[output].detach().to(torch.float64), expected)
+    zeroed = bool((rows.masked_fill(~dead, 0.0) == 0).all()) and bool(
+        (expected.masked_fill(~dead, 0.0) != 0).any()
+    )
     trial.require(
         output,
-        torch.where(dead, results[output].detach().to(torch.float64), trial.expect()[output].value),
-        "a row that allows no key has another output than zero weights make",
-        mistake="a row that allows no key is not zero",
+        rows,
+        "a row that allows no key comes out as zero; zero weights pass through the output layer like any others and "
+        "leave its bias"
+        if zeroed
+        else "a row that allows no key has another output than zero weights make",
+        mistake="a row that allows no key misses the output layer's bias"
+        if zeroed
+        else "a row that allows no key is not zero",
     )
 
 

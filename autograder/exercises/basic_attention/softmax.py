@@ -36,9 +36,9 @@ def _softmax(scores: Tensor, dim: int = -1, round: Rounder = exact) -> Mapping[s
     return {"weights": formulas.softmax(scores, dim, round)}
 
 
-def _scores(*, axes: int = 2, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+def _scores(*, axes: int = 2, dtype: torch.dtype = torch.float32, size: float = 2.0, **options: Any) -> Any:
     def draw(draw: Draw) -> dict[str, Any]:
-        return {"scores": draw.normal(*draw.sizes(axes), dtype=dtype) * 2, **options}
+        return {"scores": draw.normal(*draw.sizes(axes), dtype=dtype) * size, **options}
 
     return draw
 
@@ -86,6 +86,8 @@ SOFTMAX = Exercise(
         Recipe("float16", _scores(axes=2, dtype=torch.float16)),
         Recipe("dim left out", _scores(axes=3)),
         Recipe("an axis of one", _axis_of_one),
+        Recipe("bfloat16, large numbers", _scores(axes=2, dtype=torch.bfloat16, size=1e5)),
+        Recipe("float64, middle axis", _scores(axes=3, dim=1, dtype=torch.float64)),
     ),
     checks=(
         Check(
@@ -134,7 +136,7 @@ SOFTMAX = Exercise(
             "gradient",
             "backward() gives the derivative",
             0.25,
-            ("float64",),
+            ("float64", "float64, middle axis"),
             differentiable(("weights",)),
             FORMULA,
         ),
@@ -142,7 +144,7 @@ SOFTMAX = Exercise(
             "dtype",
             "the dtype of the scores is kept, and its precision",
             0.25,
-            ("float64", "bfloat16", "float16"),
+            ("float64", "bfloat16", "bfloat16, large numbers", "float16"),
             dtype_kept(("weights",)),
             FORMULA,
         ),
@@ -201,6 +203,7 @@ def _with_mask(
     axes: int = 2,
     high: int = 9,
     many: bool = False,
+    shift: float = 0.0,
 ) -> Any:
     """scores (..., S_q, S_k) with `axes` leading axes.
 
@@ -213,7 +216,7 @@ def _with_mask(
         *lead, S_q, S_k = draw.sizes(axes + 2, low=3, high=high)
         if many:
             lead, S_k = [2, 3][:axes], draw.integer(1030, 1200)
-        scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2
+        scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2 + shift
         sizes = dict(zip("GBHqk"[-axes - 2 :], (*lead, S_q, S_k), strict=True)) | {"1": 1}
         allowed = draw.mask(*(sizes[axis] for axis in mask))
         if "q" in mask:
@@ -269,6 +272,11 @@ MASKED_SOFTMAX = Exercise(
         Recipe("five axes", _with_mask(mask="GBHqk", axes=3)),
         Recipe("two axes", _with_mask(mask="qk", axes=0)),
         Recipe("many keys", _with_mask(high=6, many=True)),
+        Recipe("one mask for all batch elements", _with_mask(mask="Hqk")),
+        Recipe(
+            "low scores, rows that allow no key",
+            _with_mask(dead_rows=True, dtype=torch.float16, shift=-200.0),
+        ),
     ),
     checks=(
         Check(
@@ -288,6 +296,7 @@ MASKED_SOFTMAX = Exercise(
                 "one mask for all",
                 "a mask for each sequence",
                 "one mask for all heads",
+                "one mask for all batch elements",
                 "one mask for all keys",
             ),
             _broadcasts(),
@@ -304,7 +313,7 @@ MASKED_SOFTMAX = Exercise(
             "dead rows",
             "a row that allows no key is zero, with finite gradients",
             1.0,
-            ("rows that allow no key",),
+            ("rows that allow no key", "low scores, rows that allow no key"),
             dead_rows_are_zero(),
         ),
         Check(
