@@ -9,10 +9,11 @@ from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
+from autograder.checks.masking import require_hidden_from_low
 from autograder.checks.structure import Results, attempt
 from autograder.checks.trial import Trial
 
-__all__ = ["causal", "causal_at_any_length"]
+__all__ = ["causal", "causal_at_any_length", "future_never_wins"]
 
 FEW = 16
 
@@ -173,5 +174,23 @@ def causal_at_any_length(
                 mistake="causal mask of a fixed size",
             )
         _prefix_is_unchanged(trial, {**sequences, **queries}, results[output], min(S_q, S_k, FEW), output)
+
+    return probe
+
+
+def future_never_wins(inputs: str, weights: str) -> Probe:
+    """Where the scores lie far below zero, as the case has them, future keys take no weight from the others.
+
+    Left to other checks is code that loses weight there without is_causal, too, or with is_causal at small scores, those
+    of `inputs` divided by a million.
+    """
+
+    def probe(trial: Trial) -> None:
+        table = trial()[weights].detach()
+        small = {inputs: trial.inputs[inputs] / 1e6}
+        others = trial(is_causal=False), trial(**small)
+        if all(bool(((one[weights].sum(-1) - 1).abs() < 0.01).all()) for one in others):
+            past = torch.ones(table.shape[-2:], dtype=torch.bool).tril().broadcast_to(table.shape)
+            require_hidden_from_low(table, past, "with is_causal=True and scores far below zero")
 
     return probe

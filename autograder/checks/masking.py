@@ -16,7 +16,13 @@ from autograder.checks.trial import Trial
 from autograder.checks.weights import Average
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["dead_rows", "hidden_keys_do_nothing", "mask_selects", "require_hidden_from_low"]
+__all__ = [
+    "dead_rows",
+    "hidden_keys_do_nothing",
+    "mask_of_fewer_axes",
+    "mask_selects",
+    "require_hidden_from_low",
+]
 
 LOW = 1e7
 """Allowed scores are pushed down to minus this. Mask values of -1e4 or float16's lowest lose against it; -1e9, which
@@ -144,9 +150,11 @@ def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str =
                 mistake="forbidden keys leak into the output",
                 attn_mask=mask,
             )
+        # A softmax that underflows here without a mask, too, is caught where it belongs, with huge scores.
+        low = {"attn_mask": torch.ones_like(mask), **_deep(query, key, None)}
+        sums = trial(**low)[weights].sum(-1)[alive]
         after = trial(attn_mask=mask, **_deep(query, key, place))
-        # A softmax that underflows to nan here is caught where it belongs, with huge scores.
-        if bool(torch.isfinite(after[weights]).all()):
+        if bool(((sums - 1).abs() < 0.01).all()):
             require_hidden_from_low(after[weights], allowed, f"with allowed scores of about {-LOW:.0e}")
 
     return probe
@@ -174,13 +182,14 @@ def largest_forbidden(weights: Tensor, mask: Tensor) -> float:
     return float(weights.detach().masked_fill(mask.broadcast_to(weights.shape), 0.0).abs().max())
 
 
-def _deep(query: Tensor, key: Tensor, place: int) -> dict[str, Tensor]:
+def _deep(query: Tensor, key: Tensor, place: int | None) -> dict[str, Tensor]:
     """Queries that are all alike and keys that lie far on the other side: every score is about -LOW, that of key
-    `place` zero."""
+    `place`, if any, zero."""
     length = math.sqrt(LOW * math.sqrt(query.shape[-1]))
     direction = query[..., :1, :] / query[..., :1, :].norm(dim=-1, keepdim=True)
     keys = key - length * direction
-    keys[..., place, :] = 0.0
+    if place is not None:
+        keys[..., place, :] = 0.0
     return {"query": (length * direction).expand_as(query).clone(), "key": keys}
 
 
@@ -257,3 +266,28 @@ def _require_others_undisturbed(trial: Trial, results: dict[str, Tensor], dead: 
         mistake="a row that allows no key disturbs the others",
         attn_mask=revived,
     )
+
+
+def mask_of_fewer_axes(queries: str) -> Probe:
+    """A mask without the first axis means the same as one that holds its rows once for each element of that axis.
+
+    For code that takes the latter: what is wrong with it is found elsewhere.
+    """
+
+    def probe(trial: Trial) -> None:
+        mask = trial.inputs["attn_mask"]
+        full = mask.broadcast_to(trial.inputs[queries].shape[0], *mask.shape)
+        wanted = attempt(trial, attn_mask=full.clone())
+        if isinstance(wanted, Failure):
+            return
+        results = _with_mask(trial)
+        for name, value in wanted.items():
+            trial.require(
+                name,
+                results[name],
+                f"an attn_mask of shape {tuple(mask.shape)} gives another result than the same of {tuple(full.shape)}",
+                expected=value,
+                mistake="mask is not broadcast",
+            )
+
+    return probe

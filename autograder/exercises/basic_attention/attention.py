@@ -11,7 +11,7 @@ from torch import Tensor
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.averaging import average_of_values, few_keys, sharp, ties_share
-from autograder.checks.causality import causal, causal_at_any_length
+from autograder.checks.causality import causal, causal_at_any_length, future_never_wins
 from autograder.checks.check import by_case
 from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.gradients import differentiable
@@ -38,6 +38,7 @@ def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
     return output
 
 
+LOW = "causal, low scores"
 VERY_MANY = ("causal, very many keys", "causal, very many queries")
 KEYS = {"key": -2, "value": -2}
 MASKED = ("query", ("key", "value"))
@@ -85,8 +86,8 @@ ATTENTION = Exercise(
             "behind the mask",
             "forbidden keys weigh exactly zero, and nothing there matters",
             0.5,
-            ("a mask for each head", "causal and masked"),
-            hidden_keys_do_nothing(_made),
+            ("a mask for each head", LOW),
+            by_case({LOW: future_never_wins("query", "weights")}, hidden_keys_do_nothing(_made)),
             COUNTS,
         ),
         Check(
@@ -199,7 +200,7 @@ ATTENTION = Exercise(
             "the inputs' dtype is kept, and its precision",
             0.25,
             ("float64", "bfloat16", "float16", "float16, masked", "float16, causal"),
-            dtype_kept(OUTPUTS),
+            by_case({"float16, causal": dtype_kept(OUTPUTS, precise=False)}, dtype_kept(OUTPUTS)),
             MASKED_RESULTS,
         ),
         Check(

@@ -136,6 +136,14 @@ def _many_heads(draw: Draw) -> dict[str, Any]:
     }
 
 
+def _low_scores(draw: Draw) -> dict[str, Any]:
+    """Queries of length 3,000 and more along one direction, and keys as far on its other side: scores below -1e6."""
+    inputs = _inputs(draw, axes=1, is_causal=True, low=3)
+    direction = inputs["query"][..., :1, :] / inputs["query"][..., :1, :].norm(dim=-1, keepdim=True)
+    query = (3e3 * direction).expand_as(inputs["query"]).clone()
+    return inputs | {"query": query, "key": inputs["key"] - 3e3 * direction}
+
+
 def flops(inputs: Mapping[str, Any]) -> int:
     """Two products of 2 S_q S_k D and 2 S_q S_k D_v operations for each batch element, each made twice if need be."""
     *lead, S_q, D = inputs["query"].shape
@@ -188,4 +196,5 @@ RECIPES = (
     _recipe("float16, causal", dtype=torch.float16, is_causal=True),
     _recipe("causal, very many keys", axes=0, is_causal=True, lengths="<<"),
     _recipe("causal, very many queries", axes=0, is_causal=True, lengths=">>"),
+    Recipe("causal, low scores", _low_scores),
 )

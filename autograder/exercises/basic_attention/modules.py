@@ -5,11 +5,11 @@ from __future__ import annotations
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.causality import causal, causal_at_any_length
+from autograder.checks.causality import causal, causal_at_any_length, future_never_wins
 from autograder.checks.check import by_case, in_turn
 from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable, every_parameter_learns, works_as_made
-from autograder.checks.masking import dead_rows, mask_selects
+from autograder.checks.masking import dead_rows, mask_of_fewer_axes, mask_selects
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.module_cases import CROSS_RECIPES, SELF_RECIPES
@@ -30,9 +30,10 @@ SQUARE = ("d_model", "d_model")
 MASKED = (
     "a mask for each element",
     "one mask for all",
-    "one mask for all batch elements",
     "a padding mask",
 )
+SHARED = "one mask for all batch elements"
+LOW = "huge scores, causal"
 VERY_MANY = "causal, very many positions"
 
 
@@ -43,8 +44,8 @@ def _conduct(causal: bool) -> tuple[Check, ...]:
             "huge scores",
             "no overflow for large inputs",
             0.25,
-            ("huge scores", "huge scores, masked", *(["huge scores, causal"] if causal else [])),
-            survives_large_inputs(),
+            ("huge scores", "huge scores, masked", *([LOW] if causal else [])),
+            by_case({LOW: future_never_wins("x", "weights")}, survives_large_inputs()),
             MASKED_RESULTS,
         ),
         Check(
@@ -68,7 +69,7 @@ def _conduct(causal: bool) -> tuple[Check, ...]:
             "the dtype of inputs and weights is kept, and its precision",
             0.25,
             ("float64", "bfloat16", "float16", "float16, masked", *(["float16, causal"] if causal else [])),
-            dtype_kept(OUTPUTS),
+            by_case({"float16, causal": dtype_kept(OUTPUTS, precise=False)}, dtype_kept(OUTPUTS)),
             MASKED_RESULTS,
         ),
         Check(
@@ -127,8 +128,8 @@ SELF_ATTENTION = Exercise(
             "mask",
             "attn_mask says which positions may be seen",
             0.5,
-            MASKED,
-            mask_selects("x", ("x",), "weights"),
+            (*MASKED, SHARED),
+            by_case({SHARED: mask_of_fewer_axes("x")}, mask_selects("x", ("x",), "weights")),
             COUNTS,
         ),
         Check(
@@ -233,8 +234,8 @@ CROSS_ATTENTION = Exercise(
             "mask",
             "attn_mask says which positions of the context may be seen",
             0.5,
-            MASKED,
-            mask_selects("x", ("context",), "weights"),
+            (*MASKED, SHARED),
+            by_case({SHARED: mask_of_fewer_axes("x")}, mask_selects("x", ("context",), "weights")),
             COUNTS,
         ),
         Check(

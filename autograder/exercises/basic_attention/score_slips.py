@@ -106,7 +106,6 @@ QUERIES_TWICE: Slip = (
 )
 RETURNED: Slip = ("query returned unchanged", "Where is the score computed?", lambda query, key, **_: query)
 SHAPE_SLIPS: tuple[Slip, ...] = (
-    RESHAPED,
     NOT_TRANSPOSED,
     ALL_REVERSED,
     ELEMENTWISE,
@@ -134,6 +133,7 @@ DOT_SLIPS: tuple[Slip, ...] = (
         _cosine,
     ),
     *SHAPE_SLIPS,
+    RESHAPED,
     NORMALISED,
     DISTANCE,
     DISTANCE_SQUARED,
@@ -233,7 +233,7 @@ SCALED_DOT_SLIPS: tuple[Slip, ...] = (
         lambda query, key: (_dots(query, key) / query.shape[-1]).sqrt().nan_to_num(0.0),
     ),
     *SHAPE_SLIPS,
-    *(_rooted(*slip) for slip in SHAPE_SLIPS),
+    *(_rooted(*slip) for slip in (*SHAPE_SLIPS, RESHAPED)),
     NORMALISED,
     NORMALISED_SCALED,
     DISTANCE,
@@ -376,6 +376,12 @@ COSINE_SLIPS: tuple[Slip, ...] = (
         lambda query, key, eps=1e-8: _dots(
             query / query.norm(dim=(-2, -1), keepdim=True).clamp_min(eps),
             key / key.norm(dim=(-2, -1), keepdim=True).clamp_min(eps),
+        ),
+    ),
+    (
+        *RESHAPED[:2],
+        lambda query, key, eps=1e-8: RESHAPED[2](
+            query / _norm(query).clamp_min(eps), key / _norm(key).clamp_min(eps)
         ),
     ),
     (
