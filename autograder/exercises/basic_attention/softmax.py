@@ -32,6 +32,7 @@ __all__ = ["MASKED_SOFTMAX", "SOFTMAX"]
 
 STEM = "basic_attention"
 FORMULA = "agrees with the formula"
+OWN_WORK = "own work"
 NO_KEY = "float16, low scores, rows that allow no key"
 
 
@@ -69,6 +70,19 @@ def _huge(draw: Draw) -> dict[str, Any]:
     return {"scores": draw.normal(*draw.sizes(2, low=3)) * 2}
 
 
+_written_out = obeys(SOFTMAX_CALLS | FUSED, "softmax")
+
+
+def _where_it_runs(probe: Probe) -> Probe:
+    """The probe, unless the code raises, which is found elsewhere."""
+
+    def tried(trial: Trial) -> None:
+        if not isinstance(attempt(trial), Failure):
+            probe(trial)
+
+    return tried
+
+
 SOFTMAX = Exercise(
     name="softmax",
     assignment=STEM,
@@ -101,9 +115,16 @@ SOFTMAX = Exercise(
             agrees("weights"),
         ),
         Check(
+            OWN_WORK,
+            "softmax is written out",
+            0.25,
+            ("a matrix", "middle axis", "one axis", "float16"),
+            by_case({"a matrix": _written_out}, _where_it_runs(_written_out)),
+        ),
+        Check(
             "any axis",
             "normalises along the axis that dim names",
-            0.75,
+            1.25,
             (
                 "first axis",
                 "middle axis",
@@ -113,6 +134,7 @@ SOFTMAX = Exercise(
                 "an axis of one",
             ),
             agrees("weights"),
+            OWN_WORK,
         ),
         Check(
             "sums to one",
@@ -120,13 +142,15 @@ SOFTMAX = Exercise(
             0.5,
             ("long rows",),
             probabilities(),
+            OWN_WORK,
         ),
         Check(
             "shift",
             "a constant added to a row changes nothing, and large scores do not overflow",
-            1.0,
+            1.5,
             ("rows far apart", "bfloat16, large numbers"),
             by_case({"bfloat16, large numbers": agrees("weights")}, shift_changes_nothing()),
+            OWN_WORK,
         ),
         Check(
             "minus infinity",
@@ -134,14 +158,15 @@ SOFTMAX = Exercise(
             0.25,
             ("some scores -inf",),
             agrees("weights"),
+            OWN_WORK,
         ),
         Check(
             "gradient",
             "backward() gives the derivative",
-            0.25,
+            0.5,
             ("float64", "float64, middle axis"),
             differentiable(("weights",)),
-            (FORMULA, "any axis"),
+            (FORMULA, OWN_WORK, "any axis"),
         ),
         Check(
             "dtype",
@@ -149,7 +174,7 @@ SOFTMAX = Exercise(
             0.25,
             ("float64", "bfloat16", "float16"),
             dtype_kept(("weights",)),
-            FORMULA,
+            (FORMULA, OWN_WORK),
         ),
         Check(
             "inputs untouched",
@@ -157,7 +182,7 @@ SOFTMAX = Exercise(
             0.25,
             ("a matrix",),
             inputs_untouched(),
-            FORMULA,
+            (FORMULA, OWN_WORK),
         ),
         Check(
             "layout",
@@ -165,15 +190,7 @@ SOFTMAX = Exercise(
             0.25,
             ("dim left out",),
             repeatable(("weights",)),
-            FORMULA,
-        ),
-        Check(
-            "own work",
-            "softmax is written out",
-            1.5,
-            ("a matrix", "middle axis", "one axis", "float16"),
-            obeys(SOFTMAX_CALLS | FUSED, "softmax"),
-            FORMULA,
+            (FORMULA, OWN_WORK),
         ),
     ),
     mistakes=named("weights", SOFTMAX_SLIPS),
@@ -255,16 +272,6 @@ def _broadcasts() -> Probe:
             ) from failure
 
     return probe
-
-
-def _where_it_runs(probe: Probe) -> Probe:
-    """The probe, unless the code raises: a mask value that float16 does not hold is found elsewhere."""
-
-    def tried(trial: Trial) -> None:
-        if not isinstance(attempt(trial), Failure):
-            probe(trial)
-
-    return tried
 
 
 MASKED_SOFTMAX = Exercise(
