@@ -150,7 +150,7 @@ def works_as_made(output: str = "output") -> Probe:
                 raw = trial.subject.call_with(trial.case, given, start)
         except Failure as failure:
             raise Failure(
-                f"with the weights that it is made with, it {failure.message} Do they have the default dtype?",
+                f"with the weights that it is made with, it {failure.message.rstrip('.')}. Do they have the default dtype?",
                 mistake="does not work as it is made",
                 errored=True,
             ) from failure

@@ -8,14 +8,9 @@ from typing import Any
 
 import torch
 
-from autograder.case import Draw, Recipe
+from autograder.case import Draw, Recipe, without_root
 
-__all__ = ["RECIPES", "flops", "largest", "without_root"]
-
-
-def without_root(width: int) -> int:
-    """A width whose root no dtype holds exactly, near `width`: a scale of another dtype shows with every seed."""
-    return {4: 10, 9: 11}.get(width, width)
+__all__ = ["RECIPES", "flops", "largest"]
 
 
 def _inputs(

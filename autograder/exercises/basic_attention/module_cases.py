@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder.case import Draw, Recipe
-from autograder.exercises.basic_attention.attention_cases import without_root
+from autograder.case import Draw, Recipe, without_root
 
 __all__ = ["CROSS_RECIPES", "SELF_RECIPES"]
 

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
-from autograder.case import Draw, Recipe
+from autograder.case import Draw, Recipe, without_root
 from autograder.checks import Check, Parameter, Probe, Target, Trial
 from autograder.checks.agreement import agrees
 from autograder.checks.check import in_turn
 from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable, every_parameter_learns, works_as_made
 from autograder.checks.structure import agrees_with_slices, responds
-from autograder.exercises.basic_attention.attention_cases import without_root
 from autograder.exercises.basic_attention.score_slips import (
     ADDITIVE_SLIPS,
     COSINE_SLIPS,
