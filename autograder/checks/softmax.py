@@ -93,7 +93,7 @@ def probabilities(name: str = "weights") -> Probe:
 
 
 def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: str = "weights") -> Probe:
-    """Adding a constant to all scores of a row changes nothing, another constant for each row, however large.
+    """Adding a constant to all scores of a row changes nothing, another constant for each row, however large or low.
 
     The scores are multiples of 1/64 below 16 and the constants whole, so that no score is rounded in the
     sum. A right solution may still round log-sum-exp, which is as large as the constant, and exp makes that
@@ -107,7 +107,9 @@ def shift_changes_nothing(inputs: str = "scores", offset: float = 1000.0, name: 
         coarse = (trial.inputs[inputs] * 64).round() / 64
         shape = list(coarse.shape)
         shape[axis] = 1
-        shifted = coarse + (trial.draw.normal(*shape, dtype=torch.float64) * offset).round().to(coarse.dtype)
+        constants = (trial.draw.normal(*shape, dtype=torch.float64).abs() + 0.5) * offset
+        constants.view(-1)[::2] *= -1  # up in one row and down in the next
+        shifted = coarse + constants.round().to(coarse.dtype)
         spread = coarse * (offset / (coarse.amax(axis, keepdim=True) - coarse.amin(axis, keepdim=True)))
         before, after, apart = (
             trial(**{inputs: s})[name].detach().double() for s in (coarse, shifted, spread)
