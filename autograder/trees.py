@@ -11,7 +11,8 @@ __all__ = ["mapped"]
 def mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
     """A tree of lists, tuples and mappings with `leaf` done to what is none of these, in order."""
     if isinstance(value, (list, tuple)):
-        return type(value)(mapped(item, leaf) for item in value)
+        # A named tuple would want its items one by one.
+        return (list if isinstance(value, list) else tuple)(mapped(item, leaf) for item in value)
     if isinstance(value, Mapping):
         return {key: mapped(item, leaf) for key, item in value.items()}
     return leaf(value)

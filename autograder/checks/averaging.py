@@ -9,7 +9,7 @@ import torch
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
-from autograder.checks.masking import largest_forbidden
+from autograder.checks.masking import require_hidden_from_low
 from autograder.checks.trial import Trial
 from autograder.oracle.attention import allowed_keys
 
@@ -174,12 +174,7 @@ def survives_large_inputs(output: str = "output", weights: str = "weights") -> P
         if mask is None and not is_causal:
             return
         allowed = allowed_keys(results[weights].shape, mask, is_causal)
-        if (leaked := largest_forbidden(results[weights], allowed)) != 0:
-            raise Failure(
-                f"with large scores a forbidden key takes weight {leaked:.4g}. "
-                "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
-                mistake="mask value is not low enough",
-            )
+        require_hidden_from_low(results[weights], allowed, "with large scores")
 
     return probe
 

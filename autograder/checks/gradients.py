@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
-from autograder.checks.failure import Failure
+from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 
-__all__ = ["differentiable", "every_parameter_learns"]
+__all__ = ["differentiable", "every_parameter_learns", "works_as_made"]
 
 TOLERANCE = 1e-4
 """Of the gradient's largest element."""
@@ -127,3 +127,52 @@ def _matters(
     """Whether another value of a parameter gives another result."""
     other = {**trainable, name: trial.draw.normal(*trainable[name].shape, dtype=trainable[name].dtype)}
     return not torch.equal(trial.named(subject.call_with(trial.case, trial.inputs, other))[output], result)
+
+
+def works_as_made(output: str = "output") -> Probe:
+    """With the weights that its constructor gives it, the module takes the case's inputs, and training can begin.
+
+    Every other check puts weights of its own in their place. The case must be of the default dtype. One weight that
+    starts at zero, as that of a last layer may, still learns; where all of them have no gradient, nothing ever does.
+    """
+
+    def probe(trial: Trial) -> None:
+        if not isinstance(trial.subject, ModuleSubject):
+            return
+        module = trial.subject.module(trial.case)
+        start = {
+            n: held.detach().clone().requires_grad_(held.requires_grad)
+            for n, held in module.named_parameters()
+        }
+        given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.inputs.items()}
+        try:
+            with student_code():
+                raw = trial.subject.call_with(trial.case, given, start)
+        except Failure as failure:
+            raise Failure(
+                f"with the weights that it is made with, it {failure.message.rstrip('.')}. Do they have the default dtype?",
+                mistake="does not work as it is made",
+                errored=True,
+            ) from failure
+        result = trial.named(raw)[output]
+        if not bool(torch.isfinite(result).all()):
+            raise Failure(
+                f"with the weights that it is made with, {output} holds nan or inf. Do all weights get start values, or is "
+                "one left as torch.empty made it?",
+                mistake="unusable start values",
+            )
+        factors = trial.draw.normal(*result.shape, dtype=result.dtype)
+        weights = [n for n in start if start[n].requires_grad and not n.endswith("bias")]
+        if not result.requires_grad or not weights:
+            return  # another check says so
+        gradients = torch.autograd.grad(
+            (result * factors).sum(), [start[n] for n in weights], allow_unused=True
+        )
+        if all(one is None or not bool((one != 0).any()) for one in gradients):
+            raise Failure(
+                "with the weights that it is made with, the gradient of every weight is zero, so training would not "
+                "change them. Do they all start at zero?",
+                mistake="unusable start values",
+            )
+
+    return probe

@@ -16,7 +16,13 @@ from autograder.checks.trial import Trial
 from autograder.checks.weights import Average
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["dead_rows", "hidden_keys_do_nothing", "largest_forbidden", "mask_selects"]
+__all__ = [
+    "dead_rows",
+    "hidden_keys_do_nothing",
+    "mask_of_fewer_axes",
+    "mask_selects",
+    "require_hidden_from_low",
+]
 
 LOW = 1e7
 """Allowed scores are pushed down to minus this. Mask values of -1e4 or float16's lowest lose against it; -1e9, which
@@ -114,13 +120,15 @@ def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str =
         mask[..., place] = False
         mask[..., (place + 1) % key.shape[-2]] = True
         base = trial(attn_mask=mask)
-        if (leaked := largest_forbidden(base[weights], mask)) != 0:
+        allowed = allowed_keys(base[weights].shape, mask, bool(trial.inputs.get("is_causal", False)))
+        alive = allowed.any(-1)
+        if (leaked := largest_forbidden(base[weights], allowed)) != 0:
             raise Failure(
                 f"a forbidden key has weight {leaked:.4g}; it must be exactly 0. "
                 "Should masked scores be -inf before the softmax?",
                 mistake="forbidden keys keep some weight",
             )
-        require_sums(trial, base[weights], -1, mask.broadcast_to(base[weights].shape).any(-1))
+        require_sums(trial, base[weights], -1, alive)
         trial.require(
             output,
             base[output],
@@ -142,19 +150,31 @@ def hidden_keys_do_nothing(made: Average, output: str = "output", weights: str =
                 mistake="forbidden keys leak into the output",
                 attn_mask=mask,
             )
+        # A softmax that underflows here without a mask, too, is caught where it belongs, with huge scores.
+        low = {"attn_mask": torch.ones_like(mask), **_deep(query, key, None)}
+        sums = trial(**low)[weights].sum(-1)[alive]
         after = trial(attn_mask=mask, **_deep(query, key, place))
-        # A softmax that underflows to nan here is caught where it belongs, with huge scores.
-        if (
-            bool(torch.isfinite(after[weights]).all())
-            and (leaked := largest_forbidden(after[weights], mask)) != 0
-        ):
-            raise Failure(
-                f"with allowed scores of about {-LOW:.0e} a forbidden key of score 0 takes weight {leaked:.4g}. "
-                "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
-                mistake="mask value is not low enough",
-            )
+        if bool(((sums - 1).abs() < 0.01).all()):
+            require_hidden_from_low(after[weights], allowed, f"with allowed scores of about {-LOW:.0e}")
 
     return probe
+
+
+def require_hidden_from_low(weights: Tensor, allowed: Tensor, where: str) -> None:
+    """Raises: Failure if a forbidden key has taken the weight of allowed ones, whose scores are far below zero."""
+    if (leaked := largest_forbidden(weights, allowed)) != 0:
+        raise Failure(
+            f"{where} a forbidden key takes weight {leaked:.4g}. "
+            "Is the mask value -inf or the dtype's lowest number, or merely a low one?",
+            mistake="mask value is not low enough",
+        )
+    left = weights.detach().masked_fill(~allowed, 0.0).sum(-1)[allowed.any(-1)]
+    if left.numel() and float(left.min()) < 0.5:
+        raise Failure(
+            f"{where} the weights of a row sum to {float(left.min()):.4g}; they must sum to 1. Do forbidden keys win the "
+            "softmax, because the mask value is merely a low number?",
+            mistake="mask value is not low enough",
+        )
 
 
 def largest_forbidden(weights: Tensor, mask: Tensor) -> float:
@@ -162,13 +182,14 @@ def largest_forbidden(weights: Tensor, mask: Tensor) -> float:
     return float(weights.detach().masked_fill(mask.broadcast_to(weights.shape), 0.0).abs().max())
 
 
-def _deep(query: Tensor, key: Tensor, place: int) -> dict[str, Tensor]:
+def _deep(query: Tensor, key: Tensor, place: int | None) -> dict[str, Tensor]:
     """Queries that are all alike and keys that lie far on the other side: every score is about -LOW, that of key
-    `place` zero."""
+    `place`, if any, zero."""
     length = math.sqrt(LOW * math.sqrt(query.shape[-1]))
     direction = query[..., :1, :] / query[..., :1, :].norm(dim=-1, keepdim=True)
     keys = key - length * direction
-    keys[..., place, :] = 0.0
+    if place is not None:
+        keys[..., place, :] = 0.0
     return {"query": (length * direction).expand_as(query).clone(), "key": keys}
 
 
@@ -215,11 +236,21 @@ def _require_zero(trial: Trial, results: dict[str, Tensor], dead: Tensor, output
                 "Did the softmax spread the weight over forbidden keys?",
                 mistake="a row that allows no key is not zero",
             )
+    expected = trial.expect()[output].value
+    rows = torch.where(dead, results[output].detach().to(torch.float64), expected)
+    zeroed = bool((rows.masked_fill(~dead, 0.0) == 0).all()) and bool(
+        (expected.masked_fill(~dead, 0.0) != 0).any()
+    )
     trial.require(
         output,
-        torch.where(dead, results[output].detach().to(torch.float64), trial.expect()[output].value),
-        "a row that allows no key has another output than zero weights make",
-        mistake="a row that allows no key is not zero",
+        rows,
+        "a row that allows no key comes out as zero; zero weights pass through the output layer like any others and "
+        "leave its bias"
+        if zeroed
+        else "a row that allows no key has another output than zero weights make",
+        mistake="a row that allows no key misses the output layer's bias"
+        if zeroed
+        else "a row that allows no key is not zero",
     )
 
 
@@ -235,3 +266,28 @@ def _require_others_undisturbed(trial: Trial, results: dict[str, Tensor], dead: 
         mistake="a row that allows no key disturbs the others",
         attn_mask=revived,
     )
+
+
+def mask_of_fewer_axes(queries: str) -> Probe:
+    """A mask without the first axis means the same as one that holds its rows once for each element of that axis.
+
+    For code that takes the latter: what is wrong with it is found elsewhere.
+    """
+
+    def probe(trial: Trial) -> None:
+        mask = trial.inputs["attn_mask"]
+        full = mask.broadcast_to(trial.inputs[queries].shape[0], *mask.shape)
+        wanted = attempt(trial, attn_mask=full.clone())
+        if isinstance(wanted, Failure):
+            return
+        results = _with_mask(trial)
+        for name, value in wanted.items():
+            trial.require(
+                name,
+                results[name],
+                f"an attn_mask of shape {tuple(mask.shape)} gives another result than the same of {tuple(full.shape)}",
+                expected=value,
+                mistake="mask is not broadcast",
+            )
+
+    return probe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +23,9 @@ Formulas = list[Mapping[str, Quantity]]
 HALF = (torch.float16, torch.bfloat16)
 PLAIN = (Tensor, nn.Parameter)
 REMEMBERED = 16
+SIGNATURE = re.compile(
+    r"TypeError: .*\(\) (got an unexpected keyword argument|takes \d+ positional argument|missing \d+ required)"
+)
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,13 @@ class Trial:
 
     def run(self, inputs: Mapping[str, Any]) -> Any:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
-        with student_code():
-            return self.subject.call(self.case, inputs)
+        try:
+            with student_code():
+                return self.subject.call(self.case, inputs)
+        except Failure as failure:
+            if failure.errored and failure.mistake is None and SIGNATURE.search(failure.message):
+                failure.mistake = "an argument that it does not take"
+            raise
 
     def __call__(self, **changes: Any) -> dict[str, Tensor]:
         """The student's results by name, for the case's inputs with `changes`; kinds and shapes are checked.

@@ -96,7 +96,9 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, .
         made = [_mutant(exercise, place, trial) for trial, _, _ in wrong]
         touched = sum(_tells(result, *outcomes) for result, (_, *outcomes) in zip(made, wrong, strict=True))
         cases = {
-            n for n, (result, (_, got, _)) in enumerate(zip(made, wrong, strict=True)) if _same(result, got)
+            n
+            for n, (result, (_, got, truth)) in enumerate(zip(made, wrong, strict=True))
+            if _same(result, got) and not _same(result, truth)
         }
         if len(cases) * LEAST >= max(touched, 1):
             explains[place] = cases

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import Tensor
+
 from autograder.exercises import Choice, Number
 from autograder.verdict import Finding, Report, Status, Verdict
 
@@ -31,6 +33,9 @@ def examine_question(question: Choice | Number, answer: Any, seed: int) -> Repor
 
 Outcome = tuple[Status, str, Finding | None]
 
+AROUND = "()[]*.:,'\"` \t\r\n"
+"""What people write around a letter."""
+
 
 def _letter(question: Choice, answer: Any) -> Outcome:
     letters = ", ".join(sorted(question.explanations))
@@ -40,7 +45,7 @@ def _letter(question: Choice, answer: Any) -> Outcome:
             f'no answer yet. Give one of the letters {letters}, like {question.name} = "a".',
             None,
         )
-    letter = answer.strip().lower().strip("()*. ") if isinstance(answer, str) else ""
+    letter = answer.lower().strip(AROUND) if isinstance(answer, str) else ""
     if letter not in question.explanations:
         return (
             "errored",
@@ -61,7 +66,9 @@ def _number(question: Number, answer: Any) -> Outcome:
     if answer is None or answer is ...:
         return "errored", f"no answer yet. Give a number, like {question.name} = 1.5.", None
     try:
-        value = math.nan if isinstance(answer, (bool, str)) else float(answer)
+        # A tensor that wants a gradient would warn, and a grade cell must write nothing to stderr.
+        plain = answer.detach() if isinstance(answer, Tensor) else answer
+        value = math.nan if isinstance(plain, (bool, str)) else float(plain)
     except (TypeError, ValueError, OverflowError, RuntimeError):
         value = math.nan
     if not math.isfinite(value):

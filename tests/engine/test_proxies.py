@@ -22,7 +22,16 @@ import builtins
 import torch
 from torch import nn
 
+import collections
+import decimal
+import fractions
+
+import numpy
+
+Pair = collections.namedtuple("Pair", "first second")
+
 limit = 3.5
+counts = [numpy.float32(1.5), numpy.longdouble(64), fractions.Fraction(1, 4), decimal.Decimal(8)]
 letter = "c"
 nothing = None
 unanswered = ...
@@ -37,6 +46,10 @@ def scaled(query, key, *, scale=2.0):
 
 def several(x, y=None):
     return x.exp(), {"sum": x.sum(), "half": [x / 2, "text", 7]}, y
+
+
+def named(x):
+    return Pair(x.exp(), Pair(x, 2 * x))
 
 
 def cut(x):
@@ -186,6 +199,17 @@ def test_a_function_gives_the_same_numbers_as_here(there: Callable[[str], Any], 
 def test_results_of_any_shape_come_back_as_they_are(there: Callable[[str], Any]) -> None:
     x = normal(4)
     assert same(there("several")(x, y=x + 1), HERE["several"](x, y=x + 1))
+
+
+def test_a_named_tuple_comes_back_as_a_tuple(there: Callable[[str], Any]) -> None:
+    x = normal(4, grad=True)
+    first, (second, third) = there("named")(x)
+    assert torch.equal(first, x.exp())
+    assert torch.autograd.grad((second + third).sum(), x)[0].tolist() == [3.0] * 4
+
+
+def test_numbers_of_any_kind_are_numbers(there: Callable[[str], Any]) -> None:
+    assert there("counts") == [1.5, 64.0, 0.25, 8.0]
 
 
 def test_tensors_inside_lists_are_arguments_like_others(there: Callable[[str], Any]) -> None:

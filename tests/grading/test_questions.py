@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,18 @@ def test_what_is_no_number_is_no_answer(number: Number, answer: object) -> None:
     report = check(number.name, answer)
     assert not report.passed
     assert "expected a finite number" in str(report)
+
+
+@pytest.mark.parametrize("around", ["'{}'", "`{}`", "[{}]", "{}:", "{}\n"])
+def test_a_letter_may_stand_in_quotes_or_brackets(around: str) -> None:
+    assert check("mask_placement", around.format("b")).passed
+    assert not check("mask_placement", around.format("a")).passed
+
+
+def test_a_number_that_wants_a_gradient_is_read_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert check("score_variance", torch.tensor(64.0, requires_grad=True)).passed
 
 
 @pytest.mark.parametrize("stem", ASSIGNMENTS)

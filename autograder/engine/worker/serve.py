@@ -15,6 +15,8 @@ import types
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -295,13 +297,25 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return value.as_subclass(Tensor) if value.layout == torch.strided else value
     if value is None or value is ... or type(value) in (bool, int, float, str):
         return value[:10_000] if isinstance(value, str) else value
-    if depth < 4 and type(value) in (list, tuple) and len(value) <= 100:
-        return type(value)(_plain(item, depth + 1) for item in value)
+    kind = next(
+        (one for one in (list, tuple) if issubclass(type(value), one)), None
+    )  # a named tuple is a tuple
+    if depth < 4 and kind and kind.__len__(value) <= 100:
+        return kind(_plain(item, depth + 1) for item in kind.__iter__(value))
     if depth < 4 and type(value) is dict and len(value) <= 100 and all(type(key) is str for key in value):
         return {key: _plain(item, depth + 1) for key, item in value.items()}
     if hasattr(value, "item") and getattr(value, "shape", None) == () and type(value).__module__ == "numpy":
-        return value.item()
-    return Opaque(type(value).__name__)
+        value = value.item()
+        return value if type(value) in (bool, int, float, str) else _number(value)
+    return _number(value) if isinstance(value, (Fraction, Decimal)) else Opaque(type(value).__name__)
+
+
+def _number(value: Any) -> Any:
+    """A number of another kind as a float, where it is one: numpy's long double, a fraction."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return Opaque(type(value).__name__)
 
 
 def _stand_in() -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees, raises_value_error
 from autograder.checks.averaging import average_of_values, few_keys, sharp, ties_share
-from autograder.checks.causality import causal
+from autograder.checks.causality import causal, causal_at_any_length, future_never_wins
+from autograder.checks.check import by_case
 from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.gradients import differentiable
 from autograder.checks.masking import dead_rows, hidden_keys_do_nothing, mask_selects
@@ -37,6 +38,8 @@ def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
     return output
 
 
+LOW = "causal, low scores"
+VERY_MANY = ("causal, very many keys", "causal, very many queries")
 KEYS = {"key": -2, "value": -2}
 MASKED = ("query", ("key", "value"))
 BATCHED = {"query": 2, "key": 2, "value": 2, "attn_mask": 2}
@@ -59,7 +62,7 @@ ATTENTION = Exercise(
             FORMULA,
             "softmax(query key^T / sqrt(D)) value",
             1.5,
-            ("unequal sizes", "many keys", "worked example", "large scores", "all sizes equal", "float64"),
+            ("unequal sizes", "many keys", "worked example", "large scores", "all sizes equal"),
             agrees("output"),
             COUNTS,
         ),
@@ -75,7 +78,7 @@ ATTENTION = Exercise(
             "mask",
             "attn_mask says which keys each query may see",
             1.0,
-            ("a mask for each head", "one mask for all", "a padding mask"),
+            ("a mask for each head", "one mask for all", "one mask for all batch elements", "a padding mask"),
             mask_selects(*MASKED),
             COUNTS,
         ),
@@ -83,8 +86,8 @@ ATTENTION = Exercise(
             "behind the mask",
             "forbidden keys weigh exactly zero, and nothing there matters",
             0.5,
-            ("a mask for each head",),
-            hidden_keys_do_nothing(_made),
+            ("a mask for each head", LOW),
+            by_case({LOW: future_never_wins("query", "weights")}, hidden_keys_do_nothing(_made)),
             COUNTS,
         ),
         Check(
@@ -99,8 +102,16 @@ ATTENTION = Exercise(
             "causal",
             "the future cannot change the past; query i sees keys 0..i",
             1.0,
-            ("causal, fewer queries than keys", "causal, more queries than keys", "causal, one query"),
-            causal(KEYS, {"query": -2}, OUTPUTS),
+            (
+                "causal, fewer queries than keys",
+                "causal, more queries than keys",
+                "causal, one query",
+                *VERY_MANY,
+            ),
+            by_case(
+                dict.fromkeys(VERY_MANY, causal_at_any_length(KEYS, {"query": -2}, OUTPUTS)),
+                causal(KEYS, {"query": -2}, OUTPUTS),
+            ),
             COUNTS,
         ),
         Check(
@@ -164,7 +175,15 @@ ATTENTION = Exercise(
             "sizes that do not fit",
             "are refused with a ValueError",
             0.25,
-            ("query and key of unequal width", "a key of width 1", "key and value of unequal length"),
+            (
+                "a key wider than the query",
+                "a key narrower than the query",
+                "a key of width 1",
+                "a value longer than the key",
+                "a value shorter than the key",
+                "a value of length 1",
+                "a key of length 1",
+            ),
             raises_value_error(),
             COUNTS,
         ),
@@ -180,15 +199,15 @@ ATTENTION = Exercise(
             "dtype",
             "the inputs' dtype is kept, and its precision",
             0.25,
-            ("float64", "bfloat16", "float16", "float16, masked"),
-            dtype_kept(OUTPUTS),
+            ("float64", "bfloat16", "float16", "float16, masked", "float16, causal"),
+            by_case({"float16, causal": dtype_kept(OUTPUTS, precise=False)}, dtype_kept(OUTPUTS)),
             MASKED_RESULTS,
         ),
         Check(
             "inputs untouched",
             "no input is written to",
             0.25,
-            ("a mask for each head",),
+            ("a mask for each head", "causal and masked"),
             inputs_untouched(),
             RESULTS,
         ),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
-from autograder.case import Draw, Recipe
+from autograder.case import Draw, Recipe, without_root
 
 __all__ = ["RECIPES", "flops", "largest"]
 
@@ -27,10 +27,13 @@ def _inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, D), key (..., S_k, D), value (..., S_k, D_v), all sizes different.
 
-    mask: "full", "shared" (S_q, S_k), "padding" (B, 1, 1, S_k), "dead" (with a row that allows no key). lengths: "<" or
-    ">" for S_q against S_k, "square" for S_q = S_k = D = D_v, "many" for 12 to 20 keys, "long" for 33 to 60 of both.
+    mask: "full", "shared" (S_q, S_k), "heads" (H, S_q, S_k), "padding" (B, 1, 1, S_k), "dead" (with a row that allows no
+    key). lengths: "<" or ">" for S_q against S_k, "<<" or ">>" for beyond a thousand of the longer, "square" for
+    S_q = S_k = D = D_v, "many" for 12 to 20 keys, "long" for 33 to 60 queries and over 128 keys.
     """
     *lead, S_q, S_k, D, D_v = draw.sizes(axes + 4, low=low, high=high)
+    if dtype == torch.float64:
+        D = without_root(D)
     if lengths in ("<", ">"):
         shorter, longer = min(S_q, S_k), max(S_q, S_k) + high  # so far apart that no two alignments are one
         S_q, S_k = (shorter, longer) if lengths == "<" else (longer, shorter)
@@ -39,14 +42,21 @@ def _inputs(
     elif lengths == "many":
         S_k = draw.integer(12, 20)
     elif lengths == "long":
-        S_q, S_k = draw.sizes(2, low=33, high=60)
+        S_q, S_k = draw.integer(33, 60), draw.integer(130, 160)
+    elif lengths in ("<<", ">>"):
+        longer = draw.integer(1030, 1200)
+        S_q, S_k = (S_q, longer) if lengths == "<<" else (longer, S_k)
     inputs: dict[str, Any] = {
         "query": draw.normal(*lead, S_q, D, dtype=dtype) * size,
         "key": draw.normal(*lead, S_k, D, dtype=dtype),
         "value": draw.normal(*lead, S_k, D_v, dtype=dtype),
     }
     if mask:
-        shapes = {"shared": (S_q, S_k), "padding": (*lead[:1], *[1] * axes, S_k)}
+        shapes = {
+            "shared": (S_q, S_k),
+            "heads": (*lead[1:], S_q, S_k),
+            "padding": (*lead[:1], *[1] * axes, S_k),
+        }
         inputs["attn_mask"] = draw.mask(*shapes.get(mask, (*lead, S_q, S_k)), dead_rows=mask == "dead")
     return inputs | ({"is_causal": True} if is_causal else {})
 
@@ -87,20 +97,27 @@ def _worked_example(draw: Draw) -> dict[str, Any]:
     }
 
 
-def _unequal_widths(draw: Draw) -> dict[str, Any]:
-    S_q, S_k, D, other, D_v = draw.sizes(5)
-    return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, other), "value": draw.normal(S_k, D_v)}
+def _sizes_that_do_not_fit(
+    *, key: int = 0, width: int = 0, value: int = 0
+) -> Callable[[Draw], dict[str, Any]]:
+    """A key of another width than the query's by `width`, or a value of another length than the key's by `value`.
 
+    Size one is a case of its own: it would stretch without a word, where it is not refused. key, value, width: such a
+    size, if it is 1; else a difference in size.
+    """
 
-def _width_of_one(draw: Draw) -> dict[str, Any]:
-    """A key of width 1 would stretch to the query's width without a word, where it is not refused."""
-    S_q, S_k, D, D_v = draw.sizes(4)
-    return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, 1), "value": draw.normal(S_k, D_v)}
+    def draw(draw: Draw) -> dict[str, Any]:
+        S_q, S_k, D, D_v = draw.sizes(4, low=3)
+        other = {0: D, 1: 1}.get(width, D + width)
+        length = {0: S_k, 1: 1}.get(value, S_k + value)
+        S_k = 1 if key == 1 else S_k
+        return {
+            "query": draw.normal(S_q, D),
+            "key": draw.normal(S_k, other),
+            "value": draw.normal(length, D_v),
+        }
 
-
-def _unequal_lengths(draw: Draw) -> dict[str, Any]:
-    S_q, S_k, D, other, D_v = draw.sizes(5)
-    return {"query": draw.normal(S_q, D), "key": draw.normal(S_k, D), "value": draw.normal(other, D_v)}
+    return draw
 
 
 def _many_heads(draw: Draw) -> dict[str, Any]:
@@ -112,6 +129,14 @@ def _many_heads(draw: Draw) -> dict[str, Any]:
         "key": draw.normal(B, H, S_k, D),
         "value": draw.normal(B, H, S_k, D_v),
     }
+
+
+def _low_scores(draw: Draw) -> dict[str, Any]:
+    """Queries of length 3,000 and more along one direction, and keys as far on its other side: scores below -1e6."""
+    inputs = _inputs(draw, axes=1, is_causal=True, low=3)
+    direction = inputs["query"][..., :1, :] / inputs["query"][..., :1, :].norm(dim=-1, keepdim=True)
+    query = (3e3 * direction).expand_as(inputs["query"]).clone()
+    return inputs | {"query": query, "key": inputs["key"] - 3e3 * direction}
 
 
 def flops(inputs: Mapping[str, Any]) -> int:
@@ -154,8 +179,17 @@ RECIPES = (
     _recipe("bfloat16", dtype=torch.bfloat16),
     _recipe("float16", dtype=torch.float16),
     _recipe("float16, masked", dtype=torch.float16, mask="full"),
-    Recipe("query and key of unequal width", _unequal_widths),
-    Recipe("a key of width 1", _width_of_one),
-    Recipe("key and value of unequal length", _unequal_lengths),
+    Recipe("a key wider than the query", _sizes_that_do_not_fit(width=2)),
+    Recipe("a key of width 1", _sizes_that_do_not_fit(width=1)),
+    Recipe("a value longer than the key", _sizes_that_do_not_fit(value=2)),
     Recipe("many heads", _many_heads),
+    Recipe("a key narrower than the query", _sizes_that_do_not_fit(width=-1)),
+    Recipe("a value shorter than the key", _sizes_that_do_not_fit(value=-1)),
+    Recipe("a value of length 1", _sizes_that_do_not_fit(value=1)),
+    Recipe("a key of length 1", _sizes_that_do_not_fit(key=1)),
+    _recipe("one mask for all batch elements", mask="heads"),
+    _recipe("float16, causal", dtype=torch.float16, is_causal=True),
+    _recipe("causal, very many keys", axes=0, is_causal=True, lengths="<<"),
+    _recipe("causal, very many queries", axes=0, is_causal=True, lengths=">>"),
+    Recipe("causal, low scores", _low_scores),
 )

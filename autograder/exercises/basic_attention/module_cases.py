@@ -9,22 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder.case import Draw, Recipe
+from autograder.case import Draw, Recipe, without_root
 
 __all__ = ["CROSS_RECIPES", "SELF_RECIPES"]
 
-LENGTHS = {"many": (12, 20), "long": (33, 60)}
+LENGTHS = {"many": (12, 20), "long": (33, 60), "very many": (1030, 1050)}
 
 
 def _mask(draw: Draw, kind: str, lead: list[int], S_q: int, S_k: int) -> dict[str, Tensor]:
-    """attn_mask: "full", "shared" (S_q, S_k), "padding" (..., 1, S_k), "dead" (with a row that allows no key), "single"
-    (each row allows one key), or none."""
+    """attn_mask: "full", "shared" (S_q, S_k), "heads" (without the first axis), "padding" (..., 1, S_k), "dead" (with a
+    row that allows no key), "single" (each row allows one key), or none."""
     if not kind:
         return {}
     if kind == "single":
         chosen = draw.uniform(*lead, S_q, S_k).argmax(-1, keepdim=True)
         return {"attn_mask": torch.zeros(*lead, S_q, S_k, dtype=torch.bool).scatter_(-1, chosen, True)}
-    shapes = {"shared": (S_q, S_k), "padding": (*lead, 1, S_k)}
+    shapes = {"shared": (S_q, S_k), "heads": (*lead[1:], S_q, S_k), "padding": (*lead, 1, S_k)}
     return {"attn_mask": draw.mask(*shapes.get(kind, (*lead, S_q, S_k)), dead_rows=kind == "dead")}
 
 
@@ -41,6 +41,8 @@ def _self_inputs(
 ) -> dict[str, Any]:
     """x (..., S, d_model). lengths: "square" for S = d_model, "many" for 12 to 20 positions, "long" for 33 to 60."""
     *lead, S, d_model = draw.sizes(axes + 2, low=3, high=high)
+    if dtype == torch.float64:
+        d_model = without_root(d_model)
     if lengths == "square":
         d_model = S
     elif lengths:
@@ -75,6 +77,8 @@ def _cross_inputs(
 ) -> dict[str, Any]:
     """x (..., S_q, d_model), context (..., S_k, d_context). lengths: "square" for all alike, or as for one sequence."""
     *lead, S_q, S_k, d_model, d_context = draw.sizes(axes + 4, low=3, high=high)
+    if dtype == torch.float64:
+        d_model = without_root(d_model)
     if lengths == "square":
         S_k = d_model = d_context = S_q
     elif lengths:
@@ -117,5 +121,11 @@ SELF_RECIPES = _recipes(
     _self_inputs,
     Recipe("causal", partial(_self_inputs, is_causal=True)),
     Recipe("causal and masked", _both_masks),
+    Recipe("one mask for all batch elements", partial(_self_inputs, mask="heads", axes=2)),
+    Recipe("float16, causal", partial(_self_inputs, is_causal=True, dtype=torch.float16)),
+    Recipe("huge scores, causal", partial(_self_inputs, is_causal=True, size=1000.0, lengths="long")),
+    Recipe("causal, very many positions", partial(_self_inputs, axes=0, is_causal=True, lengths="very many")),
 )
-CROSS_RECIPES = _recipes(_cross_inputs)
+CROSS_RECIPES = _recipes(
+    _cross_inputs, Recipe("one mask for all batch elements", partial(_cross_inputs, mask="heads", axes=2))
+)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.causality import causal
-from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
-from autograder.checks.gradients import differentiable, every_parameter_learns
-from autograder.checks.masking import dead_rows, mask_selects
+from autograder.checks.causality import causal, causal_at_any_length, future_never_wins
+from autograder.checks.check import by_case, in_turn
+from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
+from autograder.checks.gradients import differentiable, every_parameter_learns, works_as_made
+from autograder.checks.masking import dead_rows, mask_of_fewer_axes, mask_selects
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.basic_attention.module_cases import CROSS_RECIPES, SELF_RECIPES
@@ -26,18 +27,25 @@ MASKED_RESULTS = (*RESULTS, "mask")
 
 
 SQUARE = ("d_model", "d_model")
-MASKED = ("a mask for each element", "one mask for all", "a padding mask")
+MASKED = (
+    "a mask for each element",
+    "one mask for all",
+    "a padding mask",
+)
+SHARED = "one mask for all batch elements"
+LOW = "huge scores, causal"
+VERY_MANY = "causal, very many positions"
 
 
-def _conduct() -> tuple[Check, ...]:
-    """What both modules must respect once their results are right."""
+def _conduct(causal: bool) -> tuple[Check, ...]:
+    """What both modules must respect once their results are right. causal: the module takes is_causal."""
     return (
         Check(
             "huge scores",
             "no overflow for large inputs",
             0.25,
-            ("huge scores", "huge scores, masked"),
-            survives_large_inputs(),
+            ("huge scores", "huge scores, masked", *([LOW] if causal else [])),
+            by_case({LOW: future_never_wins("x", "weights")}, survives_large_inputs()),
             MASKED_RESULTS,
         ),
         Check(
@@ -45,7 +53,7 @@ def _conduct() -> tuple[Check, ...]:
             "every parameter is used and learns",
             0.25,
             ("unequal sizes",),
-            every_parameter_learns(),
+            in_turn(every_parameter_learns(), works_as_made()),
             RESULTS,
         ),
         Check(
@@ -60,24 +68,24 @@ def _conduct() -> tuple[Check, ...]:
             "dtype",
             "the dtype of inputs and weights is kept, and its precision",
             0.25,
-            ("float64", "bfloat16", "float16", "float16, masked"),
-            dtype_kept(OUTPUTS),
+            ("float64", "bfloat16", "float16", "float16, masked", *(["float16, causal"] if causal else [])),
+            by_case({"float16, causal": dtype_kept(OUTPUTS, precise=False)}, dtype_kept(OUTPUTS)),
             MASKED_RESULTS,
         ),
         Check(
             "inputs untouched",
             "no input is written to",
             0.25,
-            ("a mask for each element",),
+            ("a mask for each element", *(["causal and masked"] if causal else [])),
             inputs_untouched(),
             RESULTS,
         ),
         Check(
             "layout",
-            "strides and earlier calls do not matter",
+            "strides, earlier calls and eval() do not matter",
             0.25,
-            ("unequal sizes",),
-            repeatable(OUTPUTS),
+            ("unequal sizes", *(["causal"] if causal else [])),
+            in_turn(repeatable(OUTPUTS), evaluates(OUTPUTS)),
             RESULTS,
         ),
     )
@@ -120,8 +128,8 @@ SELF_ATTENTION = Exercise(
             "mask",
             "attn_mask says which positions may be seen",
             0.5,
-            MASKED,
-            mask_selects("x", ("x",), "weights"),
+            (*MASKED, SHARED),
+            by_case({SHARED: mask_of_fewer_axes("x")}, mask_selects("x", ("x",), "weights")),
             COUNTS,
         ),
         Check(
@@ -136,8 +144,11 @@ SELF_ATTENTION = Exercise(
             "causal",
             "the future cannot change the past",
             0.5,
-            ("causal",),
-            causal({"x": -2}, {"x": -2}, OUTPUTS),
+            ("causal", VERY_MANY),
+            by_case(
+                {VERY_MANY: causal_at_any_length({"x": -2}, {"x": -2}, OUTPUTS)},
+                causal({"x": -2}, {"x": -2}, OUTPUTS),
+            ),
             COUNTS,
         ),
         Check(
@@ -164,7 +175,7 @@ SELF_ATTENTION = Exercise(
             agrees_with_slices({"x": 2}, OUTPUTS),
             COUNTS,
         ),
-        *_conduct(),
+        *_conduct(causal=True),
     ),
     mistakes=SELF_MISTAKES,
     hints=(
@@ -223,8 +234,8 @@ CROSS_ATTENTION = Exercise(
             "mask",
             "attn_mask says which positions of the context may be seen",
             0.5,
-            MASKED,
-            mask_selects("x", ("context",), "weights"),
+            (*MASKED, SHARED),
+            by_case({SHARED: mask_of_fewer_axes("x")}, mask_selects("x", ("context",), "weights")),
             COUNTS,
         ),
         Check(
@@ -251,7 +262,7 @@ CROSS_ATTENTION = Exercise(
             agrees_with_slices({"x": 2, "context": 2}, OUTPUTS),
             COUNTS,
         ),
-        *_conduct(),
+        *_conduct(causal=False),
     ),
     mistakes=CROSS_MISTAKES,
     hints=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,6 +40,11 @@ def _inside(query: Tensor, key: Tensor, W_q: Tensor, W_k: Tensor) -> Tensor:
     return (query @ W_q.mT).unsqueeze(-2) + (key @ W_k.mT).unsqueeze(-3)
 
 
+RESHAPED: Slip = (
+    "keys reshaped where they must be transposed",
+    "reshape keeps the order of the numbers. Should it be key.transpose(-2, -1)?",
+    lambda query, key, **_: query @ key.reshape(*key.shape[:-2], key.shape[-1], key.shape[-2]),
+)
 NOT_TRANSPOSED: Slip = (
     "keys not transposed",
     "Matrix multiplication pairs the last axis of one with the last but one of the other. "
@@ -127,6 +133,7 @@ DOT_SLIPS: tuple[Slip, ...] = (
         _cosine,
     ),
     *SHAPE_SLIPS,
+    RESHAPED,
     NORMALISED,
     DISTANCE,
     DISTANCE_SQUARED,
@@ -134,6 +141,21 @@ DOT_SLIPS: tuple[Slip, ...] = (
     ("absolute values", SIGNLESS, lambda query, key: _dots(query, key).abs()),
     ("sign turned round", OPPOSITE, lambda query, key: -_dots(query, key)),
 )
+
+
+def _rooted(name: str, question: str, formula: Callable[..., Tensor]) -> Slip:
+    """The same slip, with the scale that belongs to it."""
+    return name, question, lambda query, key: formula(query, key) / math.sqrt(query.shape[-1])
+
+
+def _rounded(whole: Callable[[float], int]) -> Slip:
+    """The root as a whole number."""
+    return (
+        "root of D rounded to a whole number",
+        "Is the root cut off by int() or //? It need not be whole.",
+        lambda query, key: _dots(query, key) / whole(math.sqrt(query.shape[-1])),
+    )
+
 
 SCALED_DOT_SLIPS: tuple[Slip, ...] = (
     ("not scaled", "Is the division by sqrt(D) missing?", _dots),
@@ -183,6 +205,24 @@ SCALED_DOT_SLIPS: tuple[Slip, ...] = (
         lambda query, key: _dots(query, key) / 8,
     ),
     (
+        "divided by D and by its root",
+        "Is it a mean over the width that is scaled once more? One division by sqrt(D) is enough.",
+        lambda query, key: _dots(query, key) / query.shape[-1] ** 1.5,
+    ),
+    (
+        "half of D where the root is meant",
+        "D ** 1 / 2 is (D ** 1) / 2. Is it D ** 0.5?",
+        lambda query, key: _dots(query, key) / (query.shape[-1] / 2),
+    ),
+    (
+        "half of D where the root is meant",
+        "x / D ** 1 / 2 is x / D / 2. Is it D ** 0.5?",
+        lambda query, key: _dots(query, key) / query.shape[-1] / 2,
+    ),
+    _rounded(math.floor),
+    _rounded(math.ceil),
+    _rounded(round),
+    (
         "divided by the standard deviation",
         "Is the scale taken from the scores? It depends on D alone.",
         lambda query, key: _dots(query, key) / _dots(query, key).std(),
@@ -193,6 +233,7 @@ SCALED_DOT_SLIPS: tuple[Slip, ...] = (
         lambda query, key: (_dots(query, key) / query.shape[-1]).sqrt().nan_to_num(0.0),
     ),
     *SHAPE_SLIPS,
+    *(_rooted(*slip) for slip in (*SHAPE_SLIPS, RESHAPED)),
     NORMALISED,
     NORMALISED_SCALED,
     DISTANCE,
@@ -201,6 +242,15 @@ SCALED_DOT_SLIPS: tuple[Slip, ...] = (
     ("absolute values", SIGNLESS, lambda query, key: _scaled(query, key).abs()),
     ("sign turned round", OPPOSITE, lambda query, key: -_scaled(query, key)),
 )
+
+
+def _default_eps(other: float) -> Slip:
+    return (
+        "eps is not 1e-8 when left out",
+        "Which default does the signature name?",
+        lambda query, key, eps=other: _cosine(query, key, eps),
+    )
+
 
 COSINE_SLIPS: tuple[Slip, ...] = (
     ("not normalised", "Where are the norms divided out?", _dots),
@@ -297,6 +347,47 @@ COSINE_SLIPS: tuple[Slip, ...] = (
         lambda query, key, eps=1e-8: _dots(
             query / (_norm(query).square() + eps).sqrt(), key / (_norm(key).square() + eps).sqrt()
         ),
+    ),
+    (
+        "eps under the root",
+        "Should the norm be at least eps, not the root of its square plus something?",
+        lambda query, key, eps=1e-8: _dots(
+            query / (_norm(query).square() + eps**2).sqrt(), key / (_norm(key).square() + eps**2).sqrt()
+        ),
+    ),
+    (
+        "eps for one of the two alone",
+        "Is eps passed on for the queries and for the keys?",
+        lambda query, key, eps=1e-8: _dots(
+            query / _norm(query).clamp_min(eps), key / _norm(key).clamp_min(1e-8)
+        ),
+    ),
+    (
+        "eps for one of the two alone",
+        "Is eps passed on for the queries and for the keys?",
+        lambda query, key, eps=1e-8: _dots(
+            query / _norm(query).clamp_min(1e-8), key / _norm(key).clamp_min(eps)
+        ),
+    ),
+    *(_default_eps(other) for other in (1e-12, 1e-10, 1e-7, 1e-6, 1e-5, 1e-4)),
+    (
+        "one norm for each matrix",
+        "Has each vector a norm of its own? dim=-1, with keepdim=True.",
+        lambda query, key, eps=1e-8: _dots(
+            query / query.norm(dim=(-2, -1), keepdim=True).clamp_min(eps),
+            key / key.norm(dim=(-2, -1), keepdim=True).clamp_min(eps),
+        ),
+    ),
+    (
+        *RESHAPED[:2],
+        lambda query, key, eps=1e-8: RESHAPED[2](
+            query / _norm(query).clamp_min(eps), key / _norm(key).clamp_min(eps)
+        ),
+    ),
+    (
+        "cosine divided by sqrt(D) as well",
+        "A cosine lies in [-1, 1] at every width. What is the scale for?",
+        lambda query, key, eps=1e-8: _cosine(query, key, eps) / math.sqrt(query.shape[-1]),
     ),
     (
         "short vectors score zero",

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from autograder.case import Draw, Recipe
+from autograder.case import Draw, Recipe, without_root
 from autograder.checks import Check, Parameter, Probe, Target, Trial
 from autograder.checks.agreement import agrees
-from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
-from autograder.checks.gradients import differentiable, every_parameter_learns
+from autograder.checks.check import in_turn
+from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
+from autograder.checks.gradients import differentiable, every_parameter_learns, works_as_made
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.basic_attention.score_slips import (
     ADDITIVE_SLIPS,
@@ -31,6 +32,7 @@ STEM = "basic_attention"
 FORMULA = "agrees with the formula"
 OUTPUTS = ("scores",)
 UNEQUAL = "unequal sizes"
+LARGE = "large numbers"
 MANY = (66, 90)
 """Sizes beyond the 64 of the usual block and the usual head."""
 
@@ -52,6 +54,8 @@ def _pair(
 
     def draw(draw: Draw) -> dict[str, Any]:
         *lead, S_q, S_k, D = draw.sizes(axes + 3, high=high)
+        if dtype == torch.float64:
+            D = without_root(D)
         if square:
             S_q = S_k = D
         if many:
@@ -71,6 +75,7 @@ COMMON_RECIPES = (
     Recipe("bfloat16", _pair(dtype=torch.bfloat16)),
     Recipe("float16", _pair(dtype=torch.float16)),
     Recipe("long and wide", _pair(many=True)),
+    Recipe(LARGE, _pair(size=1e5)),
 )
 
 
@@ -96,7 +101,7 @@ def _stand_alone() -> Probe:
 
 
 def _checks(agreement: Check) -> tuple[Check, ...]:
-    """The agreement check, and what every kind of score must respect besides."""
+    """The agreement check, and what every kind of score must respect besides; eval() matters to modules alone."""
     return (
         agreement,
         Check(
@@ -135,7 +140,7 @@ def _checks(agreement: Check) -> tuple[Check, ...]:
             "strides and earlier calls do not matter",
             0.25,
             (UNEQUAL,),
-            repeatable(OUTPUTS),
+            in_turn(repeatable(OUTPUTS), evaluates(OUTPUTS)),
             FORMULA,
         ),
     )
@@ -152,7 +157,7 @@ DOT_SCORES = Exercise(
             FORMULA,
             "the dot product of every query with every key",
             1.0,
-            ("all sizes equal", UNEQUAL, "long and wide"),
+            ("all sizes equal", UNEQUAL, "long and wide", LARGE),
             agrees("scores"),
         )
     ),
@@ -181,7 +186,7 @@ SCALED_DOT_SCORES = Exercise(
             FORMULA,
             "dot products divided by the square root of the width D",
             1.0,
-            ("all sizes equal", UNEQUAL, "long and wide"),
+            ("all sizes equal", UNEQUAL, "long and wide", LARGE),
             agrees("scores"),
         )
     ),
@@ -218,6 +223,14 @@ def _large_eps(draw: Draw) -> dict[str, Any]:
     return {**inputs, "eps": 0.25}
 
 
+def _short_vectors(draw: Draw) -> dict[str, Any]:
+    """Vectors of about a millionth, and below the 1e-8 that eps is where it is left out: 3e-9."""
+    inputs: dict[str, Any] = _pair(size=1e-6)(draw)
+    key = inputs["key"]
+    key[..., 0, :] *= 3e-9 / key[..., 0, :].norm(dim=-1, keepdim=True)
+    return inputs
+
+
 COSINE_SCORES = Exercise(
     name="cosine_scores",
     assignment=STEM,
@@ -229,6 +242,7 @@ COSINE_SCORES = Exercise(
         Recipe("zero vectors, eps of 1e-6", _zero_vectors_and_eps),
         Recipe("eps of 0.25", _large_eps),
         Recipe("long queries", _pair(size=1e3)),
+        Recipe("short vectors, eps left out", _short_vectors),
     ),
     checks=(
         *_checks(
@@ -244,7 +258,7 @@ COSINE_SCORES = Exercise(
             "eps",
             "a norm below eps counts as eps: a zero vector scores zero",
             1.0,
-            ("zero vectors", "eps of 0.25", "zero vectors, eps of 1e-6"),
+            ("zero vectors", "eps of 0.25", "zero vectors, eps of 1e-6", "short vectors, eps left out"),
             agrees("scores"),
             FORMULA,
         ),
@@ -275,22 +289,26 @@ def _widths(
     high: int = 9,
     square: bool = False,
     many: bool = False,
+    alike: bool = False,
+    size: float = 1.0,
 ) -> Any:
     """query (..., S_q, d_query) and key (..., S_k, d_key), and the constructor's widths; many: long and wide.
 
-    square makes the lengths and one width equal. The widths differ all the same: where they are equal, a bare
-    nn.Parameter does not show which way round it is held.
+    square makes the lengths and one width equal. The widths differ all the same: where those of one weight are equal, a
+    bare nn.Parameter does not show which way round it is held. alike: d_key = d_query, which no weight has both of.
     """
 
     def draw(draw: Draw) -> dict[str, Any]:
         *lead, S_q, S_k, d_query, d_key, d_hidden = draw.sizes(axes + 5, high=high)
         if square:
             S_q = S_k = d_hidden if hidden else d_key
+        if alike:
+            d_key = d_query
         if many:
             lead, (S_q, S_k, d_query, d_key) = [2, 3], draw.sizes(4, *MANY)
         query, key = (
-            draw.normal(*lead, S_q, d_query, dtype=dtype),
-            draw.normal(*lead, S_k, d_key, dtype=dtype),
+            draw.normal(*lead, S_q, d_query, dtype=dtype) * size,
+            draw.normal(*lead, S_k, d_key, dtype=dtype) * size,
         )
         init = {"d_query": d_query, "d_key": d_key} | ({"d_hidden": d_hidden} if hidden else {})
         return {"init": init, "query": query, "key": key}
@@ -308,6 +326,8 @@ def _module_recipes(hidden: bool) -> tuple[Recipe, ...]:
         Recipe("bfloat16", _widths(dtype=torch.bfloat16, hidden=hidden)),
         Recipe("float16", _widths(dtype=torch.float16, hidden=hidden)),
         Recipe("long and wide", _widths(hidden=hidden, many=True)),
+        Recipe(LARGE, _widths(hidden=hidden, size=1e3)),
+        *([Recipe("equal widths", _widths(alike=True))] if hidden else []),
     )
 
 
@@ -316,7 +336,7 @@ LEARNS = Check(
     "every parameter is used and learns",
     0.5,
     (UNEQUAL,),
-    every_parameter_learns("scores"),
+    in_turn(every_parameter_learns("scores"), works_as_made("scores")),
     FORMULA,
 )
 
@@ -338,7 +358,7 @@ ADDITIVE_SCORES = Exercise(
                 FORMULA,
                 "v . tanh(W_q q + W_k k) for every query and key",
                 2.0,
-                ("equal lengths", UNEQUAL, "long and wide"),
+                ("equal lengths", UNEQUAL, "long and wide", LARGE, "equal widths"),
                 agrees("scores"),
             )
         ),
@@ -374,7 +394,7 @@ MULTIPLICATIVE_SCORES = Exercise(
                 FORMULA,
                 "q W k for every query and key",
                 1.5,
-                ("equal lengths", UNEQUAL, "long and wide"),
+                ("equal lengths", UNEQUAL, "long and wide", LARGE),
                 agrees("scores"),
             )
         ),

@@ -11,6 +11,7 @@ from torch import Tensor
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Probe, Target, Trial
 from autograder.checks.agreement import agrees
+from autograder.checks.check import by_case
 from autograder.checks.conduct import FUSED, dtype_kept, inputs_untouched, obeys, repeatable
 from autograder.checks.conduct import SOFTMAX as SOFTMAX_CALLS
 from autograder.checks.gradients import differentiable
@@ -20,6 +21,7 @@ from autograder.checks.softmax import (
     probabilities,
     shift_changes_nothing,
 )
+from autograder.checks.structure import attempt
 from autograder.exercises.basic_attention.slip_table import named
 from autograder.exercises.basic_attention.softmax_slips import MASKED_SOFTMAX_SLIPS, SOFTMAX_SLIPS
 from autograder.exercises.exercise import Exercise
@@ -30,15 +32,19 @@ __all__ = ["MASKED_SOFTMAX", "SOFTMAX"]
 
 STEM = "basic_attention"
 FORMULA = "agrees with the formula"
+OWN_WORK = "own work"
+NO_KEY = "float16, low scores, rows that allow no key"
 
 
 def _softmax(scores: Tensor, dim: int = -1, round: Rounder = exact) -> Mapping[str, Quantity]:
     return {"weights": formulas.softmax(scores, dim, round)}
 
 
-def _scores(*, axes: int = 2, dtype: torch.dtype = torch.float32, **options: Any) -> Any:
+def _scores(
+    *, axes: int = 2, dtype: torch.dtype = torch.float32, size: float = 2.0, low: int = 2, **options: Any
+) -> Any:
     def draw(draw: Draw) -> dict[str, Any]:
-        return {"scores": draw.normal(*draw.sizes(axes), dtype=dtype) * 2, **options}
+        return {"scores": draw.normal(*draw.sizes(axes, low=low), dtype=dtype) * size, **options}
 
     return draw
 
@@ -66,6 +72,19 @@ def _huge(draw: Draw) -> dict[str, Any]:
     return {"scores": draw.normal(*draw.sizes(2, low=3)) * 2}
 
 
+_written_out = obeys(SOFTMAX_CALLS | FUSED, "softmax")
+
+
+def _where_it_runs(probe: Probe) -> Probe:
+    """The probe, unless the code raises, which is found elsewhere."""
+
+    def tried(trial: Trial) -> None:
+        if not isinstance(attempt(trial), Failure):
+            probe(trial)
+
+    return tried
+
+
 SOFTMAX = Exercise(
     name="softmax",
     assignment=STEM,
@@ -86,6 +105,8 @@ SOFTMAX = Exercise(
         Recipe("float16", _scores(axes=2, dtype=torch.float16)),
         Recipe("dim left out", _scores(axes=3)),
         Recipe("an axis of one", _axis_of_one),
+        Recipe("bfloat16, large numbers", _scores(axes=2, dtype=torch.bfloat16, size=1e9, low=3)),
+        Recipe("float64, middle axis", _scores(axes=3, dim=1, dtype=torch.float64)),
     ),
     checks=(
         Check(
@@ -96,9 +117,16 @@ SOFTMAX = Exercise(
             agrees("weights"),
         ),
         Check(
+            OWN_WORK,
+            "softmax is written out",
+            0.25,
+            ("a matrix", "middle axis", "one axis", "float16"),
+            by_case({"a matrix": _written_out}, _where_it_runs(_written_out)),
+        ),
+        Check(
             "any axis",
             "normalises along the axis that dim names",
-            0.75,
+            1.25,
             (
                 "first axis",
                 "middle axis",
@@ -108,6 +136,7 @@ SOFTMAX = Exercise(
                 "an axis of one",
             ),
             agrees("weights"),
+            OWN_WORK,
         ),
         Check(
             "sums to one",
@@ -115,13 +144,15 @@ SOFTMAX = Exercise(
             0.5,
             ("long rows",),
             probabilities(),
+            OWN_WORK,
         ),
         Check(
             "shift",
             "a constant added to a row changes nothing, and large scores do not overflow",
-            1.0,
-            ("rows far apart",),
-            shift_changes_nothing(),
+            1.5,
+            ("rows far apart", "bfloat16, large numbers"),
+            by_case({"bfloat16, large numbers": agrees("weights")}, shift_changes_nothing()),
+            OWN_WORK,
         ),
         Check(
             "minus infinity",
@@ -129,14 +160,15 @@ SOFTMAX = Exercise(
             0.25,
             ("some scores -inf",),
             agrees("weights"),
+            OWN_WORK,
         ),
         Check(
             "gradient",
             "backward() gives the derivative",
-            0.25,
-            ("float64",),
+            0.5,
+            ("float64", "float64, middle axis"),
             differentiable(("weights",)),
-            FORMULA,
+            (FORMULA, OWN_WORK, "any axis"),
         ),
         Check(
             "dtype",
@@ -144,7 +176,7 @@ SOFTMAX = Exercise(
             0.25,
             ("float64", "bfloat16", "float16"),
             dtype_kept(("weights",)),
-            FORMULA,
+            (FORMULA, OWN_WORK),
         ),
         Check(
             "inputs untouched",
@@ -152,7 +184,7 @@ SOFTMAX = Exercise(
             0.25,
             ("a matrix",),
             inputs_untouched(),
-            FORMULA,
+            (FORMULA, OWN_WORK),
         ),
         Check(
             "layout",
@@ -160,15 +192,7 @@ SOFTMAX = Exercise(
             0.25,
             ("dim left out",),
             repeatable(("weights",)),
-            FORMULA,
-        ),
-        Check(
-            "own work",
-            "softmax is written out",
-            1.5,
-            ("a matrix", "middle axis", "one axis", "float16"),
-            obeys(SOFTMAX_CALLS | FUSED, "softmax"),
-            FORMULA,
+            (FORMULA, OWN_WORK),
         ),
     ),
     mistakes=named("weights", SOFTMAX_SLIPS),
@@ -201,6 +225,7 @@ def _with_mask(
     axes: int = 2,
     high: int = 9,
     many: bool = False,
+    shift: float = 0.0,
 ) -> Any:
     """scores (..., S_q, S_k) with `axes` leading axes.
 
@@ -213,7 +238,7 @@ def _with_mask(
         *lead, S_q, S_k = draw.sizes(axes + 2, low=3, high=high)
         if many:
             lead, S_k = [2, 3][:axes], draw.integer(1030, 1200)
-        scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2
+        scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2 + shift
         sizes = dict(zip("GBHqk"[-axes - 2 :], (*lead, S_q, S_k), strict=True)) | {"1": 1}
         allowed = draw.mask(*(sizes[axis] for axis in mask))
         if "q" in mask:
@@ -269,6 +294,11 @@ MASKED_SOFTMAX = Exercise(
         Recipe("five axes", _with_mask(mask="GBHqk", axes=3)),
         Recipe("two axes", _with_mask(mask="qk", axes=0)),
         Recipe("many keys", _with_mask(high=6, many=True)),
+        Recipe("one mask for all batch elements", _with_mask(mask="Hqk")),
+        Recipe(
+            NO_KEY,
+            _with_mask(dead_rows=True, dtype=torch.float16, shift=-200.0),
+        ),
     ),
     checks=(
         Check(
@@ -288,6 +318,7 @@ MASKED_SOFTMAX = Exercise(
                 "one mask for all",
                 "a mask for each sequence",
                 "one mask for all heads",
+                "one mask for all batch elements",
                 "one mask for all keys",
             ),
             _broadcasts(),
@@ -304,8 +335,8 @@ MASKED_SOFTMAX = Exercise(
             "dead rows",
             "a row that allows no key is zero, with finite gradients",
             1.0,
-            ("rows that allow no key",),
-            dead_rows_are_zero(),
+            ("rows that allow no key", NO_KEY),
+            by_case({NO_KEY: _where_it_runs(dead_rows_are_zero())}, dead_rows_are_zero()),
         ),
         Check(
             "gradient",

@@ -17,6 +17,11 @@ def _shares(values: Tensor, dim: int) -> Tensor:
     return values / values.sum(dim, keepdim=True)
 
 
+def _exp_below(scores: Tensor, dim: int) -> Tensor:
+    """exp of the scores, the maximum along `dim` subtracted."""
+    return (scores - scores.amax(dim, keepdim=True)).exp()
+
+
 def _fill(scores: Tensor, attn_mask: Tensor, fill: float) -> Tensor:
     return scores.masked_fill(~attn_mask, fill)
 
@@ -74,6 +79,31 @@ SOFTMAX_SLIPS: tuple[Slip, ...] = (
         "always the second axis",
         "Is dim passed on, or is a 1 written in its place?",
         lambda scores, dim=-1: scores.softmax(1),
+    ),
+    (
+        "always the second axis",
+        "Is dim passed on, or is a 1 written in its place?",
+        lambda scores, dim=-1: scores.softmax(min(1, scores.dim() - 1)),
+    ),
+    (
+        "rows cut out with reshape",
+        "reshape(-1, n) lays the last axis out in rows. Is dim moved there first?",
+        lambda scores, dim=-1: scores.reshape(-1, scores.shape[dim]).softmax(-1).reshape(scores.shape),
+    ),
+    (
+        "maximum and sum along different axes",
+        "Is dim passed on to the maximum as well as to the sum?",
+        lambda scores, dim=-1: _exp_below(scores, -1) / _exp_below(scores, -1).sum(dim, keepdim=True),
+    ),
+    (
+        "maximum and sum along different axes",
+        "Is dim passed on to the maximum as well as to the sum?",
+        lambda scores, dim=-1: _exp_below(scores, dim) / _exp_below(scores, dim).sum(-1, keepdim=True),
+    ),
+    (
+        "reduced axis put back at the end",
+        "unsqueeze(-1) is right for the last axis alone. Does keepdim=True stand in the maximum and in the sum?",
+        lambda scores, dim=-1: (scores - scores.amax(dim).unsqueeze(-1)).softmax(dim),
     ),
     (
         "no exponential",

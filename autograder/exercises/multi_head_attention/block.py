@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
-from autograder.checks.conduct import dtype_kept, inputs_untouched, repeatable
+from autograder.checks.check import by_case, in_turn
+from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
 from autograder.checks.configured import ConfiguredModule, biases_as_asked, refused_when_made
-from autograder.checks.gradients import differentiable, every_parameter_learns
+from autograder.checks.gradients import differentiable, every_parameter_learns, works_as_made
 from autograder.checks.heads import dead_rows_by_head, masks_by_head, past_stands
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.exercise import Exercise
@@ -138,7 +139,7 @@ TRANSFORMER_BLOCK = Exercise(
             "every parameter is used and learns",
             0.25,
             ("pre-norm", "post-norm"),
-            every_parameter_learns(),
+            in_turn(every_parameter_learns(), works_as_made()),
             RESULTS,
         ),
         Check(
@@ -161,16 +162,16 @@ TRANSFORMER_BLOCK = Exercise(
             "inputs untouched",
             "no input is written to",
             0.25,
-            ("a mask for each head", "a mask for each head, post-norm"),
+            ("a mask for each head", "a mask for each head, post-norm", "causal and masked"),
             inputs_untouched(),
             RESULTS,
         ),
         Check(
             "layout",
-            "strides and earlier calls do not matter",
+            "strides, earlier calls and eval() do not matter",
             0.25,
-            ("pre-norm",),
-            repeatable(OUTPUT),
+            ("pre-norm", "causal and masked"),
+            by_case({"causal and masked": evaluates(OUTPUT)}, repeatable(OUTPUT)),
             RESULTS,
         ),
     ),

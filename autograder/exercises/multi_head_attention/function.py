@@ -125,7 +125,12 @@ MULTI_HEAD_ATTENTION = Exercise(
             "sizes that do not fit",
             "are refused with a ValueError",
             0.25,
-            ("query and key of unequal width", "key and value of unequal length"),
+            (
+                "query and key of unequal width",
+                "key and value of unequal length",
+                "a value of length 1",
+                "a key of length 1",
+            ),
             raises_value_error(),
             COUNTS,
         ),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder.case import Draw, Recipe
+from autograder.case import Draw, Recipe, without_root
 
 __all__ = ["RECIPES", "flops", "largest", "mask_for"]
 
@@ -52,11 +52,13 @@ def _inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, H D), key (..., S_k, H D), value (..., S_k, H D_v), all sizes different.
 
-    kind: "one head", "thin" for heads of width 1, "square" for S_q = S_k = H D = H D_v, "long" for 33 to 50 positions,
-    "small".
+    kind: "one head", "thin" for heads of width 1, "square" for S_q = S_k = H D = H D_v, "long" for 33 to 50 queries and
+    over 128 keys, "small".
     """
     high = 6 if kind == "small" else 9
     *lead, S_q, S_k, H, D, D_v = draw.sizes(axes + 5, low=2, high=high)
+    if dtype == torch.float64:
+        D = without_root(D)
     if kind == "one head":
         H = 1
     elif kind == "thin":
@@ -66,7 +68,7 @@ def _inputs(
         D_v, S_q, S_k = D, H * D, H * D
     elif kind == "long":
         lead, H = [2] * axes, 3
-        S_q, S_k = draw.sizes(2, low=33, high=50)
+        S_q, S_k = draw.integer(33, 50), draw.integer(130, 150)
     inputs: dict[str, Any] = {
         "query": draw.normal(*lead, S_q, H * D, dtype=dtype) * size,
         "key": draw.normal(*lead, S_k, H * D, dtype=dtype) * size,
@@ -90,14 +92,19 @@ def _many_heads(draw: Draw) -> dict[str, Any]:
 
 
 def _misfit(draw: Draw, *, what: str) -> dict[str, Any]:
-    """Sizes that do not fit. what: "width" (not a multiple of H), "value", "key" (another width), "length"."""
+    """Sizes that do not fit. what: "width" (not a multiple of H), "value", "key" (another width), "length".
+
+    "one value", "one key": a length of 1, which would stretch without a word where it is not refused.
+    """
     S_q, S_k, H, D, D_v, other = draw.sizes(6)
     extra = draw.integer(1, H - 1)
     width = H * D + (extra if what == "width" else 0)
     return {
         "query": draw.normal(S_q, width),
-        "key": draw.normal(S_k, H * other if what == "key" else width),
-        "value": draw.normal(other if what == "length" else S_k, H * D_v + (extra if what == "value" else 0)),
+        "key": draw.normal(1 if what == "one key" else S_k, H * other if what == "key" else width),
+        "value": draw.normal(
+            {"length": other, "one value": 1}.get(what, S_k), H * D_v + (extra if what == "value" else 0)
+        ),
         "num_heads": H,
     }
 
@@ -152,4 +159,6 @@ RECIPES = (
     Recipe("a value width that num_heads does not divide", partial(_misfit, what="value")),
     Recipe("query and key of unequal width", partial(_misfit, what="key")),
     Recipe("key and value of unequal length", partial(_misfit, what="length")),
+    Recipe("a value of length 1", partial(_misfit, what="one value")),
+    Recipe("a key of length 1", partial(_misfit, what="one key")),
 )

@@ -5,11 +5,12 @@ from __future__ import annotations
 from autograder.checks import Check, Parameter, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.causality import causal
-from autograder.checks.conduct import dtype_kept, inputs_untouched, obeys, repeatable
+from autograder.checks.causality import causal, causal_at_any_length
+from autograder.checks.check import by_case, in_turn
+from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, obeys, repeatable
 from autograder.checks.configured import ConfiguredModule, biases_as_asked, refused_when_made
 from autograder.checks.dropout import drops_weights, quiet_in_eval_mode
-from autograder.checks.gradients import differentiable, every_parameter_learns
+from autograder.checks.gradients import differentiable, every_parameter_learns, works_as_made
 from autograder.checks.heads import dead_rows_by_head, masks_by_head, weights_on_request
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.checks.weights import weights_agree
@@ -27,6 +28,7 @@ COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
 RESULTS = (FORMULA, "weights")
 MASKED_RESULTS = (*RESULTS, "mask")
+VERY_MANY = "causal, very many positions"
 READY_MADE = frozenset({"multi_head_attention_forward", "_native_multi_head_attention"})
 
 MULTI_HEAD_MODULE = Exercise(
@@ -108,8 +110,11 @@ MULTI_HEAD_MODULE = Exercise(
             "causal",
             "the future cannot change the past; query i sees keys 0..i",
             0.75,
-            ("causal", "causal, many positions"),
-            causal({"query": -2}, {"query": -2}, OUTPUTS),
+            ("causal", "causal, many positions", VERY_MANY),
+            by_case(
+                {VERY_MANY: causal_at_any_length({"query": -2}, {"query": -2}, OUTPUTS)},
+                causal({"query": -2}, {"query": -2}, OUTPUTS),
+            ),
             COUNTS,
         ),
         Check(
@@ -181,7 +186,7 @@ MULTI_HEAD_MODULE = Exercise(
             "every parameter is used and learns",
             0.25,
             ("unequal sizes",),
-            every_parameter_learns(),
+            in_turn(every_parameter_learns(), works_as_made()),
             RESULTS,
         ),
         Check(
@@ -204,16 +209,16 @@ MULTI_HEAD_MODULE = Exercise(
             "inputs untouched",
             "no input is written to",
             0.25,
-            ("a mask for each head",),
+            ("a mask for each head", "causal and masked"),
             inputs_untouched(),
             RESULTS,
         ),
         Check(
             "layout",
-            "strides and earlier calls do not matter",
+            "strides, earlier calls and, without dropout, eval() do not matter",
             0.25,
-            ("unequal sizes",),
-            repeatable(OUTPUTS),
+            ("unequal sizes", "causal and masked"),
+            by_case({"causal and masked": evaluates(OUTPUTS)}, repeatable(OUTPUTS)),
             (*RESULTS, "huge scores"),
         ),
         Check(

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from autograder.case import Draw, Recipe
+from autograder.case import Draw, Recipe, without_root
 from autograder.exercises.multi_head_attention.function_cases import mask_for
 
 __all__ = ["BLOCK_RECIPES", "MODULE_RECIPES"]
@@ -27,12 +27,16 @@ def _module_inputs(
 ) -> dict[str, Any]:
     """query (..., S_q, d_model); cross: "key" for a key (..., S_k, d_model), "both" for a value, too.
 
-    kind: "one head", "thin" for heads of width 1, "square" for S = d_model, "long" for 33 to 50 positions, "small",
-    "<" or ">" for S_q against S_k. made: more arguments of the constructor.
+    kind: "one head", "thin" for heads of width 1, "square" for S = d_model, "long" for 33 to 50 positions, "very
+    long" for more than a thousand, "small", "<" or ">" for S_q against S_k. made: more arguments of the constructor.
     """
     *lead, S_q, S_k, H, D = draw.sizes(axes + 4, low=2, high=6 if kind == "small" else 9)
+    if dtype == torch.float64:
+        D = without_root(D)
     if kind == "one head":
         H = 1
+    elif kind == "very long":
+        H, S_q = 1, draw.integer(1030, 1050)
     elif kind == "thin":
         D = 1
     elif kind == "long":
@@ -136,6 +140,7 @@ MODULE_RECIPES = (
     _recipe("float16", cross="both", dtype=torch.float16),
     _recipe("float16, masked", dtype=torch.float16, mask="full"),
     _recipe("float16, causal", dtype=torch.float16, is_causal=True),
+    _recipe("causal, very many positions", axes=0, is_causal=True, kind="very long"),
 )
 
 

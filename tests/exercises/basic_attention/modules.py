@@ -98,7 +98,7 @@ class BareParameters(nn.Module):
 class TriangleInABuffer(Four):
     def __init__(self, d_model):
         super().__init__(d_model)
-        self.register_buffer("triangle", torch.ones(128, 128, dtype=torch.bool).tril())
+        self.register_buffer("triangle", torch.ones(2048, 2048, dtype=torch.bool).tril())
 
     def forward(self, x, attn_mask=None, is_causal=False):
         S = x.size(-2)
