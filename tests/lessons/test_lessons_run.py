@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from autograder.exercises import ASSIGNMENTS
+from autograder.weave import find_course
+from autograder.weave.lesson import read_lesson
 
 ROOT = Path(__file__).parents[2]
 ALONE = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "TRITON_INTERPRET": "1", "MPLBACKEND": "agg"}
@@ -30,6 +32,13 @@ def test_a_lesson_runs_from_top_to_bottom(stem: str) -> None:
         pytest.skip("Triton exists for Linux only")
     ended = python("-m", "tests.lessons.run", stem)
     assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+
+
+@pytest.mark.parametrize("stem", ASSIGNMENTS)
+def test_a_lesson_computes_on_one_thread(stem: str) -> None:
+    """With one for each core, a lesson beside another busy process takes many times as long."""
+    first = [cell.source for cell in read_lesson(find_course().lesson(stem)) if cell.kind == "code"][:2]
+    assert any(line.startswith("torch.set_num_threads(1)") for line in "\n".join(first).split("\n"))
 
 
 SLIDER = "import ipywidgets\nipywidgets.interact(lambda x: 1 / (x - 3), x=(0, 6))"
