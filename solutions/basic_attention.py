@@ -35,11 +35,10 @@ def masked_softmax(
     A row that allows no key at all (a dead row) gets weights of exactly zero, with
     finite gradients.
     """
-    dead = ~attn_mask.any(-1, keepdim=True)  # (..., S_q, 1)
-    lowest = torch.finfo(scores.dtype).min
+    lowest = torch.finfo(scores.dtype).min  # (not -inf, which makes a dead row nan, and its gradients)
     hidden = scores.masked_fill(~attn_mask, lowest)
     weights = torch.softmax(hidden, -1)  # (..., S_q, S_k)
-    return weights.masked_fill(~attn_mask | dead, 0.0)
+    return weights.masked_fill(~attn_mask, 0.0)  # exactly zero, in dead rows as well
 
 
 def dot_scores(
@@ -49,7 +48,7 @@ def dot_scores(
 
     Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's
             dtype and device.
-    Units:  products of the inputs' units; the variance grows with D.
+    Units:  products of the inputs' units.
     Source: Luong et al. 2015, score "dot".
     """
     return query @ key.transpose(-2, -1)  # (..., S_q, S_k)
@@ -58,11 +57,11 @@ def dot_scores(
 def scaled_dot_scores(
     query: Float[Tensor, "... S_q D"], key: Float[Tensor, "... S_k D"]
 ) -> Float[Tensor, "... S_q S_k"]:
-    """Dot products divided by sqrt(D), so that their variance does not grow with D.
+    """Dot products divided by the square root of the width D.
 
     Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's
             dtype and device.
-    Units:  dimensionless for inputs of unit variance.
+    Units:  products of the inputs' units.
     Source: Vaswani et al. 2017, section 3.2.1.
     """
     return query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])  # (..., S_q, S_k)
@@ -117,7 +116,8 @@ class MultiplicativeScores(nn.Module):
 
     def __init__(self, d_query: int, d_key: int):
         super().__init__()
-        self.W = nn.Parameter(torch.randn(d_query, d_key) / math.sqrt(d_query * d_key) ** 0.5)
+        # q W k is a sum of d_query * d_key terms; so its variance is 1 for inputs of variance 1.
+        self.W = nn.Parameter(torch.randn(d_query, d_key) / math.sqrt(d_query * d_key))
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         return query @ self.W @ key.transpose(-2, -1)  # (..., S_q, S_k)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,36 @@ def test_each_wrong_letter_gets_its_own_explanation(choice: Choice) -> None:
     assert check(choice.name, f" ({choice.answer.upper()}) ").passed
 
 
-@pytest.mark.parametrize("choice", CHOICES, ids=lambda one: one.name)
-def test_the_lesson_offers_just_the_letters_that_are_explained(choice: Choice) -> None:
+def options(choice: Choice) -> dict[str, str]:
+    """The options that the lesson offers, as a reader sees them: by letter, a formula's command counted as one sign."""
     lesson = (LESSONS / f"{choice.assignment}.md").read_text(encoding="utf-8")
     before = lesson.split(f"import {choice.name}\n")[0]
-    options = re.findall(r"^- \*\*([a-z])\*\*", before[before.rindex("- **a**") :], re.MULTILINE)
-    assert options == sorted(choice.explanations)
+    offered = re.findall(r"^- \*\*([a-z])\*\* (.*)$", before[before.rindex("- **a**") :], re.MULTILINE)
+    return {letter: re.sub(r"[${}`^_]", "", re.sub(r"\\[a-z]+", "x", text)) for letter, text in offered}
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=lambda one: one.name)
+def test_the_lesson_offers_just_the_letters_that_are_explained(choice: Choice) -> None:
+    assert list(options(choice)) == sorted(choice.explanations)
+
+
+@pytest.mark.parametrize("stem", [None, *ASSIGNMENTS])
+@pytest.mark.parametrize("extreme", [max, min])
+def test_the_length_of_an_option_does_not_give_the_answer_away(
+    stem: str | None, extreme: Callable[[Iterable[int]], int]
+) -> None:
+    """By chance the longest of four options is right in a quarter of the questions; two in five is the most allowed."""
+    asked = [choice for choice in CHOICES if stem in (None, choice.assignment)]
+    lengths = [({letter: len(text) for letter, text in options(one).items()}, one.answer) for one in asked]
+    hits = sum(length[answer] == extreme(length.values()) for length, answer in lengths)
+    assert hits <= 0.4 * len(asked)
+
+
+@pytest.mark.parametrize("stem", ASSIGNMENTS)
+def test_exercises_come_in_the_order_in_which_the_notebook_sets_them(stem: str) -> None:
+    lesson = (LESSONS / f"{stem}.md").read_text(encoding="utf-8")
+    imports = re.findall(rf"^from solutions\.{stem} import (.+)$", lesson, re.MULTILINE)
+    assert [one.name for one in in_assignment(stem)] == [names.split(", ")[-1] for names in imports]
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)

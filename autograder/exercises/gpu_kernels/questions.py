@@ -221,7 +221,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         explanations={
             "a": (
                 "Right: every key and value that is read serves one query (or the few of a group): about one to eight "
-                "multiply-adds a byte, where the GPU could do some hundred in the time of that read."
+                "operations a byte, where an H200 could do about 200 in the time of that read."
             ),
             "b": (
                 "A softmax over thousands of numbers takes microseconds. The cache takes longer to read than all "

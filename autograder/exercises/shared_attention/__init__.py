@@ -26,8 +26,8 @@ EXERCISES = (
     KV_CACHE_BYTES,
     _QUESTIONS["cache_bytes"],
     _QUESTIONS["gqa_saves"],
-    SHARED_LAYER_STACK,
     _QUESTIONS["shared_gradient"],
+    SHARED_LAYER_STACK,
     SHARED_ACROSS_TASKS,
     _QUESTIONS["sharing_quality"],
 )
