@@ -85,11 +85,12 @@ def _grade(place: Path, options: Options, root: Path | None, run: Run) -> list["
     from autograder.engine.ledger import gradebook_url
     from autograder.engine.sandbox import Sandbox
     from autograder.engine.store import Store, write_whole
-    from autograder.engine.submissions import find_submissions, unknown_folders
+    from autograder.engine.submissions import unknown_folders, work_to_grade
     from autograder.weave import find_course, generate, settings
 
     course = find_course(root)
     notebooks = {course.assignment_id(stem): f"{stem}.ipynb" for stem in course.stems}
+    used = {submission.assignment for submission in work_to_grade(place, notebooks)}
     errors = Console(stderr=True)
     for path in unknown_folders(place, notebooks):
         errors.print(
@@ -105,7 +106,6 @@ def _grade(place: Path, options: Options, root: Path | None, run: Run) -> list["
     plan = Plan(sandbox.limit(), options.workers, options.sandbox and sandbox.jail)
     if options.scheduler is None:
         require_isolation(plan.jail)
-    used = {submission.assignment for submission in find_submissions(place, notebooks)}
     stems = [stem for stem in course.stems if course.assignment_id(stem) in used]
     columns = (
         TextColumn("{task.description}"),

@@ -112,8 +112,9 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
+        reason = error.msg.removesuffix(" at").removesuffix(" starting")  # "Unterminated string starting at"
         raise AnswersError(
-            f"{path}: broken JSON at line {error.lineno}: {error.msg}; save it again in Jupyter"
+            f"{path}: broken JSON at line {error.lineno}: {reason}; save it again in Jupyter"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise AnswersError(f"{path}: cannot be read: {error}") from error

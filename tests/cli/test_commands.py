@@ -77,6 +77,10 @@ ERRORS = [
     (["hint", "atention"], "no exercise 'atention'. Did you mean 'attention'?"),
     (["hint", "attention", "--step", "4"], "attention has 3 hints"),
     (["grade", "gone"], "gone: there is no such folder"),
+    (["grade", "right.py"], "right.py: is a file; name the folder that holds submitted/"),
+    (["grade", "stray"], "expected <student>/<assignment>, the assignment one of 01_basic_attention"),
+    (["grade", "stray"], "found submitted/ann/99_foo and 1 more: rename or move what was handed in"),
+    (["grade", "bare"], "bare/submitted: holds no folder of an assignment of this course"),
     (["grade", "folder"], "folder: holds no folder submitted/"),
     (["grade", "nobody"], "nobody/submitted: holds no student's folder"),
     (["build", "--course", "folder"], "folder: no course is here"),
@@ -94,6 +98,9 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(attn, arguments: list[
     Path("list.ipynb").write_text("[]")
     Path("folder").mkdir()
     Path("nobody/submitted").mkdir(parents=True)
+    Path("bare/submitted/ann").mkdir(parents=True)
+    Path("stray/submitted/ann/99_foo").mkdir(parents=True)
+    Path("stray/submitted/ann/basic_attention.ipynb").touch()
     Path("raising.py").write_text("1 / 0\n")
     Path("empty.py").write_text("x = 1\n")
     Path("right.py").write_text(RIGHT)
@@ -103,6 +110,9 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(attn, arguments: list[
     assert result.err.startswith("attn: ")
     assert result.err.count("\n") == 1
     assert "Traceback" not in result.err + result.out
+    assert [path.name for place in ("nobody", "bare", "stray") for path in Path(place).iterdir()] == [
+        "submitted"
+    ] * 3
 
 
 def test_an_interrupt_is_one_line_and_exit_code_130(attn, monkeypatch: pytest.MonkeyPatch) -> None:
