@@ -229,10 +229,12 @@ def bench_kernels(
 
 @app.command()
 def hint(
-    name: Annotated[str, typer.Argument(help="The exercise.")],
+    name: Annotated[
+        str | None, typer.Argument(help="The exercise; without it, all are listed.", show_default=False)
+    ] = None,
     step: Annotated[int, typer.Option("--step", min=1, help="1 is a nudge, 3 nearly the answer.")] = 1,
 ) -> None:
-    """Print a hint for an exercise."""
+    """Print a hint for an exercise, or the names of all exercises."""
     from autograder.cli.hint import run_hint
 
     raise typer.Exit(run_hint(name, step))

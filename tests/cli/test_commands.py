@@ -12,6 +12,7 @@ import pytest
 
 from autograder.cli import main
 from autograder.cli.lab import working_copy
+from autograder.exercises import ASSIGNMENTS
 from autograder.weave import find_course
 
 ROOT = Path(__file__).parents[2]
@@ -67,14 +68,21 @@ ERRORS = [
     (["check", "list.ipynb"], "list.ipynb: is not a notebook of format 4"),
     (["check", "folder"], "folder: expected a notebook (.ipynb), a Python file (.py) or a module's name"),
     (["check", "raising.py"], "raising.py: could not be run: ZeroDivisionError"),
-    (["check", "empty.py"], "empty.py: expected it to define one or more of softmax"),
-    (["check", "right.py", "--exercise", "atention"], "no exercise 'atention'. Did you mean 'attention'?"),
+    (["check", "leaving.py"], "leaving.py: could not be run: SystemExit: 0"),
+    (["check", "leaving_by_name"], "leaving_by_name: no such file, and it cannot be imported as a module"),
+    (["check", "empty.py"], "empty.py: defines no exercise; expected names like softmax, masked_softmax, "),
+    (["check", "misspelt.py"], "misspelt.py: defines no exercise; did you mean 'softmax' by 'sofmax'?"),
+    (["check", "right.py", "--exercise", "atention"], "no exercise 'atention'. Did you mean 'attention'"),
+    (["check", "right.py", "--exercise", "atention"], "`attn hint` in a terminal"),
+    (["check", "right.py", "--exercise", "why_scale", "--case", "3"], "why_scale is a question and has no"),
     (
         ["check", "right.py", "--exercise", "softmax"],
         "right.py: expected it to define softmax, and it does not",
     ),
     (["check", "right.py", "--case", "3"], "say which: --exercise NAME"),
-    (["hint", "atention"], "no exercise 'atention'. Did you mean 'attention'?"),
+    (["hint", "atention"], "no exercise 'atention'. Did you mean 'attention'"),
+    (["hint", "what_is_attention"], "'what_is_attention' is answered in words, for a person to mark"),
+    (["hint", "what_is_attention"], "course/lessons/basic_attention.md"),
     (["hint", "attention", "--step", "4"], "attention has 3 hints"),
     (["grade", "gone"], "gone: there is no such folder"),
     (["grade", "right.py"], "right.py: is a file; name the folder that holds submitted/"),
@@ -104,8 +112,12 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(attn, arguments: list[
     Path("raising.py").write_text("1 / 0\n")
     Path("empty.py").write_text("x = 1\n")
     Path("right.py").write_text(RIGHT)
+    Path("misspelt.py").write_text("def sofmax(x): ...\n")
+    Path("leaving.py").write_text(RIGHT + "\nimport sys\nsys.exit(0)\n")
+    Path("leaving_by_name.py").write_text("raise SystemExit(3)\n")
     result = attn(*arguments)
     assert result.code == 2
+    assert len(result.err) < 500
     assert message in result.err
     assert result.err.startswith("attn: ")
     assert result.err.count("\n") == 1
@@ -131,6 +143,8 @@ def test_check_passes_right_answers_of_a_file(attn) -> None:
     assert result.code == 0
     assert "dot_scores: all checks passed" in result.out
     assert "2 of 2 exercises pass, 4 of 4 points." in result.out
+    assert "Not defined: softmax, masked_softmax, " in result.out
+    assert "shared_attention" not in result.out, "an assignment that has not been begun"
     assert result.err == ""
 
 
@@ -181,6 +195,24 @@ def test_check_fails_a_notebook_that_leaves_an_exercise_undefined(attn) -> None:
     assert result.code == 1
     assert "Not defined: softmax." in result.out
     assert "Failed: cell 2: SyntaxError" in result.out
+
+
+def test_check_leaves_answers_in_words_to_a_person_and_says_where_to_compare(attn) -> None:
+    words = {"grade": True, "solution": True, "grade_id": "what_is_attention"}
+    path = write_notebook(Path("mine.ipynb"), cell("code", RIGHT), cell("markdown", "An average.", **words))
+    result = attn("check", path)
+    assert result.code == 0
+    assert result.out.endswith(
+        "\nNot checked, for a person to read: what_is_attention; "
+        "model answers: course/lessons/basic_attention.md.\n"
+    )
+    assert "person" not in attn("check", path, "--exercise", "why_scale").out
+
+
+def test_hint_without_a_name_lists_all_exercises(attn) -> None:
+    lines = attn("hint").out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(ASSIGNMENTS)
+    assert "softmax, masked_softmax" in lines[0]
 
 
 def test_hints_lead_from_one_to_the_next(attn) -> None:
