@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from autograder.cli.lab import WORK
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -114,7 +116,7 @@ def doctor() -> None:
 
 @app.command()
 def lab(
-    folder: Annotated[Path, typer.Argument(help="Your working copy.")] = Path("attention-work"),
+    folder: Annotated[Path, typer.Argument(help="Your working copy.")] = Path(WORK),
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, open nothing.")
     ] = False,

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from autograder.cli import main
-from autograder.cli.lab import working_copy
+from autograder.cli.errors import UserError
+from autograder.cli.lab import WORK, working_copy
 from autograder.exercises import ASSIGNMENTS
 from autograder.weave import find_course
 
@@ -233,13 +234,34 @@ def test_lab_copies_the_release_and_keeps_what_the_student_wrote(attn) -> None:
     assert "yours, kept" in second.out
 
 
-def test_lab_never_works_on_the_committed_release() -> None:
-    from autograder.cli.errors import UserError
+def made_release(place: Path) -> Path:
+    write_notebook(place / "x.ipynb")
+    release = place / "course/release"
+    (release / "01_x").mkdir(parents=True)
+    (place / "x.ipynb").rename(release / "01_x" / "x.ipynb")
+    return release
 
-    release = find_course().root / "release"
-    for folder in (release, release / "mine"):
-        with pytest.raises(UserError, match="lies in the committed release"):
-            working_copy(release, folder)
+
+@pytest.mark.parametrize(
+    "folder", [".", "course", "docs/mine", "course/release", "course/release/attention-work"]
+)
+def test_lab_scatters_nothing_among_the_courses_own_files(tmp_path: Path, folder: str) -> None:
+    release = made_release(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        UserError, match=r"your working copy would lie among .* name a folder outside, or .*work"
+    ):
+        working_copy(release, tmp_path / folder)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_lab_may_work_in_the_default_folder_and_beside_a_course_that_stands_alone(tmp_path: Path) -> None:
+    release = made_release(tmp_path)
+    assert working_copy(release, tmp_path / "beside") == [Path("01_x/x.ipynb")]
+    (tmp_path / "pyproject.toml").touch()
+    assert working_copy(release, tmp_path / "docs" / WORK) == [Path("01_x/x.ipynb")]
+    assert f"{WORK}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_build_check_names_what_differs_and_exits_1(attn, tmp_path: Path) -> None:
@@ -283,6 +305,17 @@ def test_a_missing_torch_is_one_line_and_help_works_without_it(
     )
     assert result.stderr.count("\n") == 1
     assert in_a_process("--help", PYTHONPATH=str(tmp_path)).returncode == 0
+
+
+def test_the_doctor_reports_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so: no such file')\n")
+    result = in_a_process("doctor", PYTHONPATH=str(tmp_path), COLUMNS="200")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    said = next(line for line in result.stdout.splitlines() if "PyTorch" in line)
+    assert said.startswith("missing")
+    assert "cannot be imported (libtorch.so: no such file); install it again: pip install 'torch" in said
+    assert "browser" in result.stdout, "the lines after it"
 
 
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:

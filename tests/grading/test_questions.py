@@ -56,7 +56,9 @@ def test_a_whole_number_is_exact_and_any_other_says_what_is_near_enough(number: 
         assert not check(number.name, int(number.answer) + 1).passed
         assert not check(number.name, number.answer + 0.6).passed
     else:
-        assert f"within {number.tolerance:.1%}".replace("%", " %") in number.prompt
+        assert "two decimals" in number.prompt
+        assert check(number.name, round(number.answer, 2)).passed
+        assert not check(number.name, round(number.answer, 1)).passed
 
 
 def test_a_wrong_number_comes_back_as_it_was_given() -> None:

@@ -183,7 +183,7 @@ COMPRESSING_QUESTIONS: tuple[Choice | Number, ...] = (
         claim="C12",
         prompt=(
             "How many times smaller is a latent cache (512 + 64 a token) than one of 8 key/value heads of width 128, "
-            "within 0.2 %?"
+            "to two decimals?"
         ),
         answer=2 * 8 * 128 / 576,
         points=1.0,
