@@ -142,7 +142,7 @@ def demo(
     timeout: TimeoutOption = None,
     sandbox: SandboxOption = True,
 ) -> None:
-    """Grade a made-up class of a dozen submissions, and see what each was told."""
+    """Grade a made-up class of thirteen students, and see what each was told."""
     from autograder.cli.demo import run_demo
     from autograder.cli.grade import Options
 

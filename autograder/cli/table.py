@@ -26,8 +26,8 @@ def _table(assignment: str, graded: list["Graded"]) -> Table:
     shown = Table(title=assignment, show_lines=True)
     shown.add_column("student", no_wrap=True)
     shown.add_column("score", justify="right", no_wrap=True)
-    shown.add_column("named mistakes", ratio=2)
-    shown.add_column("reason or status", ratio=3)
+    shown.add_column("named mistakes", ratio=2, overflow="fold")  # a file's name is never cut
+    shown.add_column("reason or status", ratio=3, overflow="fold")
     for one in graded:
         cells = [one.submission.student, score(one), mistakes(one), status(one)]
         shown.add_row(*(Text(cell) for cell in cells))

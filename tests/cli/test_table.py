@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
-from autograder.cli.table import mistakes, score, status, summary
+from rich.console import Console
+
+from autograder.cli.table import mistakes, score, status, summary, tables
 from autograder.engine.classroom import Graded
 from autograder.engine.results import NEEDS_A_PERSON, Row
 from autograder.engine.submissions import Submission
@@ -41,6 +44,20 @@ def test_every_mistake_of_an_exercise_is_named_or_counted() -> None:
     assert mistakes(one) == "overflows: softmax\nwrong axis: softmax, attention"
     many = graded(row("softmax", 1.0, "a", "b", "c", "d"))
     assert mistakes(many) == "a: softmax\nb: softmax\nand 2 more, in grades.csv"
+
+
+def test_a_long_word_is_wrapped_and_never_cut() -> None:
+    name = "submitted/bruno/06_gpu_kernels/gpu_kernels_and_a_long_tail.ipynb"
+    one = graded(row("softmax", 0.0, f"no_{name}"), problem=f"nothing was handed in; expected {name}")
+    console = Console(width=70, file=io.StringIO())
+    for table in tables([one]):
+        console.print(table)
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    columns = [
+        [line.split("│")[place].strip() for line in printed.splitlines() if "│" in line] for place in (3, 4)
+    ]
+    assert all(name in "".join(column) for column in columns)
 
 
 def test_what_the_grader_could_not_grade_has_no_points_and_waits_for_nobody() -> None:
