@@ -8,6 +8,8 @@ import typer
 from autograder.cli.errors import UserError, require_torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from autograder.practice import Answers
 
 
@@ -71,10 +73,11 @@ ALIKE = 0.8
 """How like a name is to an exercise's from which on it may be a slip of the pen."""
 
 
-def _left_to_a_person(names: tuple[str, ...]) -> str:
+def _left_to_a_person(points: "Mapping[str, float]") -> str:
     """Where to compare answers in words, which are not checked here."""
     from autograder.exercises import IN_WORDS
 
-    stems = dict.fromkeys(IN_WORDS[name] for name in names if name in IN_WORDS)
+    stems = dict.fromkeys(IN_WORDS[name] for name in points if name in IN_WORDS)
     where = f"; model answers: {', '.join(f'course/lessons/{stem}.md' for stem in stems)}" if stems else ""
-    return f"Not checked, for a person to read: {', '.join(names)}{where}."
+    told = ", ".join(f"{name} ({worth:g} points)" for name, worth in points.items())
+    return f"Not checked, for a person to read: {told}{where}."

@@ -13,7 +13,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -31,13 +31,13 @@ class AnswersError(Exception):
 
 @dataclass(frozen=True)
 class Answers:
-    """What running it defined, the cells that failed, the exercises that its grade cells ask for, and the questions that
-    are answered in words."""
+    """What running it defined, the cells that failed, the exercises that its grade cells ask for, and the points of the
+    questions that are answered in words."""
 
     names: Mapping[str, Any]
     problems: tuple[str, ...] = ()
     posed: tuple[str, ...] = ()
-    in_words: tuple[str, ...] = ()
+    in_words: Mapping[str, float] = field(default_factory=dict)
 
 
 def answers(what: str) -> Answers:
@@ -85,7 +85,7 @@ def _from_notebook(path: Path) -> Answers:
             except (Exception, SystemExit) as error:  # noqa: BLE001  (as in a notebook, the next cell runs)
                 problems.append(f"cell {number}: {type(error).__name__}: {error}")
     posed = tuple(_grade_id(cell).removeprefix("check-") for cell in cells if _is_grade_cell(cell))
-    in_words = tuple(_grade_id(cell) for cell in cells if _is_in_words(cell))
+    in_words = {_grade_id(cell): _points(cell) for cell in cells if _is_in_words(cell)}
     return Answers(names, tuple(problems), posed, in_words)
 
 
@@ -140,6 +140,11 @@ def _is_grade_cell(cell: dict[str, Any]) -> bool:
 def _is_in_words(cell: dict[str, Any]) -> bool:
     nbgrader = cell.get("metadata", {}).get("nbgrader", {})
     return bool(nbgrader.get("grade") and nbgrader.get("solution"))
+
+
+def _points(cell: dict[str, Any]) -> float:
+    points = cell["metadata"]["nbgrader"].get("points")
+    return float(points) if isinstance(points, (int, float)) else 0.0
 
 
 def _grade_id(cell: dict[str, Any]) -> str:

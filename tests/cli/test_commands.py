@@ -199,12 +199,12 @@ def test_check_fails_a_notebook_that_leaves_an_exercise_undefined(attn) -> None:
 
 
 def test_check_leaves_answers_in_words_to_a_person_and_says_where_to_compare(attn) -> None:
-    words = {"grade": True, "solution": True, "grade_id": "what_is_attention"}
+    words = {"grade": True, "solution": True, "grade_id": "what_is_attention", "points": 4}
     path = write_notebook(Path("mine.ipynb"), cell("code", RIGHT), cell("markdown", "An average.", **words))
     result = attn("check", path)
     assert result.code == 0
     assert result.out.endswith(
-        "\nNot checked, for a person to read: what_is_attention; "
+        "\nNot checked, for a person to read: what_is_attention (4 points); "
         "model answers: course/lessons/basic_attention.md.\n"
     )
     assert "person" not in attn("check", path, "--exercise", "why_scale").out
