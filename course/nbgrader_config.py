@@ -68,6 +68,13 @@ c.Autograde.autograde_preprocessors = [
     "nbgrader.preprocessors.CheckCellMetadata",
 ]
 
+# Students' feedback pages show the autograded copy without the model answers and rubrics, which the formgrader shows.
+c.GenerateFeedback.preprocessors = [
+    "autograder.engine.rubric.HideRubric",
+    "nbgrader.preprocessors.GetGrades",
+    "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+]
+
 # What a submission may use while it is graded; `autograder/engine/sandbox.py` has them all, with their defaults.
 c.Sandbox.cell_seconds = 30.0
 c.Sandbox.submission_seconds = 180.0

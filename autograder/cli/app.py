@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from autograder.cli.lab import WORK
+
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
@@ -114,7 +116,7 @@ def doctor() -> None:
 
 @app.command()
 def lab(
-    folder: Annotated[Path, typer.Argument(help="Your working copy.")] = Path("attention-work"),
+    folder: Annotated[Path, typer.Argument(help="Your working copy.")] = Path(WORK),
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the address, open nothing.")
     ] = False,
@@ -140,7 +142,7 @@ def demo(
     timeout: TimeoutOption = None,
     sandbox: SandboxOption = True,
 ) -> None:
-    """Grade a made-up class of a dozen submissions, and see what each was told."""
+    """Grade a made-up class of thirteen students, and see what each was told."""
     from autograder.cli.demo import run_demo
     from autograder.cli.grade import Options
 
@@ -229,10 +231,12 @@ def bench_kernels(
 
 @app.command()
 def hint(
-    name: Annotated[str, typer.Argument(help="The exercise.")],
+    name: Annotated[
+        str | None, typer.Argument(help="The exercise; without it, all are listed.", show_default=False)
+    ] = None,
     step: Annotated[int, typer.Option("--step", min=1, help="1 is a nudge, 3 nearly the answer.")] = 1,
 ) -> None:
-    """Print a hint for an exercise."""
+    """Print a hint for an exercise, or the names of all exercises."""
     from autograder.cli.hint import run_hint
 
     raise typer.Exit(run_hint(name, step))

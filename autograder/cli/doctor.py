@@ -9,6 +9,9 @@ import platform
 import shutil
 from collections.abc import Iterator
 
+from autograder.cli.errors import INSTALL_TORCH, torch_problem
+from autograder.engine.extras import CLUSTER
+
 
 def run_doctor() -> int:
     """Print one line for each thing that matters; 0 if a class can be graded safely here, 1 if not."""
@@ -20,7 +23,7 @@ def run_doctor() -> int:
     for name, good, text in _findings():
         table.add_row({True: "ok", False: "missing", None: "-"}[good], name, text)
         grades = grades and not (good is False and name in ESSENTIAL)
-    Console().print(table)
+    Console(markup=False).print(table)
     return 0 if grades else 1
 
 
@@ -34,22 +37,31 @@ def _findings() -> Iterator[Finding]:
         True,
         f"{platform.python_version()} on {platform.system()} {platform.release()}, {os.cpu_count()} cores",
     )
-    yield _package("PyTorch", "torch", "pip install 'torch>=2.6'")
+    yield _torch()
     yield _package("nbgrader", "nbgrader", "pip install 'nbgrader>=0.9.5'")
     yield _package("JupyterLab", "jupyterlab", "pip install jupyterlab")
     yield from _isolation()
     yield from _accelerators()
-    yield _optional(
-        "dask.distributed", "distributed", "attn grade --scheduler needs: pip install -e '.[cluster]'"
-    )
+    cluster = f"attn grade --scheduler needs it; install it in the clone: {CLUSTER}"
+    yield _optional("dask.distributed", "distributed", cluster)
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     yield "browser", None if browser is None else True, browser or "none: the browser tests are skipped"
+
+
+def _torch() -> Finding:
+    found = _package("PyTorch", "torch", INSTALL_TORCH)
+    if found[1] and (problem := torch_problem()):
+        return "PyTorch", False, f"cannot be imported ({problem}); install it again: {INSTALL_TORCH}"
+    return found
 
 
 def _package(name: str, module: str, remedy: str) -> Finding:
     if importlib.util.find_spec(module) is None:
         return name, False, remedy
-    return name, True, importlib.metadata.version(module)
+    try:
+        return name, True, importlib.metadata.version(module)
+    except importlib.metadata.PackageNotFoundError:
+        return name, True, "of unknown version"
 
 
 def _optional(name: str, module: str, remedy: str) -> Finding:
@@ -80,7 +92,7 @@ def _isolation() -> Iterator[Finding]:
 
 def _accelerators() -> Iterator[Finding]:
     yield _optional("Triton", "triton", "not installed; the assignment gpu_kernels needs it, on Linux")
-    if importlib.util.find_spec("torch") is None:
+    if importlib.util.find_spec("torch") is None or torch_problem():
         return
     import torch
 

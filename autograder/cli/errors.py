@@ -9,13 +9,22 @@ class UserError(Exception):
 
 def require_torch() -> None:
     """Raises: UserError if PyTorch, which every check needs, cannot be imported."""
+    if problem := torch_problem():
+        raise UserError(
+            f"PyTorch cannot be imported ({problem}); install it in this environment: {INSTALL_TORCH}"
+        )
+
+
+INSTALL_TORCH = "pip install 'torch>=2.6'"
+
+
+def torch_problem() -> str:
+    """Why PyTorch cannot be imported, in one line; "" if it can."""
     try:
         import torch  # noqa: F401
     except (ImportError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"PyTorch cannot be imported ({reason}); install it in this environment: pip install 'torch>=2.6'"
-        ) from error
+        return str(error).strip().split("\n")[0] or type(error).__name__
+    return ""
 
 
 def require_isolation(jail: bool) -> None:

@@ -40,10 +40,10 @@ def run_grade(folder: Path, options: Options, root: Path | None) -> int:
         require_gpu_for_students(sandbox=options.sandbox, scheduler=options.scheduler)
         os.environ["TRITON_INTERPRET"] = "0"  # for the judges and workers that come from this process
     place, graded = grade_folder(folder, options, root)
-    console = Console()
+    console = Console(markup=False)
     for table in tables(graded):
         console.print(table)
-    console.print(summary(place, graded), highlight=False, soft_wrap=True, markup=False)
+    console.print(summary(place, graded), highlight=False, soft_wrap=True)
     return 0
 
 
@@ -85,18 +85,18 @@ def _grade(place: Path, options: Options, root: Path | None, run: Run) -> list["
     from autograder.engine.ledger import gradebook_url
     from autograder.engine.sandbox import Sandbox
     from autograder.engine.store import Store, write_whole
-    from autograder.engine.submissions import find_submissions, unknown_folders
+    from autograder.engine.submissions import unknown_folders, work_to_grade
     from autograder.weave import find_course, generate, settings
 
     course = find_course(root)
     notebooks = {course.assignment_id(stem): f"{stem}.ipynb" for stem in course.stems}
-    errors = Console(stderr=True)
+    used = {submission.assignment for submission in work_to_grade(place, notebooks)}
+    errors = Console(stderr=True, markup=False)
     for path in unknown_folders(place, notebooks):
         errors.print(
             f"{path}: is no assignment of this course, and is not graded; expected {', '.join(notebooks)}",
             highlight=False,
             soft_wrap=True,
-            markup=False,
         )
     config = settings(course.root)
     if options.cell_seconds is not None:
@@ -105,10 +105,9 @@ def _grade(place: Path, options: Options, root: Path | None, run: Run) -> list["
     plan = Plan(sandbox.limit(), options.workers, options.sandbox and sandbox.jail)
     if options.scheduler is None:
         require_isolation(plan.jail)
-    used = {submission.assignment for submission in find_submissions(place, notebooks)}
     stems = [stem for stem in course.stems if course.assignment_id(stem) in used]
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -127,7 +126,6 @@ def _grade(place: Path, options: Options, root: Path | None, run: Run) -> list["
             progress.console.print(
                 f"{graded.submission.student}/{graded.submission.assignment}: {points:g}",
                 highlight=False,
-                markup=False,
             )
 
         return grade_class(place, notebooks, config, plan, show, lambda tasks: run(tasks, plan.jail))

@@ -5,11 +5,15 @@ import typer
 from autograder.cli.errors import UserError, require_torch
 
 
-def run_hint(name: str, step: int) -> int:
-    """Print hint number `step` of the exercise `name`."""
+def run_hint(name: str | None, step: int) -> int:
+    """Print hint number `step` of the exercise `name`; without one, the names that there are."""
     require_torch()
-    from autograder.exercises import find
+    from autograder.exercises import ASSIGNMENTS, find, in_assignment
 
+    if name is None:
+        for stem in ASSIGNMENTS:
+            typer.echo(f"{stem}: {', '.join(exercise.name for exercise in in_assignment(stem))}")
+        return 0
     try:
         hints = find(name).hints
     except ValueError as error:

@@ -42,7 +42,7 @@ def run_parity(options: Options) -> int:
     """
     require_torch()
     _refuse(options)
-    console = Console()
+    console = Console(markup=False)
     if options.experiment:
         from autograder.parity.experiment import run_experiment
 

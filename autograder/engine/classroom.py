@@ -23,7 +23,7 @@ from autograder.engine.results import Row, rows_of, write_csv
 from autograder.engine.rubric import with_rubrics
 from autograder.engine.settle import settle_all
 from autograder.engine.store import Store, Stored, key_of, write_whole
-from autograder.engine.submissions import Submission, find_submissions
+from autograder.engine.submissions import Submission, work_to_grade
 from autograder.engine.text import from_text, to_text
 
 __all__ = ["Graded", "Plan", "grade_class"]
@@ -68,10 +68,10 @@ def grade_class(
     `root` must already hold source/ and release/, registered in its gradebook; `notebooks` maps assignments to
     notebook names. What has been graded before and has not changed is not graded again. `on_graded` hears of each
     submission as it is done: its result, how many are done, and how many there are. `run` takes the place of
-    `plan.run`, to grade somewhere else.
+    `plan.run`, to grade somewhere else. Raises: GradingError if nobody handed in any of these assignments.
     """
     plan = plan or Plan()
-    submissions = find_submissions(root, notebooks)
+    submissions = work_to_grade(root, notebooks)
     done: list[Graded] = []
     with closing(
         Ledger(gradebook_url(config, root), str(config.CourseDirectory.course_id), config)
@@ -178,14 +178,10 @@ class _Desk:
             self._write_copy(outcome)
             self.store.enter(one.student, one.assignment, key)
         entry = self.ledger.read(one.student, one.assignment, one.path.stem)
-        notices = [outcome.problem if outcome.ran else f"This submission was not run: {outcome.problem}."]
+        notice = outcome.problem if outcome.ran else f"This submission was not run: {outcome.problem}."
+        notices = [notice] if outcome.problem else []
         text = page(
-            one.assignment,
-            one.student,
-            outcome.notebook,
-            entry,
-            outcome.seed,
-            notices if outcome.problem else [],
+            one.assignment, one.student, outcome.notebook, entry, outcome.seed, notices, ran=outcome.ran
         )
         path = self.root / "feedback" / one.student / one.assignment / f"{one.path.stem}.html"
         write_whole(path, text)

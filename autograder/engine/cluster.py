@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterable
 from typing import Any
 from uuid import uuid4
 
+from autograder.engine.extras import CLUSTER
 from autograder.engine.nursery import NurseryError
 from autograder.engine.pool import TRIES, Result, Standby, Task
 
@@ -43,7 +44,7 @@ def run_on_cluster(coming: Iterable[Task], address: str, jail: bool = True) -> G
         from distributed import Client, as_completed
     except ImportError as error:
         raise ClusterError(
-            "--scheduler needs the extra: pip install 'attention-coursework[cluster]'"
+            f"--scheduler needs dask.distributed; install it in the clone: {CLUSTER}"
         ) from error
     logging.getLogger("distributed").setLevel(
         logging.CRITICAL

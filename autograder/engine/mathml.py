@@ -80,8 +80,20 @@ def words(source: str, attachments: Mapping[str, Any], path: str = "") -> str:
     if len(source) <= LONGEST_TEXT:
         # Students write what they like, and a class must not stop over it.
         with contextlib.suppress(Exception):
-            return str(MarkdownWithMath(renderer=MathMLRenderer(attachments, path)).render(source))
+            return str(_markdown(MathMLRenderer(attachments, path)).render(source))
     return f"<pre>{escape(source)}</pre>"
+
+
+def _markdown(renderer: MathMLRenderer) -> MarkdownWithMath:
+    """Markdown without blocks of HTML: those would be shown as text with all the formulas and emphasis in them."""
+    made = MarkdownWithMath(renderer=renderer)
+    for rules in (made.block.rules, made.block.list_rules, made.block.block_quote_rules):
+        while RAW_HTML in rules:
+            rules.remove(RAW_HTML)
+    return made
+
+
+RAW_HTML = "raw_html"
 
 
 def mathml(tex: str, display: str) -> str:

@@ -22,6 +22,9 @@ from autograder.verdict import MIME_TYPE
 __all__ = ["page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
+NO_RESPONSE = "No response."
+"""nbgrader's own comment on an answer that was left as released."""
+
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
 
@@ -37,12 +40,19 @@ class _Part:
 
 
 def page(
-    title: str, student: str, notebook: NotebookNode, entry: Entry, seed: int, notices: list[str]
+    title: str,
+    student: str,
+    notebook: NotebookNode,
+    entry: Entry,
+    seed: int,
+    notices: list[str],
+    *,
+    ran: bool = True,
 ) -> str:
     """The feedback on one submission as a page that loads nothing and runs nothing.
 
-    notices: what befell the submission as a whole. The student's texts are escaped; of their outputs only text and
-    pictures are shown.
+    notices: what befell the submission as a whole. ran: whether it was run; if not, there is nothing of each exercise to
+    show but its marks. The student's texts are escaped; of their outputs only text and pictures are shown.
     """
     cells = {_id(cell): cell for cell in notebook.cells if _id(cell)}
     parts = [_part(grade_id, cell, cells, entry) for grade_id, cell in cells.items() if is_grade(cell)]
@@ -56,8 +66,10 @@ def page(
         waits=any(mark.waits for mark in entry.marks.values()),
         notices=notices,
         parts=parts,
+        told=parts if ran else [part for part in parts if part.comment not in ("", NO_RESPONSE)],
         added=added,
         seed=seed,
+        ran=ran,
         styles=styles(),
     )
 

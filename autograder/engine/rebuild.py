@@ -34,12 +34,12 @@ def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookN
     - The student's own cells stay behind the released cell that stood before them.
     - Demonstrations that no answer rests on are tagged not to be run.
     """
-    known = [_grade_id(cell) for cell in released.cells if _grade_id(cell)]
+    known = [given_id(cell) for cell in released.cells if given_id(cell)]
     answers, added = _sort(submitted.cells if submitted else [], set(known))
     rebuilt = copy.deepcopy(released)
     rebuilt.cells = [_plain(cell) for cell in added[None]]
     for cell in released.cells:
-        grade_id = _grade_id(cell)
+        grade_id = given_id(cell)
         if not grade_id:
             continue
         kept = copy.deepcopy(cell)
@@ -50,7 +50,7 @@ def rebuild(released: NotebookNode, submitted: NotebookNode | None) -> NotebookN
             rebuilt.cells.append(kept)
         rebuilt.cells += [_plain(cell) for cell in added[grade_id]]
     _number(rebuilt)
-    skip_idle(rebuilt.cells, [cell.source for cell in released.cells if not _grade_id(cell)])
+    skip_idle(rebuilt.cells, [cell.source for cell in released.cells if not given_id(cell)])
     nbformat.validate(rebuilt)
     return rebuilt
 
@@ -76,12 +76,12 @@ def _sort(
     cells: list[NotebookNode], known: set[str]
 ) -> tuple[dict[str, NotebookNode], dict[str | None, list[NotebookNode]]]:
     """The last cell of each known grade id, and all other cells by the known cell before them."""
-    last = {_grade_id(cell): index for index, cell in enumerate(cells)}
+    last = {given_id(cell): index for index, cell in enumerate(cells)}
     answers: dict[str, NotebookNode] = {}
     added: dict[str | None, list[NotebookNode]] = defaultdict(list)
     before: str | None = None
     for index, cell in enumerate(cells):
-        grade_id = _grade_id(cell)
+        grade_id = given_id(cell)
         if grade_id in known and last[grade_id] == index:
             answers[grade_id] = cell
             before = grade_id
@@ -90,7 +90,8 @@ def _sort(
     return answers, added
 
 
-def _grade_id(cell: NotebookNode) -> str:
+def given_id(cell: NotebookNode) -> str:
+    """The grade id of a cell, whatever a student has made of its metadata; "" if it has none."""
     nbgrader = cell.metadata.get("nbgrader")
     grade_id = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
     return grade_id if isinstance(grade_id, str) else ""
@@ -126,5 +127,5 @@ def _keep_attachments(given: NotebookNode, kept: NotebookNode) -> None:
 def _number(notebook: NotebookNode) -> None:
     """Give added cells ids that no other cell has."""
     for index, cell in enumerate(notebook.cells):
-        if not _grade_id(cell):
+        if not given_id(cell):
             cell.id = f"added-{index}"

@@ -11,7 +11,7 @@ from typing import Any
 from nbformat import NotebookNode
 from nbgrader.utils import is_grade, is_solution
 
-from autograder.engine.ledger import Entry
+from autograder.engine.ledger import Entry, Mark
 from autograder.engine.outcome import Outcome
 from autograder.engine.store import write_whole
 from autograder.verdict import MIME_TYPE
@@ -20,6 +20,7 @@ COLUMNS = ("student", "assignment", "exercise", "score", "points", "mistakes", "
 TIMED_OUT = "CellTimeoutError"
 NEEDS_A_PERSON = "needs a person"
 NO_ANSWER = "no answer"
+BY_HAND = "marked by a person"
 LONGEST = 300
 
 
@@ -34,6 +35,11 @@ class Row:
     points: float
     mistakes: tuple[str, ...] = ()
     reason: str = ""
+
+    @property
+    def waits(self) -> bool:
+        """Whether a person has yet to mark it."""
+        return self.score is None and self.reason == NEEDS_A_PERSON
 
     def values(self) -> tuple[str, ...]:
         """The row as it stands in grades.csv."""
@@ -64,10 +70,12 @@ def rows_of(outcome: Outcome, entry: Entry | None) -> list[Row]:
             reason = f"not graded: {outcome.failure}"
         elif not is_solution(cell):
             mistakes, reason = explain(cell, cells.get(exercise), exercise)
+            if mark.by_hand and not reason:
+                reason = _of_a_person(mark)
         elif mark.waits:
             reason = NEEDS_A_PERSON
         else:
-            reason = "" if mark.by_hand else NO_ANSWER if outcome.ran else outcome.problem
+            reason = _of_a_person(mark) if mark.by_hand else NO_ANSWER if outcome.ran else outcome.problem
         rows.append(
             Row(
                 outcome.submission.student,
@@ -80,6 +88,14 @@ def rows_of(outcome: Outcome, entry: Entry | None) -> list[Row]:
             )
         )
     return rows
+
+
+def _of_a_person(mark: Mark) -> str:
+    """Why an answer that a person marked has no full marks, as far as that person said."""
+    if mark.score >= mark.max_score:
+        return ""
+    said = " ".join(mark.comment.split())
+    return f"{BY_HAND}: {said}" if said else BY_HAND
 
 
 def explain(cell: NotebookNode, solution: NotebookNode | None, exercise: str) -> tuple[tuple[str, ...], str]:

@@ -15,6 +15,10 @@ MOST_BYTES, MOST_TEXT, MOST_CELLS = 64 << 20, 256 << 10, 2_000
 """Of a submission: bytes with all its pictures, characters that students can have written, and cells."""
 
 
+STAMP = "timestamp.txt"
+"""nbgrader's note of when something was handed in."""
+
+
 class GradingError(Exception):
     """The folder cannot be graded; the text names it and the way out."""
 
@@ -54,12 +58,13 @@ class Submission:
 
     def _missing(self) -> str:
         folder = self.path.parent
-        others = (
-            sorted(path.name for path in folder.glob("*.ipynb") if path.is_file()) if folder.is_dir() else []
-        )
-        if others:
-            return f"no {self.path.name} was handed in; found {plain(others[0], 100)}: rename it?"
-        return f"nothing was handed in; expected {'/'.join(self.path.parts[-4:])}"
+        others = [path.name for path in _visible(folder) if path.name != STAMP] if folder.is_dir() else []
+        if not others:
+            return f"nothing was handed in; expected {'/'.join(self.path.parts[-4:])}"
+        notebooks = [name for name in others if name.endswith(".ipynb")]
+        found = plain((notebooks or others)[0], 100)
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        return f"no {self.path.name} was handed in; found {found}{more}{': rename it?' if notebooks else ''}"
 
 
 def leads_out(path: Path) -> bool:
@@ -75,7 +80,8 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
     try:
         json.loads(text)
     except json.JSONDecodeError as error:
-        raise UnreadableError(f"{name} is broken JSON: {error.msg} at line {error.lineno}") from error
+        reason = error.msg.removesuffix(" at").removesuffix(" starting")  # "Unterminated string starting at"
+        raise UnreadableError(f"{name} is broken JSON: {reason} at line {error.lineno}") from error
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"{name} is broken JSON: {plain(str(error), 300)}") from error
     try:
@@ -101,12 +107,11 @@ def parse_notebook(text: str, name: str) -> NotebookNode:
 def class_folder(folder: Path) -> Path:
     """The folder that holds `submitted/`, given that folder or `submitted` itself.
 
-    Raises: GradingError if neither is there, or no student is in it.
+    Raises: GradingError if neither is there, it is a file, or no student is in it.
     """
     if not folder.is_dir():
-        raise GradingError(
-            f"{folder}: there is no such folder; name the one that holds submitted/<student>/..."
-        )
+        problem = "is a file" if folder.exists() else "there is no such folder"
+        raise GradingError(f"{folder}: {problem}; name the folder that holds submitted/<student>/...")
     root = folder.resolve()
     if root.name == "submitted":
         root = root.parent
@@ -133,7 +138,7 @@ def find_submissions(root: Path, notebooks: Mapping[str, str]) -> list[Submissio
     """One submission per student and assignment of this class.
 
     `notebooks` maps each assignment of the course to its notebook's name. The class has the assignments that
-    anybody has a folder for, or the first one if nobody has; a student without one gets a row that says so.
+    anybody has a folder for, none if nobody has; a student without one gets a row that says so.
     """
     submitted = root / "submitted"
     names = students(root)
@@ -141,8 +146,25 @@ def find_submissions(root: Path, notebooks: Mapping[str, str]) -> list[Submissio
     return [
         Submission(student, assignment, submitted / student / assignment / notebooks[assignment])
         for student in names
-        for assignment in set_work or list(notebooks)[:1]
+        for assignment in set_work
     ]
+
+
+def work_to_grade(root: Path, notebooks: Mapping[str, str]) -> list[Submission]:
+    """`find_submissions` where there must be some. Raises: GradingError if nobody has a folder for an assignment."""
+    if found := find_submissions(root, notebooks):
+        return found
+    others = [path for student in students(root) for path in _visible(root / "submitted" / student)]
+    first = f"found {others[0].relative_to(root)}" if others else "found empty folders"
+    more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+    raise GradingError(
+        f"{root / 'submitted'}: holds no folder of an assignment of this course; expected <student>/<assignment>, the "
+        f"assignment one of {', '.join(notebooks)}; {plain(first, 200)}{more}: rename or move what was handed in"
+    )
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def unknown_folders(root: Path, notebooks: Mapping[str, str]) -> list[Path]:
@@ -150,6 +172,6 @@ def unknown_folders(root: Path, notebooks: Mapping[str, str]) -> list[Path]:
     return [
         path
         for student in students(root)
-        for path in sorted((root / "submitted" / student).iterdir())
-        if path.is_dir() and path.name not in notebooks and not path.name.startswith(".")
+        for path in _visible(root / "submitted" / student)
+        if path.is_dir() and path.name not in notebooks
     ]

@@ -113,7 +113,10 @@ class NumericSlip:
 
 @dataclass(frozen=True)
 class Number:
-    """A question whose answer is a number, right within the relative `tolerance`."""
+    """A question whose answer is a number: a whole one exactly, another one within the relative `tolerance`.
+
+    The prompt says what is near enough where that is more than float64's rounding.
+    """
 
     name: str
     assignment: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import secrets
 import sys
@@ -33,6 +34,9 @@ def check(name: str, obj: Any, *, case: int | None = None, seed: int | None = No
     Raises: ValueError if there is no such exercise or case.
     """
     exercise = find(name)
+    case, seed = _whole("case", case), _whole("seed", seed)
+    if case is not None and not isinstance(exercise, Exercise):
+        raise ValueError(f"case={case}: {exercise.name} is a question and has no cases. Leave case out.")
     if case is not None and seed is not None and case // CASES_PER_SEED != seed:
         raise ValueError(
             f"case={case} belongs to seed {case // CASES_PER_SEED}, not to seed={seed}. Give one of the two."
@@ -41,10 +45,19 @@ def check(name: str, obj: Any, *, case: int | None = None, seed: int | None = No
         seed = case // CASES_PER_SEED
     if seed is None:
         seed = _fresh_seed()
-    if seed < 0:
-        raise ValueError(f"seed={seed}: a seed is a whole number from 0.")
-    report = examine(exercise, obj, int(seed), case)
+    report = examine(exercise, obj, seed, case)
     return _failures.noted(report, obj, whole=case is None)
+
+
+def _whole(what: str, value: Any) -> int | None:
+    """A case or seed as an int. Raises: ValueError if it is neither a whole number from 0 nor None."""
+    try:
+        number = None if value is None else operator.index(value)
+    except TypeError:
+        number = -1
+    if number is not None and (number < 0 or isinstance(value, bool)):
+        raise ValueError(f"{what}={value!r}: a {what} is a whole number from 0, as a report prints it.")
+    return number
 
 
 def grade(name: str, obj: Any, *, seed: int | None = None) -> float:
@@ -126,9 +139,13 @@ def hint(name: str) -> HintCard:
     Raises: ValueError if there is no such exercise.
     """
     exercise = find(name)
-    step = _hints_given.get(exercise.name, 0)
-    _hints_given[exercise.name] = (step + 1) % len(exercise.hints)
-    return HintCard(f"{exercise.name}, hint {step + 1} of {len(exercise.hints)}: {exercise.hints[step]}")
+    given, every = _hints_given.get(exercise.name, 0), len(exercise.hints)
+    _hints_given[exercise.name] = given + 1
+    again = (
+        f"these were all {every} hints, so here is the first again. " if given and given % every == 0 else ""
+    )
+    step = given % every
+    return HintCard(f"{exercise.name}, hint {step + 1} of {every}: {again}{exercise.hints[step]}")
 
 
 _hints_given: dict[str, int] = {}

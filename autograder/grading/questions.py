@@ -55,7 +55,7 @@ def _letter(question: Choice, answer: Any) -> Outcome:
     why = question.explanations[letter]
     if letter == question.answer:
         return "passed", why, None
-    return "failed", f"not {letter}.", Finding(f"answer {letter}", why)
+    return "failed", f"{letter} is not right.", Finding(f"answer {letter}", why, heading=f"Why not {letter}?")
 
 
 SINGLE = 1e-6
@@ -73,9 +73,20 @@ def _number(question: Number, answer: Any) -> Outcome:
         value = math.nan
     if not math.isfinite(value):
         return "errored", f"{question.name} is {str(answer)[:40]!r}; expected a finite number.", None
-    if math.isclose(value, question.answer, rel_tol=question.tolerance):
+    if _right(question, value):
         return "passed", question.explanation, None
+    message = f"{answer if isinstance(answer, (int, float)) else _written(value)} is not right."
     for slip in question.slips:
         if math.isclose(value, slip.value, rel_tol=max(question.tolerance, SINGLE)):
-            return "failed", f"{value:g} is not right.", Finding(slip.name, slip.question)
-    return "failed", f"{value:g} is not right.", None
+            return "failed", message, Finding(slip.name, slip.question)
+    return "failed", message, None
+
+
+def _right(question: Number, value: float) -> bool:
+    near = math.isclose(value, question.answer, rel_tol=question.tolerance)
+    return near and (not question.answer.is_integer() or round(value) == question.answer)
+
+
+def _written(value: float) -> str:
+    """A number that was a tensor's or an array's: all digits of a whole one, those of float32 of another."""
+    return str(int(value)) if value.is_integer() else f"{value:.7g}"

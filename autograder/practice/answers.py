@@ -13,7 +13,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -31,11 +31,13 @@ class AnswersError(Exception):
 
 @dataclass(frozen=True)
 class Answers:
-    """What running it defined, the cells that failed, and the exercises that its grade cells ask for."""
+    """What running it defined, the cells that failed, the exercises that its grade cells ask for, and the points of the
+    questions that are answered in words."""
 
     names: Mapping[str, Any]
     problems: tuple[str, ...] = ()
     posed: tuple[str, ...] = ()
+    in_words: Mapping[str, float] = field(default_factory=dict)
 
 
 def answers(what: str) -> Answers:
@@ -83,7 +85,8 @@ def _from_notebook(path: Path) -> Answers:
             except (Exception, SystemExit) as error:  # noqa: BLE001  (as in a notebook, the next cell runs)
                 problems.append(f"cell {number}: {type(error).__name__}: {error}")
     posed = tuple(_grade_id(cell).removeprefix("check-") for cell in cells if _is_grade_cell(cell))
-    return Answers(names, tuple(problems), posed)
+    in_words = {_grade_id(cell): _points(cell) for cell in cells if _is_in_words(cell)}
+    return Answers(names, tuple(problems), posed, in_words)
 
 
 def _from_file(path: Path) -> Answers:
@@ -92,7 +95,7 @@ def _from_file(path: Path) -> Answers:
     try:
         with _inside(path.parent):
             return Answers(runpy.run_path(str(path.resolve())))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AnswersError(f"{path}: could not be run: {type(error).__name__}: {error}") from error
 
 
@@ -100,7 +103,7 @@ def _from_module(name: str) -> Answers:
     try:
         with _inside(Path()):
             return Answers(vars(importlib.import_module(name)))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise AnswersError(
             f"{name}: no such file, and it cannot be imported as a module: {type(error).__name__}: {error}"
         ) from error
@@ -112,8 +115,9 @@ def _read_cells(path: Path) -> list[dict[str, Any]]:
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
+        reason = error.msg.removesuffix(" at").removesuffix(" starting")  # "Unterminated string starting at"
         raise AnswersError(
-            f"{path}: broken JSON at line {error.lineno}: {error.msg}; save it again in Jupyter"
+            f"{path}: broken JSON at line {error.lineno}: {reason}; save it again in Jupyter"
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise AnswersError(f"{path}: cannot be read: {error}") from error
@@ -131,6 +135,16 @@ def _source(cell: dict[str, Any]) -> str:
 def _is_grade_cell(cell: dict[str, Any]) -> bool:
     nbgrader = cell.get("metadata", {}).get("nbgrader", {})
     return bool(nbgrader.get("grade") and not nbgrader.get("solution"))
+
+
+def _is_in_words(cell: dict[str, Any]) -> bool:
+    nbgrader = cell.get("metadata", {}).get("nbgrader", {})
+    return bool(nbgrader.get("grade") and nbgrader.get("solution"))
+
+
+def _points(cell: dict[str, Any]) -> float:
+    points = cell["metadata"]["nbgrader"].get("points")
+    return float(points) if isinstance(points, (int, float)) else 0.0
 
 
 def _grade_id(cell: dict[str, Any]) -> str:

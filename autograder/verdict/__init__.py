@@ -36,10 +36,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Finding:
-    """A recognised mistake: its short name and the question to put to the student."""
+    """A recognised mistake: its short name and the question to put to the student.
+
+    heading: what leads to the question in a report, where "Likely cause" and the name would read oddly.
+    """
 
     name: str
     question: str
+    heading: str = ""
+
+    @property
+    def lead(self) -> str:
+        """What a report begins with."""
+        return self.heading or f"Likely cause: {self.name}."
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def render(report: Report) -> str:
     colour = COLOURS["passed" if report.passed else "failed"]
     causes = "".join(
         f'<p style="margin:6px 0;padding:6px 10px;border-left:3px solid {COLOURS["errored"]}">'
-        f"<b>Likely cause: {escape(finding.name)}.</b> {escape(finding.question)}</p>"
+        f"<b>{escape(finding.lead)}</b> {escape(finding.question)}</p>"
         for finding in report.findings
     )
     notes = "".join(f"<p>{escape(note)}</p>" for note in report.notes)

@@ -10,6 +10,7 @@ __all__ = ["headline", "named", "render"]
 
 LABELS = {"passed": "passed", "failed": "FAILED", "skipped": "skipped", "errored": "ERRORED"}
 WIDTH = 110
+NARROWEST = 8  # of the column of points
 
 
 def headline(report: Report) -> str:
@@ -25,29 +26,37 @@ def named(row: tuple[Verdict, ...]) -> tuple[str, str]:
     return ", ".join(verdict.check for verdict in row), ""
 
 
-def _row(row: tuple[Verdict, ...]) -> list[str]:
+def _points(row: tuple[Verdict, ...]) -> str:
+    return f"{sum(v.points for v in row):g}/{sum(v.max_points for v in row):g}"
+
+
+def _row(row: tuple[Verdict, ...], width: int) -> list[str]:
+    """The lines of a row; `width` is that of the points."""
     verdict = row[0]
-    points = f"{sum(v.points for v in row):g}/{sum(v.max_points for v in row):g}"
     check, claim = named(row)
-    line = f"  {LABELS[verdict.status]:<8}{points:>8}  {check}{f': {claim}' if claim else ''}"
+    start = f"  {LABELS[verdict.status]:<8}{_points(row):>{width}}  "
+    line = f"{start}{check}{f': {claim}' if claim else ''}"
+    deep = " " * len(start)
     lines = (
-        textwrap.wrap(line, WIDTH, subsequent_indent=" " * 20, drop_whitespace=False)
+        textwrap.wrap(line, WIDTH, subsequent_indent=deep, drop_whitespace=False)
         if len(line) > WIDTH
         else [line]
     )
     for paragraph in (verdict.message, verdict.case):
         for line in paragraph.splitlines():
-            lines += textwrap.wrap(line, WIDTH, initial_indent=" " * 18, subsequent_indent=" " * 20)
+            lines += textwrap.wrap(line, WIDTH, initial_indent=deep[:-2], subsequent_indent=deep)
     return lines
 
 
 def render(report: Report) -> str:
     """The report in lines of at most about 110 characters."""
     lines = [headline(report)]
-    for row in report.rows():
-        lines += _row(row)
+    rows = report.rows()
+    width = max([NARROWEST, *(len(_points(row)) + 1 for row in rows)])
+    for row in rows:
+        lines += _row(row, width)
     for finding in report.findings:
-        lines += textwrap.wrap(f"Likely cause: {finding.name}. {finding.question}", WIDTH)
+        lines += textwrap.wrap(f"{finding.lead} {finding.question}", WIDTH)
     lines += list(report.notes)
     if report.printed:
         lines += ["Your code printed:", textwrap.indent(report.printed, "  ")]

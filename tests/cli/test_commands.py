@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from autograder.cli import main
-from autograder.cli.lab import working_copy
+from autograder.cli.errors import UserError
+from autograder.cli.lab import WORK, working_copy
+from autograder.exercises import ASSIGNMENTS
 from autograder.weave import find_course
 
 ROOT = Path(__file__).parents[2]
@@ -67,16 +69,27 @@ ERRORS = [
     (["check", "list.ipynb"], "list.ipynb: is not a notebook of format 4"),
     (["check", "folder"], "folder: expected a notebook (.ipynb), a Python file (.py) or a module's name"),
     (["check", "raising.py"], "raising.py: could not be run: ZeroDivisionError"),
-    (["check", "empty.py"], "empty.py: expected it to define one or more of softmax"),
-    (["check", "right.py", "--exercise", "atention"], "no exercise 'atention'. Did you mean 'attention'?"),
+    (["check", "leaving.py"], "leaving.py: could not be run: SystemExit: 0"),
+    (["check", "leaving_by_name"], "leaving_by_name: no such file, and it cannot be imported as a module"),
+    (["check", "empty.py"], "empty.py: defines no exercise; expected names like softmax, masked_softmax, "),
+    (["check", "misspelt.py"], "misspelt.py: defines no exercise; did you mean 'softmax' by 'sofmax'?"),
+    (["check", "right.py", "--exercise", "atention"], "no exercise 'atention'. Did you mean 'attention'"),
+    (["check", "right.py", "--exercise", "atention"], "`attn hint` in a terminal"),
+    (["check", "right.py", "--exercise", "why_scale", "--case", "3"], "why_scale is a question and has no"),
     (
         ["check", "right.py", "--exercise", "softmax"],
         "right.py: expected it to define softmax, and it does not",
     ),
     (["check", "right.py", "--case", "3"], "say which: --exercise NAME"),
-    (["hint", "atention"], "no exercise 'atention'. Did you mean 'attention'?"),
+    (["hint", "atention"], "no exercise 'atention'. Did you mean 'attention'"),
+    (["hint", "what_is_attention"], "'what_is_attention' is answered in words, for a person to mark"),
+    (["hint", "what_is_attention"], "course/lessons/basic_attention.md"),
     (["hint", "attention", "--step", "4"], "attention has 3 hints"),
     (["grade", "gone"], "gone: there is no such folder"),
+    (["grade", "right.py"], "right.py: is a file; name the folder that holds submitted/"),
+    (["grade", "stray"], "expected <student>/<assignment>, the assignment one of 01_basic_attention"),
+    (["grade", "stray"], "found submitted/ann/99_foo and 1 more: rename or move what was handed in"),
+    (["grade", "bare"], "bare/submitted: holds no folder of an assignment of this course"),
     (["grade", "folder"], "folder: holds no folder submitted/"),
     (["grade", "nobody"], "nobody/submitted: holds no student's folder"),
     (["build", "--course", "folder"], "folder: no course is here"),
@@ -94,15 +107,25 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(attn, arguments: list[
     Path("list.ipynb").write_text("[]")
     Path("folder").mkdir()
     Path("nobody/submitted").mkdir(parents=True)
+    Path("bare/submitted/ann").mkdir(parents=True)
+    Path("stray/submitted/ann/99_foo").mkdir(parents=True)
+    Path("stray/submitted/ann/basic_attention.ipynb").touch()
     Path("raising.py").write_text("1 / 0\n")
     Path("empty.py").write_text("x = 1\n")
     Path("right.py").write_text(RIGHT)
+    Path("misspelt.py").write_text("def sofmax(x): ...\n")
+    Path("leaving.py").write_text(RIGHT + "\nimport sys\nsys.exit(0)\n")
+    Path("leaving_by_name.py").write_text("raise SystemExit(3)\n")
     result = attn(*arguments)
     assert result.code == 2
+    assert len(result.err) < 500
     assert message in result.err
     assert result.err.startswith("attn: ")
     assert result.err.count("\n") == 1
     assert "Traceback" not in result.err + result.out
+    assert [path.name for place in ("nobody", "bare", "stray") for path in Path(place).iterdir()] == [
+        "submitted"
+    ] * 3
 
 
 def test_an_interrupt_is_one_line_and_exit_code_130(attn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,6 +144,8 @@ def test_check_passes_right_answers_of_a_file(attn) -> None:
     assert result.code == 0
     assert "dot_scores: all checks passed" in result.out
     assert "2 of 2 exercises pass, 4 of 4 points." in result.out
+    assert "Not defined: softmax, masked_softmax, " in result.out
+    assert "shared_attention" not in result.out, "an assignment that has not been begun"
     assert result.err == ""
 
 
@@ -173,6 +198,24 @@ def test_check_fails_a_notebook_that_leaves_an_exercise_undefined(attn) -> None:
     assert "Failed: cell 2: SyntaxError" in result.out
 
 
+def test_check_leaves_answers_in_words_to_a_person_and_says_where_to_compare(attn) -> None:
+    words = {"grade": True, "solution": True, "grade_id": "what_is_attention", "points": 4}
+    path = write_notebook(Path("mine.ipynb"), cell("code", RIGHT), cell("markdown", "An average.", **words))
+    result = attn("check", path)
+    assert result.code == 0
+    assert result.out.endswith(
+        "\nNot checked, for a person to read: what_is_attention (4 points); "
+        "model answers: course/lessons/basic_attention.md.\n"
+    )
+    assert "person" not in attn("check", path, "--exercise", "why_scale").out
+
+
+def test_hint_without_a_name_lists_all_exercises(attn) -> None:
+    lines = attn("hint").out.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(ASSIGNMENTS)
+    assert "softmax, masked_softmax" in lines[0]
+
+
 def test_hints_lead_from_one_to_the_next(attn) -> None:
     first, last = attn("hint", "attention"), attn("hint", "attention", "--step", "3")
     assert first.out.startswith("attention, hint 1 of 3: ")
@@ -191,13 +234,34 @@ def test_lab_copies_the_release_and_keeps_what_the_student_wrote(attn) -> None:
     assert "yours, kept" in second.out
 
 
-def test_lab_never_works_on_the_committed_release() -> None:
-    from autograder.cli.errors import UserError
+def made_release(place: Path) -> Path:
+    write_notebook(place / "x.ipynb")
+    release = place / "course/release"
+    (release / "01_x").mkdir(parents=True)
+    (place / "x.ipynb").rename(release / "01_x" / "x.ipynb")
+    return release
 
-    release = find_course().root / "release"
-    for folder in (release, release / "mine"):
-        with pytest.raises(UserError, match="lies in the committed release"):
-            working_copy(release, folder)
+
+@pytest.mark.parametrize(
+    "folder", [".", "course", "docs/mine", "course/release", "course/release/attention-work"]
+)
+def test_lab_scatters_nothing_among_the_courses_own_files(tmp_path: Path, folder: str) -> None:
+    release = made_release(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(
+        UserError, match=r"your working copy would lie among .* name a folder outside, or .*work"
+    ):
+        working_copy(release, tmp_path / folder)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_lab_may_work_in_the_default_folder_and_beside_a_course_that_stands_alone(tmp_path: Path) -> None:
+    release = made_release(tmp_path)
+    assert working_copy(release, tmp_path / "beside") == [Path("01_x/x.ipynb")]
+    (tmp_path / "pyproject.toml").touch()
+    assert working_copy(release, tmp_path / "docs" / WORK) == [Path("01_x/x.ipynb")]
+    assert f"{WORK}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
 
 
 def test_build_check_names_what_differs_and_exits_1(attn, tmp_path: Path) -> None:
@@ -241,6 +305,17 @@ def test_a_missing_torch_is_one_line_and_help_works_without_it(
     )
     assert result.stderr.count("\n") == 1
     assert in_a_process("--help", PYTHONPATH=str(tmp_path)).returncode == 0
+
+
+def test_the_doctor_reports_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise ImportError('libtorch.so: no such file')\n")
+    result = in_a_process("doctor", PYTHONPATH=str(tmp_path), COLUMNS="200")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    said = next(line for line in result.stdout.splitlines() if "PyTorch" in line)
+    assert said.startswith("missing")
+    assert "cannot be imported (libtorch.so: no such file); install it again: pip install 'torch" in said
+    assert "browser" in result.stdout, "the lines after it"
 
 
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:

@@ -155,6 +155,7 @@ def test_the_table_and_the_places_of_the_results_are_printed(demo: Demo) -> None
     assert str(demo.place / "grades.csv") in demo.printed
     assert str(demo.place / "feedback") in demo.printed
     assert "need a person" in demo.printed
+    assert "A class of 13 made-up students, 67 notebooks; 2 of them hand in gpu_kernels:" in demo.printed
 
 
 def test_every_piece_of_the_students_work_answers_an_exercise() -> None:

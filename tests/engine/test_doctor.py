@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+import autograder.cli
 from autograder.cli import main
+from autograder.engine.cluster import ClusterError, run_on_cluster
+from autograder.engine.extras import CLUSTER
 from autograder.engine.isolation import Isolation
+from autograder.engine.nursery import Limit
+from autograder.engine.pool import Task
 
 Attn = Callable[..., tuple[object, str]]
 
@@ -99,8 +107,27 @@ def test_what_grading_can_do_without_is_no_obstacle(attn: Attn, monkeypatch: pyt
     code, out = attn("doctor")
     assert code == 0
     assert "none: the browser tests are skipped" in out
-    assert "attn grade --scheduler needs" in line(out, "dask.distributed")
+    assert f"attn grade --scheduler needs it; install it in the clone: {CLUSTER}" in out
     assert "not installed" in line(out, "Triton")
+
+
+def test_one_remedy_for_a_missing_cluster_is_told_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ClusterError) as refused:
+        next(run_on_cluster([Task(0, "", Limit())], "tcp://127.0.0.1:1"))
+    assert CLUSTER in str(refused.value)
+    assert "[cluster]" in CLUSTER
+
+
+def test_brackets_in_what_the_command_line_prints_are_no_markup() -> None:
+    folder = Path(autograder.cli.__file__).parent
+    made = [
+        (path.name, call)
+        for path in folder.rglob("*.py")
+        for call in re.findall(r"\b(?:Console|TextColumn)\([^)]*\)", path.read_text(encoding="utf-8"))
+    ]
+    assert len(made) >= 6
+    assert [each for each in made if "markup=False" not in each[1]] == []
 
 
 def test_a_gpu_is_named_or_its_absence_said(attn: Attn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,26 @@ def test_a_page_may_load_and_run_nothing() -> None:
     assert not [tag for tag, _ in Tags(text).found if tag in ("script", "link", "iframe", "object", "embed")]
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "$x^2$ and **A**",
+        "<div>$x^2$ and **A**</div>",
+        "<script>alert(1)</script> $x^2$ **A**",
+        "- <div>$x^2$ **A**",
+        "> <p>$x^2$ **A**",
+    ],
+)
+def test_formulas_and_emphasis_in_an_answer_are_drawn_whatever_html_is_around_them(answer: str) -> None:
+    text = made(notebook(answer=answer))
+    assert "<msup><mi>x</mi><mn>2</mn></msup>" in text
+    assert "<strong>A</strong>" in text
+    blocks = [
+        [tag for tag, _ in Tags(page).found if tag in ("div", "script")] for page in (text, made(notebook()))
+    ]
+    assert blocks[0] == blocks[1], "those of the code's listing"
+
+
 def test_terminal_colours_of_a_traceback_are_left_out() -> None:
     outputs = [new_output("error", ename="E", evalue="v", traceback=["\x1b[31mred\x1b[0m words"])]
     assert "red words" in made(notebook(outputs=outputs))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +15,9 @@ import autograder
 import solutions.basic_attention as reference
 from autograder import Report, check, exercises, grade, hint, inputs
 from autograder.case import CASES_PER_SEED, Layer
-from autograder.exercises import Exercise, find
+from autograder.exercises import IN_WORDS, Exercise, find
 from autograder.grading import run
+from autograder.verdict import Verdict
 
 
 def wrong_attention(query, key, value, attn_mask=None, is_causal=False):
@@ -132,8 +135,41 @@ def test_unknown_names_and_cases_are_refused_with_what_there_is() -> None:
         check("attention", reference.attention, case=17 * CASES_PER_SEED + 99)
     with pytest.raises(ValueError, match="belongs to seed 17, not to seed=3"):
         check("attention", reference.attention, case=1700, seed=3)
-    with pytest.raises(ValueError, match="whole number from 0"):
-        check("attention", reference.attention, seed=-1)
+    for wrong in (-1, "x", 1.5, True):
+        with pytest.raises(ValueError, match=f"seed={wrong!r}: a seed is a whole number from 0"):
+            check("attention", reference.attention, seed=wrong)
+        with pytest.raises(ValueError, match=f"case={wrong!r}: a case is a whole number from 0"):
+            check("attention", reference.attention, case=wrong)
+    with pytest.raises(ValueError, match="why_scale is a question and has no cases"):
+        check("why_scale", "a", case=1700)
+
+
+def test_an_unknown_name_is_answered_with_a_few_and_with_the_way_to_all() -> None:
+    with pytest.raises(ValueError, match="no exercise 'atention'") as refused:
+        check("atention", reference.attention)
+    assert "autograder.exercises() lists them all" in str(refused.value)
+    assert len(str(refused.value)) < 250
+
+
+def test_questions_in_words_are_known_as_what_they_are() -> None:
+    lessons = (Path(__file__).parents[2] / "course/lessons").glob("*.md")
+    held = {
+        name: lesson.stem
+        for lesson in lessons
+        for name in re.findall(r'"answer": "(\w+)"', lesson.read_text(encoding="utf-8"))
+    }
+    assert held == dict(IN_WORDS)
+    with pytest.raises(
+        ValueError, match=r"answered in words, for a person .* course/lessons/gpu_kernels\.md"
+    ):
+        hint("explain_flash_attention")
+
+
+def test_points_stand_in_one_column_however_long_they_are() -> None:
+    verdicts = [Verdict("one", "claim", "passed", p, p) for p in (1.0, 0.25)]
+    wrong = Verdict("two", "claim", "failed", 0.0, 0.25, "the message")
+    short, long, _, message = str(Report("softmax", 1, (*verdicts, wrong))).splitlines()[1:]
+    assert short.index("one") == long.index("one") == message.index("the message") + 2
 
 
 def test_grade_returns_a_plain_finite_float_and_prints_the_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +263,8 @@ def test_html_escapes_whatever_the_student_wrote() -> None:
 def test_hints_go_from_nudge_to_near_answer_and_begin_again() -> None:
     shown = [hint("attention") for _ in range(4)]
     assert [text.split(":")[0] for text in shown[:3]] == [f"attention, hint {n} of 3" for n in (1, 2, 3)]
-    assert shown[3] == shown[0]
+    first = shown[0].removeprefix("attention, hint 1 of 3: ")
+    assert shown[3] == f"attention, hint 1 of 3: these were all 3 hints, so here is the first again. {first}"
     assert len(set(shown[:3])) == 3
     with pytest.raises(ValueError, match="no exercise"):
         hint("nothing")

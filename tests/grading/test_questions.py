@@ -72,6 +72,34 @@ def test_a_right_number_of_any_kind_passes_and_each_slip_is_named(number: Number
         report = check(number.name, kind(slip.value))
         assert not report.passed
         assert report.mistakes == (slip.name,)
+        assert "_" not in slip.name
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)
+def test_a_whole_number_is_exact_and_any_other_says_what_is_near_enough(number: Number) -> None:
+    if number.answer.is_integer():
+        assert check(number.name, int(number.answer)).passed
+        assert not check(number.name, int(number.answer) + 1).passed
+        assert not check(number.name, number.answer + 0.6).passed
+    else:
+        assert "two decimals" in number.prompt
+        assert check(number.name, round(number.answer, 2)).passed
+        assert not check(number.name, round(number.answer, 1)).passed
+
+
+def test_a_wrong_number_comes_back_as_it_was_given() -> None:
+    for given in (14680065, 1234567.25, -3):
+        assert f"{given} is not right." in str(check("attention_flops", given))
+    assert "14680066 is not right." in str(check("attention_flops", torch.tensor(14680066.0)))
+    assert "0.1 is not right." in str(check("attention_flops", np.float32(0.1)))
+
+
+def test_a_wrong_letter_reads_as_an_explanation_and_not_as_a_mistakes_name() -> None:
+    text, page = str(check("why_scale", "a")), check("why_scale", "a")._repr_html_()
+    for shown in (text, page):
+        assert "Why not a?" in shown
+        assert "a is not right." in shown
+        assert "Likely cause" not in shown
 
 
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda one: one.name)

@@ -174,8 +174,20 @@ FILES = {
 }
 
 
+def of_another_assignment(released: NotebookNode) -> NotebookNode:
+    """What a notebook of shared_attention looks like: its grade cells, and none of this assignment's."""
+    notebook = copy.deepcopy(released)
+    for cell in notebook.cells:
+        if "nbgrader" in cell.metadata:
+            cell.metadata.nbgrader.grade_id = {
+                "dot_scores": "grouped_query_attention",
+                "check-dot_scores": "check-grouped_query_attention",
+            }.get(cell.id, f"other-{cell.id}")
+    return notebook
+
+
 def write_class(place: Path, released: NotebookNode) -> None:
-    """One student per kind of submission in `place`/submitted, and three who handed in no such file."""
+    """One student per kind of submission in `place`/submitted, and five who handed in no such file."""
     submitted = place / "submitted"
     for student, make in NOTEBOOKS.items():
         path = submitted / student / ASSIGNMENT / NAME
@@ -190,3 +202,10 @@ def write_class(place: Path, released: NotebookNode) -> None:
     renamed = submitted / "renamed" / ASSIGNMENT / "basic_attention (1).ipynb"
     renamed.parent.mkdir(parents=True)
     renamed.write_text(nbformat.writes(answered(released)), encoding="utf-8")
+    readme = submitted / "readme_only" / ASSIGNMENT / "readme.txt"
+    readme.parent.mkdir(parents=True)
+    readme.write_text("I was ill.", encoding="utf-8")
+    (readme.parent / "timestamp.txt").write_text("2026-01-01 00:00:00 UTC", encoding="utf-8")
+    other = submitted / "other" / ASSIGNMENT / NAME
+    other.parent.mkdir(parents=True)
+    other.write_text(nbformat.writes(of_another_assignment(released)), encoding="utf-8")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import shutil
+from html import unescape
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
+from autograder.cli.table import score, status
 from autograder.engine.classroom import Graded, Plan, grade_class
 from autograder.engine.nursery import Limit
+from autograder.engine.submissions import UnreadableError, parse_notebook
 from autograder.weave import Course, generate, settings
 from tests.nbgrader.small_class import ASSIGNMENT, FILES, NAME, NOTEBOOKS, small_course, write_class
 
 FULL = 3.0  # dot_scores
+ABSENT = ("absent", "folder_only", "renamed", "readme_only", "other")
 TIMEOUT = 5  # seconds: far more than any honest cell here needs, even on a busy machine
 
 
@@ -34,6 +38,9 @@ class Class:
             ]
         assert len(found) == 1
         return found[0]
+
+    def of(self, student: str) -> Graded:
+        return next(one for one in self.graded if one.submission.student == student)
 
     def page(self, student: str) -> str:
         return (self.place / "feedback" / student / ASSIGNMENT / "basic_attention.html").read_text("utf-8")
@@ -55,7 +62,7 @@ def test_every_student_is_in_the_csv_with_every_exercise(graded: Class) -> None:
     with (graded.place / "grades.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["student", "assignment", "exercise", "score", "points", "mistakes", "reason"]
-    students = {*NOTEBOOKS, *FILES, "absent", "folder_only", "renamed"}
+    students = {*NOTEBOOKS, *FILES, *ABSENT}
     assert {row[0] for row in rows[1:]} == students
     assert [row[2] for row in rows[1:]] == ["dot_scores", "why_scale", "in_words"] * len(students)
     assert {row[1] for row in rows[1:]} == {ASSIGNMENT}
@@ -103,6 +110,8 @@ REASONS = [
     ("absent", "dot_scores", f"nothing was handed in; expected submitted/absent/{ASSIGNMENT}/{NAME}"),
     ("folder_only", "dot_scores", "nothing was handed in"),
     ("renamed", "dot_scores", "found basic_attention (1).ipynb: rename it?"),
+    ("readme_only", "dot_scores", "no basic_attention.ipynb was handed in; found readme.txt"),
+    ("other", "dot_scores", "is the notebook of shared_attention, renamed; expected the one of 01_basic"),
 ]
 
 
@@ -154,6 +163,35 @@ def test_every_submission_has_a_feedback_page_that_says_what_happened(graded: Cl
     assert "my own trouble" in graded.page("raising")
 
 
+@pytest.mark.parametrize("student", [*FILES, *ABSENT])
+def test_a_submission_that_was_not_run_is_told_why_once(graded: Class, student: str) -> None:
+    page, one = graded.page(student), graded.of(student)
+    assert unescape(page).count(one.problem) == 1
+    assert "was deleted" not in page
+    assert "NotGraded" not in page
+    assert page.count("0 / 3") == 1, "its marks stand in the table, and nowhere else"
+    assert status(one) == one.problem
+
+
+def test_broken_json_is_named_by_its_line(graded: Class) -> None:
+    assert graded.of("broken").problem.endswith("at line 3")
+
+
+def test_the_reason_of_broken_json_reads_as_a_sentence() -> None:
+    with pytest.raises(UnreadableError, match=r"^x\.ipynb is broken JSON: Unterminated string at line 2$"):
+        parse_notebook('{\n"cells', "x.ipynb")
+
+
+def test_the_maximum_is_the_whole_notebooks_whatever_waits_for_a_person(graded: Class) -> None:
+    right, untouched = graded.of("right"), graded.of("untouched")
+    assert score(right) == "4 / 6"
+    assert score(untouched) == "0 / 6"
+    assert "of 6 points" in graded.page("right")
+    assert status(right) == "1 answer in words to mark"
+    assert "1 answer in words to mark" in status(graded.of("raising"))
+    assert "to mark" not in status(untouched)
+
+
 def test_pages_load_nothing_from_the_network_and_show_formulas(graded: Class) -> None:
     page = graded.page("right")
     assert "<math" in page
@@ -186,4 +224,15 @@ def test_marks_given_by_hand_survive_a_second_grading(graded: Class, tmp_path: P
     generate(graded.course, place, gradebook=place / "gradebook.db")
     again = grade_class(place, {ASSIGNMENT: NAME}, settings(graded.course.root))
     row = again[0].rows[-1]
-    assert (row.exercise, row.score, row.reason) == ("in_words", 1.5, "")
+    assert (row.exercise, row.score, row.reason) == ("in_words", 1.5, "marked by a person")
+    assert status(again[0]) == "in_words: marked by a person"
+    with Gradebook(f"sqlite:///{place}/gradebook.db", "attention") as gradebook:
+        gradebook.find_comment("in_words", "basic_attention", ASSIGNMENT, "right").manual_comment = "And\nD?"
+        gradebook.db.commit()
+    commented = grade_class(place, {ASSIGNMENT: NAME}, settings(graded.course.root))
+    assert status(commented[0]) == "in_words: marked by a person: And D?"
+    with Gradebook(f"sqlite:///{place}/gradebook.db", "attention") as gradebook:
+        gradebook.find_grade("in_words", "basic_attention", ASSIGNMENT, "right").manual_score = 2
+        gradebook.db.commit()
+    full = grade_class(place, {ASSIGNMENT: NAME}, settings(graded.course.root))
+    assert (full[0].rows[-1].reason, status(full[0])) == ("", "all right")

@@ -96,6 +96,13 @@ def test_feedback_shows_the_reports(course: Path) -> None:
     assert "cdnjs" not in page
 
 
+def test_feedback_keeps_the_model_answer_and_its_rubric_from_students(course: Path) -> None:
+    page = (course / "feedback" / "ada" / ASSIGNMENT / "basic_attention.html").read_text(encoding="utf-8")
+    assert "A weighted average." in page
+    assert "For the person who grades" not in page
+    assert "Rubric" not in page
+
+
 def test_nothing_was_written_that_git_would_see(course: Path) -> None:
     """The .gitignore of course/ covers all that nbgrader makes."""
     subprocess.run(["git", "init", "-q"], cwd=course, check=True)

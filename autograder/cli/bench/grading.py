@@ -64,7 +64,7 @@ def run_bench_grading(
     stem: str, students: int, stock: int | None, growth: bool, target: Path | None, picture: Path | None
 ) -> int:
     """Measure, print a table, and write JSON and a picture where asked."""
-    console = Console()
+    console = Console(markup=False)
     measured = Measured(stem, students, min(stock or students, students), machine())
     with tempfile.TemporaryDirectory(prefix="attn-bench-") as scratch:
         for step in _steps(measured, Path(scratch), growth):

@@ -28,15 +28,24 @@ def run_demo(folder: Path | None, keep: bool, options: "Options") -> int:
     place = folder or Path(tempfile.mkdtemp(prefix="attn-demo-"))
     try:
         make_class(place)
-        typer.echo(
-            f"A class of {len(CLASS)} made-up students, with all their assignments: {place / 'submitted'}"
-        )
+        typer.echo(f"{_class()}: {place / 'submitted'}")
         for student in CLASS:
             typer.echo(f"  {student.name:6} {student.about}")
         return run_grade(place, options, None)
     finally:
         if not keep:
             shutil.rmtree(place, ignore_errors=True)
+
+
+def _class() -> str:
+    """Who hands in what, in a line."""
+    from autograder.exercises import ASSIGNMENTS
+
+    handing_in = {stem: sum(student.hands_in(stem) for student in CLASS) for stem in ASSIGNMENTS}
+    few = "".join(
+        f"; {count} of them hand in {stem}" for stem, count in handing_in.items() if count < len(CLASS)
+    )
+    return f"A class of {len(CLASS)} made-up students, {sum(handing_in.values())} notebooks{few}"
 
 
 def make_class(place: Path) -> None:

@@ -124,19 +124,18 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         prompt="Variance of the dot product of two vectors of 64 independent N(0, 1) entries?",
         answer=64.0,
         points=1.0,
-        tolerance=0.02,
         explanation=(
             "Each product has mean 0 and variance E[q^2] E[k^2] = 1. The 64 products are independent, so "
             "their variances add to 64; the standard deviation is 8."
         ),
         slips=(
             NumericSlip(
-                "standard_deviation",
+                "standard deviation",
                 8.0,
                 "8 is the square root of 64: is that the standard deviation instead of the variance?",
             ),
             NumericSlip(
-                "already_scaled",
+                "already scaled",
                 1.0,
                 (
                     "1 is the variance after dividing by sqrt(64), or that of a single product. Did you add "
@@ -144,7 +143,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
                 ),
             ),
             NumericSlip(
-                "variances_added_not_multiplied",
+                "variances added not multiplied",
                 128.0,
                 (
                     "128 = 64 * 2: did you add the two variances in each product? For independent entries of "
@@ -152,7 +151,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
                 ),
             ),
             NumericSlip(
-                "width_squared",
+                "width squared",
                 4096.0,
                 (
                     "4096 = 64 * 64: did you square the width? Variances of independent terms add; only a "
@@ -161,7 +160,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
             ),
             NumericSlip("mean", 0.0, "0 is the mean of the dot product. What is the mean of its square?"),
             NumericSlip(
-                "divided_by_width",
+                "divided by width",
                 0.015625,
                 (
                     "1/64 is the variance after dividing by D. Nothing has been divided yet; what is the "
@@ -169,7 +168,7 @@ QUESTIONS: tuple[Choice | Number, ...] = (
                 ),
             ),
             NumericSlip(
-                "scale_factor",
+                "scale factor",
                 0.125,
                 "1/8 is the factor 1/sqrt(64) itself. Which variance does that factor bring back to 1?",
             ),
@@ -224,25 +223,24 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         answer=14680064.0,
         points=2.0,
-        tolerance=1e-09,
         explanation=(
             "Query times key: 128 * 512 scores of 64 multiply-adds. Weights times value: 128 * 48 outputs "
             "of 512 multiply-adds. Together 2 * 128 * 512 * (64 + 48) = 14,680,064."
         ),
         slips=(
             NumericSlip(
-                "multiply_adds",
+                "multiply adds",
                 7340032.0,
                 ("This is half of it: did you count a multiply-add as one operation? Here it counts as two."),
             ),
             NumericSlip(
-                "scores_only", 8388608.0, "This is query times key alone. What does weights times value cost?"
+                "scores only", 8388608.0, "This is query times key alone. What does weights times value cost?"
             ),
             NumericSlip(
-                "values_only", 6291456.0, "This is weights times value alone. What do the scores cost?"
+                "values only", 6291456.0, "This is weights times value alone. What do the scores cost?"
             ),
             NumericSlip(
-                "scores_only_multiply_adds",
+                "scores only multiply adds",
                 4194304.0,
                 (
                     "This is query times key alone, in multiply-adds. What about weights times value, and two "
@@ -250,34 +248,34 @@ QUESTIONS: tuple[Choice | Number, ...] = (
                 ),
             ),
             NumericSlip(
-                "value_width_is_key_width",
+                "value width is key width",
                 16777216.0,
                 "This takes D twice. Is the value as wide as the key here?",
             ),
             NumericSlip(
-                "key_width_is_value_width",
+                "key width is value width",
                 12582912.0,
                 "This takes D_v twice. Which width do query and key have?",
             ),
             NumericSlip(
-                "keys_counted_as_queries",
+                "keys counted as queries",
                 3670016.0,
                 "This takes S_q squared. How many keys does each query meet?",
             ),
             NumericSlip(
-                "queries_counted_as_keys", 58720256.0, "This takes S_k squared. How many queries are there?"
+                "queries counted as keys", 58720256.0, "This takes S_k squared. How many queries are there?"
             ),
             NumericSlip(
-                "widths_multiplied",
+                "widths multiplied",
                 402653184.0,
                 (
                     "This multiplies D by D_v. The two products run one after the other: do their costs "
                     "multiply or add?"
                 ),
             ),
-            NumericSlip("lengths_added", 143360.0, "This adds the lengths. Does every query meet every key?"),
+            NumericSlip("lengths added", 143360.0, "This adds the lengths. Does every query meet every key?"),
             NumericSlip(
-                "number_of_scores",
+                "number of scores",
                 65536.0,
                 "This is the number of scores. What does one of them cost, and one output?",
             ),

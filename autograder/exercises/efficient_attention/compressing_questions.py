@@ -50,20 +50,20 @@ COMPRESSING_QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "rounded_down",
+                "rounded down",
                 85.0,
                 "At 85 the dense order still takes fewer. Which is the first length after?",
             ),
             NumericSlip(
-                "not_rounded",
+                "not rounded",
                 2 * 128 * 64 / 192,
                 "A length is a whole number: which is the first beyond this?",
             ),
-            NumericSlip("one_product", 43.0, "phi(K)^T V and phi(Q) times that: are both counted?"),
-            NumericSlip("key_width", 128.0, "Where D = D_v it would be D. Here they differ."),
-            NumericSlip("key_width_and_one", 129.0, "Where D = D_v it would be D + 1. Here they differ."),
-            NumericSlip("value_width", 64.0, "Where D = D_v it would be D. Here they differ."),
-            NumericSlip("size_of_kv", 8192.0, "This is the size of kv. What does the dense order cost?"),
+            NumericSlip("one product", 43.0, "phi(K)^T V and phi(Q) times that: are both counted?"),
+            NumericSlip("key width", 128.0, "Where D = D_v it would be D. Here they differ."),
+            NumericSlip("key width and one", 129.0, "Where D = D_v it would be D + 1. Here they differ."),
+            NumericSlip("value width", 64.0, "Where D = D_v it would be D. Here they differ."),
+            NumericSlip("size of kv", 8192.0, "This is the size of kv. What does the dense order cost?"),
         ),
         hints=(
             "Write down the two products of either order with their three sizes each.",
@@ -83,14 +83,14 @@ COMPRESSING_QUESTIONS: tuple[Choice | Number, ...] = (
             "as after 100,000. A KV cache would hold 2 * 16 * 64 = 2,048 numbers for each token: as many after 33 tokens."
         ),
         slips=(
-            NumericSlip("z_left_out", 65536.0, "Is z kept, too?"),
-            NumericSlip("one_head", 4160.0, "This is one head. There are 16."),
-            NumericSlip("kv_cache", 204_800_000.0, "This is a KV cache. Does the state grow with the text?"),
+            NumericSlip("z left out", 65536.0, "Is z kept, too?"),
+            NumericSlip("one head", 4160.0, "This is one head. There are 16."),
+            NumericSlip("KV cache", 204_800_000.0, "This is a KV cache. Does the state grow with the text?"),
             NumericSlip(
-                "for_each_token", 6_656_000_000.0, "Is a state kept for each token, or one that is added to?"
+                "for each token", 6_656_000_000.0, "Is a state kept for each token, or one that is added to?"
             ),
             NumericSlip(
-                "heads_merged", 1_049_600.0, "Each head has a state of its own: 64 x 64, not 1024 x 1024."
+                "heads merged", 1_049_600.0, "Each head has a state of its own: 64 x 64, not 1024 x 1024."
             ),
         ),
         hints=(
@@ -181,7 +181,10 @@ COMPRESSING_QUESTIONS: tuple[Choice | Number, ...] = (
         name="latent_against_grouped",
         assignment=STEM,
         claim="C12",
-        prompt="How many times smaller is a latent cache (512 + 64 a token) than one of 8 key/value heads of width 128?",
+        prompt=(
+            "How many times smaller is a latent cache (512 + 64 a token) than one of 8 key/value heads of width 128, "
+            "to two decimals?"
+        ),
         answer=2 * 8 * 128 / 576,
         points=1.0,
         tolerance=2e-3,
@@ -190,13 +193,13 @@ COMPRESSING_QUESTIONS: tuple[Choice | Number, ...] = (
             "the rotated key 576: 3.56 times fewer. Against 128 heads of their own (32,768 numbers) it would be 57 times."
         ),
         slips=(
-            NumericSlip("rotated_key_left_out", 4.0, "The rotated key of 64 numbers is kept, too."),
+            NumericSlip("rotated key left out", 4.0, "The rotated key of 64 numbers is kept, too."),
             NumericSlip(
-                "half_of_it",
+                "half of it",
                 1024 / 576,
                 "This is half of it: GQA keeps a key and a value, and one latent serves both.",
             ),
-            NumericSlip("turned_round", 576 / 2048, "This is the other way round."),
+            NumericSlip("turned round", 576 / 2048, "This is the other way round."),
         ),
         hints=(
             "What does each of the two keep for one token in one layer?",

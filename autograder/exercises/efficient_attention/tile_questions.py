@@ -53,16 +53,16 @@ TILE_QUESTIONS: tuple[Choice | Number, ...] = (
             "take 256 MiB."
         ),
         slips=(
-            NumericSlip("one_head", 536870912.0, "This is one head. How many tables are there?"),
+            NumericSlip("one head", 536870912.0, "This is one head. How many tables are there?"),
             NumericSlip(
-                "numbers_not_bytes", 8589934592.0, "This counts numbers. How many bytes has a bfloat16?"
+                "numbers not bytes", 8589934592.0, "This counts numbers. How many bytes has a bfloat16?"
             ),
-            NumericSlip("four_bytes", 34359738368.0, "This is float32. A bfloat16 takes two bytes."),
+            NumericSlip("four bytes", 34359738368.0, "This is float32. A bfloat16 takes two bytes."),
             NumericSlip(
-                "not_squared", 1048576.0, "This grows with the length. The table has one row for each query."
+                "not squared", 1048576.0, "This grows with the length. The table has one row for each query."
             ),
             NumericSlip(
-                "causal_half", 8590458880.0, "A table of all pairs is stored whole, hidden ones included."
+                "causal half", 8590458880.0, "A table of all pairs is stored whole, hidden ones included."
             ),
         ),
         hints=(
@@ -170,7 +170,7 @@ TILE_QUESTIONS: tuple[Choice | Number, ...] = (
             NumericSlip("all", 256.0, "These are all tiles. Which lie wholly in the future?"),
             NumericSlip("half", 128.0, "The tiles on the diagonal are needed whole. Count them in."),
             NumericSlip(
-                "without_diagonal", 120.0, "This leaves out the diagonal, where queries see part of the keys."
+                "without diagonal", 120.0, "This leaves out the diagonal, where queries see part of the keys."
             ),
             NumericSlip("pairs", 524800.0, "These are the pairs of positions. The question is about tiles."),
         ),
@@ -193,15 +193,15 @@ TILE_QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "one_window", 64.0, "This is one layer. What did those 64 positions see a layer below?"
+                "one window", 64.0, "This is one layer. What did those 64 positions see a layer below?"
             ),
             NumericSlip(
-                "windows_added",
+                "windows added",
                 512.0,
                 "Neighbouring windows overlap in one position. How much further does a layer reach?",
             ),
             NumericSlip(
-                "without_itself", 504.0, "This is how far back it reaches. The position itself counts, too."
+                "without itself", 504.0, "This is how far back it reaches. The position itself counts, too."
             ),
             NumericSlip(
                 "multiplied", 281474976710656.0, "Reaches add up from layer to layer; they do not multiply."

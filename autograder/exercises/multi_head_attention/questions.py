@@ -53,34 +53,34 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "biases_left_out", 1_048_576.0, "This is the weights alone. How many biases are there?"
+                "biases left out", 1_048_576.0, "This is the weights alone. How many biases are there?"
             ),
             NumericSlip(
-                "three_layers",
+                "three layers",
                 787_968.0,
                 "This is three layers. What follows when the heads have been merged again?",
             ),
             NumericSlip(
-                "three_layers_without_biases",
+                "three layers without biases",
                 786_432.0,
                 "This is three layers without biases. What follows when the heads have been merged again?",
             ),
             NumericSlip(
-                "times_the_heads",
+                "times the heads",
                 8_404_992.0,
                 "This multiplies by the number of heads. How wide is what one head's projection makes?",
             ),
             NumericSlip(
-                "times_the_heads_without_biases",
+                "times the heads without biases",
                 8_388_608.0,
                 "This multiplies by the number of heads. How wide is what one head's projection makes?",
             ),
             NumericSlip(
-                "square_heads",
+                "square heads",
                 131_072.0,
                 "This takes 64 by 64 for each head's layers. How many features does a head's projection read?",
             ),
-            NumericSlip("one_layer", 262_656.0, "This is one layer. How many are there?"),
+            NumericSlip("one layer", 262_656.0, "This is one layer. How many are there?"),
         ),
         hints=(
             "Which layers hold the parameters? Do the heads have any besides them?",
@@ -138,22 +138,22 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "heads_left_out", 16_777_216.0, "This leaves the heads out. Has each a table of its own?"
+                "heads left out", 16_777_216.0, "This leaves the heads out. Has each a table of its own?"
             ),
-            NumericSlip("batch_left_out", 25_165_824.0, "This is one sequence. There are 8."),
+            NumericSlip("batch left out", 25_165_824.0, "This is one sequence. There are 8."),
             NumericSlip(
-                "one_table",
+                "one table",
                 2_097_152.0,
                 "This is one head's table of one sequence. How many tables are there?",
             ),
             NumericSlip(
-                "numbers_not_bytes", 100_663_296.0, "This is the number of weights. How many bytes has each?"
+                "numbers not bytes", 100_663_296.0, "This is the number of weights. How many bytes has each?"
             ),
             NumericSlip(
                 "float32", 402_653_184.0, "This takes 4 bytes for each weight. How many does float16 take?"
             ),
             NumericSlip(
-                "linear_in_length",
+                "linear in length",
                 196_608.0,
                 "This takes one weight for each position. A weight belongs to a pair.",
             ),

@@ -114,26 +114,26 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "one_layer_only", 12582912.0, "This is one of the two layers. Do keys and values both shrink?"
+                "one layer only", 12582912.0, "This is one of the two layers. Do keys and values both shrink?"
             ),
             NumericSlip(
-                "what_is_left",
+                "what is left",
                 41943040.0,
                 "This is what the layer still has. The question is how many are saved.",
             ),
             NumericSlip("before", 67108864.0, "This is the whole layer before sharing: 4 * 4096^2."),
             NumericSlip(
-                "three_quarters_of_all",
+                "three quarters of all",
                 50331648.0,
                 "This is three quarters of the layer. Do q_proj and out_proj shrink, too?",
             ),
             NumericSlip(
-                "what_is_left_of_two",
+                "what is left of two",
                 8388608.0,
                 "This is what k_proj and v_proj still have. How many had they before?",
             ),
             NumericSlip(
-                "heads_counted_as_width",
+                "heads counted as width",
                 196608.0,
                 "This takes 24 heads as 24 columns. How wide is one head?",
             ),
@@ -156,16 +156,16 @@ QUESTIONS: tuple[Choice | Number, ...] = (
             "GiB. With a key and value head for each of 32 query heads it would be 4 GiB, with one for all 128 MiB."
         ),
         slips=(
-            NumericSlip("values_left_out", 536870912.0, "This is half of it: are the values kept, too?"),
-            NumericSlip("four_bytes", 2147483648.0, "This takes four bytes a number. How many has bfloat16?"),
+            NumericSlip("values left out", 536870912.0, "This is half of it: are the values kept, too?"),
+            NumericSlip("four bytes", 2147483648.0, "This takes four bytes a number. How many has bfloat16?"),
             NumericSlip(
-                "numbers_of_one_kind",
+                "numbers of one kind",
                 268435456.0,
                 "This is a quarter: are keys and values counted, and two bytes for each number?",
             ),
-            NumericSlip("layers_left_out", 33554432.0, "This is one layer. Each layer keeps its own."),
-            NumericSlip("heads_left_out", 134217728.0, "This is one head. There are eight."),
-            NumericSlip("width_left_out", 8388608.0, "A key is a vector. How wide is it?"),
+            NumericSlip("layers left out", 33554432.0, "This is one layer. Each layer keeps its own."),
+            NumericSlip("heads left out", 134217728.0, "This is one head. There are eight."),
+            NumericSlip("width left out", 8388608.0, "A key is a vector. How wide is it?"),
             NumericSlip("gibibytes", 1.0, "One GiB it is. How many bytes are that?"),
         ),
         hints=(
@@ -217,18 +217,18 @@ QUESTIONS: tuple[Choice | Number, ...] = (
         ),
         slips=(
             NumericSlip(
-                "one_use",
+                "one use",
                 20.0,
                 "This is the contribution of one use, or the mean of three. The uses add up.",
             ),
-            NumericSlip("the_output", 40.0, "This is the output, w^3 x. What is its derivative by w?"),
-            NumericSlip("by_x", 8.0, "This is the derivative by x. The question is about w."),
-            NumericSlip("one_layer", 5.0, "This is the derivative of a single layer. There are three."),
+            NumericSlip("the output", 40.0, "This is the output, w^3 x. What is its derivative by w?"),
+            NumericSlip("by x", 8.0, "This is the derivative by x. The question is about w."),
+            NumericSlip("one layer", 5.0, "This is the derivative of a single layer. There are three."),
             NumericSlip(
-                "layers_not_chained", 15.0, "This is 3 x. Does the chain rule bring in the other layers?"
+                "layers not chained", 15.0, "This is 3 x. Does the chain rule bring in the other layers?"
             ),
             NumericSlip(
-                "w_not_squared", 30.0, "This is 3 w x. How many other factors w stand beside each one?"
+                "w not squared", 30.0, "This is 3 w x. How many other factors w stand beside each one?"
             ),
         ),
         hints=(

@@ -54,7 +54,7 @@ def run_bench_kernels(
     found = find_course()
     ours = kernels or found.solution("gpu_kernels")
     module = load(ours) if gpu else None
-    console = Console()
+    console = Console(markup=False)
     ways = list(contenders(device, load(found.solution("efficient_attention")), module))
     rows: list[Measured] = []
     decoded: list[Decoded] = []
@@ -70,7 +70,7 @@ def run_bench_kernels(
 
     for row in measure(plan, ways):
         rows.append(row)
-        console.print(_line(row), highlight=False, markup=False)
+        console.print(_line(row), highlight=False)
         save()
     if module is not None:
         decoded += decoding(plan, module)
@@ -85,9 +85,9 @@ def run_bench_kernels(
     if built:
         console.print(_tile_table(built))
     for name, why in dict.fromkeys((row.name, row.why_not) for row in rows if row.why_not):
-        console.print(f"not run: {name}: {why}", highlight=False, markup=False)
+        console.print(f"not run: {name}: {why}", highlight=False)
     if unbuilt:
-        console.print(f"kernels not built for a GPU: {unbuilt}", highlight=False, markup=False)
+        console.print(f"kernels not built for a GPU: {unbuilt}", highlight=False)
     if not gpu:
         console.print(
             "Not verified on a GPU: there is none here. Kernels are built, and not timed by interpreting them."
