@@ -37,7 +37,8 @@ class Check:
     """One executable claim about a student's function.
 
     points: marks. cases: labels of the recipes that it is tried on. needs: names of checks that must pass first;
-    a property such as "keeps the dtype" is worth nothing while the result itself is wrong.
+    a property such as "keeps the dtype" is worth nothing while the result itself is wrong. binding: while it fails,
+    nothing else counts but the exercise's first check, as where a ready-made function did the work.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Check:
     cases: tuple[str, ...]
     probe: Probe
     needs: str | tuple[str, ...] | None = None
+    binding: bool = False
 
     @property
     def prerequisites(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def examine(
 def _examined(exercise: Exercise, subject: Subject, seed: int, case: int | None, patient: bool) -> Report:
     with _quiet() as printed, _one_thread(), without_overflow_checks():
         run = _Run(exercise, subject, seed, case, None if patient else SECONDS_PER_CHECK)
-        verdicts = tuple(run.verdicts())
+        verdicts = run.counted()
         findings = run.findings(verdicts)
     text = printed.getvalue()
     clipped = text if len(text) <= PRINTED else text[:PRINTED] + " ... (cut)"
@@ -140,6 +141,21 @@ class _Run:
                 verdict = self._verdict(one, labels)
             self.passed[one.name] = verdict.status == "passed"
             yield verdict
+
+    def counted(self) -> tuple[Verdict, ...]:
+        """All verdicts; while a binding check fails, what passed after the first check does not count."""
+        verdicts = tuple(self.verdicts())
+        failed = {verdict.check for verdict in verdicts if verdict.status == "failed"}
+        broken = [one.name for one in self.exercise.checks if one.binding and one.name in failed]
+        if not broken:
+            return verdicts
+        reason = f'counts once "{broken[0]}" passes.'
+        return verdicts[:1] + tuple(
+            replace(verdict, status="skipped", points=0.0, message=reason)
+            if verdict.status == "passed"
+            else verdict
+            for verdict in verdicts[1:]
+        )
 
     def _verdict(self, one: Check, labels: list[str]) -> Verdict:
         for label in labels:

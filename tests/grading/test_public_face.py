@@ -113,6 +113,19 @@ def test_checks_run_in_one_thread_and_leave_the_number_as_it_was() -> None:
         torch.set_num_threads(before)
 
 
+def test_what_a_ready_made_function_did_does_not_count() -> None:
+    def attention(query, key, value, attn_mask=None, is_causal=False):
+        output, weights = reference.attention(query, key, value, attn_mask, is_causal)
+        ready = torch.nn.functional.scaled_dot_product_attention(query, key, value) * 0
+        return output + torch.nan_to_num(ready), weights
+
+    report = check("attention", attention, seed=3)
+    assert [one.check for one in report.verdicts if one.status == "failed"] == ["own work"]
+    first, *others = report.verdicts
+    assert report.points == first.points
+    assert {one.message for one in others if one.status == "skipped"} == {'counts once "own work" passes.'}
+
+
 def test_a_case_number_repeats_the_same_numbers() -> None:
     failed = next(v for v in check("attention", wrong_attention, seed=17).verdicts if v.status == "failed")
     again = check("attention", wrong_attention, case=failed.case_number)

@@ -226,6 +226,7 @@ ATTENTION = Exercise(
             ("unequal sizes", "a mask for each head", "causal, fewer queries than keys"),
             obeys(FUSED, "attention"),
             RESULTS,
+            binding=True,
         ),
         Check(
             "cost",

@@ -311,6 +311,7 @@ ATTENTION_FUSION = Exercise(
             ("unequal sizes",),
             obeys(FUSED, "attention"),
             RESULTS,
+            binding=True,
         ),
         *conduct(RESULTS, every_parameter_learns()),
     ),

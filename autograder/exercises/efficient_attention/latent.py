@@ -293,6 +293,7 @@ LATENT_ATTENTION = Exercise(
             ("unequal sizes",),
             obeys(FUSED, "attention"),
             RESULTS,
+            binding=True,
         ),
         *conduct(
             (*RESULTS, READ),

@@ -252,6 +252,7 @@ LOW_RANK_ATTENTION = Exercise(
             ("unequal sizes",),
             obeys(FUSED, "attention"),
             FORMULA,
+            binding=True,
         ),
         *conduct((FORMULA,), outputs=OUTPUT, gradient="backward() gives the derivative, for E and F too"),
     ),

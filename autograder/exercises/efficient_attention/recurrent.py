@@ -272,6 +272,7 @@ RECURRENT_ATTENTION = Exercise(
             ("unequal sizes",),
             obeys(FUSED, "attention"),
             FORMULA,
+            binding=True,
         ),
         *conduct(
             (FORMULA, MEMORY),

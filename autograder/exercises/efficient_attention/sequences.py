@@ -97,5 +97,6 @@ def behaviour(
             ("unequal sizes",),
             obeys(FUSED, "attention"),
             needs,
+            binding=True,
         ),
     )

@@ -340,6 +340,7 @@ ADAPTIVE_SPAN_ATTENTION = Exercise(
             ("unequal sizes",),
             obeys(FUSED, "attention"),
             RESULTS,
+            binding=True,
         ),
         *conduct(
             RESULTS,

@@ -181,6 +181,7 @@ MULTI_HEAD_ATTENTION = Exercise(
             ("unequal sizes", "a mask for each head"),
             obeys(FUSED, "attention"),
             RESULTS,
+            binding=True,
         ),
         Check(
             "cost",

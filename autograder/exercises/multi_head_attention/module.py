@@ -228,6 +228,7 @@ MULTI_HEAD_MODULE = Exercise(
             ("unequal sizes", "to itself"),
             obeys(READY_MADE, "the heads"),
             RESULTS,
+            binding=True,
         ),
     ),
     mistakes=MODULE_MISTAKES,

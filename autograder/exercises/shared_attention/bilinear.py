@@ -358,6 +358,7 @@ SHARED_ATTENTION = Exercise(
             ("unequal sizes",),
             obeys(FUSED, "attention"),
             RESULTS,
+            binding=True,
         ),
         Check(
             "cost",

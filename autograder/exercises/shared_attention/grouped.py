@@ -308,6 +308,7 @@ GROUPED_QUERY_ATTENTION = Exercise(
             ("unequal sizes", "causal, fewer queries than keys"),
             obeys(FUSED, "attention"),
             RESULTS,
+            binding=True,
         ),
         Check(
             "cost",
