@@ -16,13 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils.weak import WeakIdKeyDictionary
 
 from autograder.kernels.gpu import choose_mode
-from autograder.kernels.launches import Launch, recording
+from autograder.kernels.launches import Launch, TooManyLaunches, recording
 
 choose_mode()
 
 from torch.utils.flop_counter import flop_registry  # noqa: E402
 
-__all__ = ["READS", "Observation", "apart", "laid_out", "observe", "unchanged", "unobserved"]
+__all__ = ["USES", "Observation", "apart", "laid_out", "observe", "unchanged", "unobserved"]
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Observation:
     one after the other. calls: names of the torch functions and operators it used. modified: inputs it wrote into.
     launches: the Triton kernels it launched. unwritten: elements of its results that it never wrote, in memory that
     torch.empty and its like had given it: there such memory begins as nan. reckoned: numbers that torch calculated with,
-    other than to move or convert them. launched, programs: how many launches there were, and programs in them. strayed,
-    raced, narrowed: kernels that left their tensors' memory, whose programs get into each other's way, and that multiply
-    float32 tiles in TF32 on a GPU.
+    other than to move or convert them, or that left it. launched, programs: how many launches there were, and programs in
+    them. strayed, raced, narrowed: kernels that left their tensors' memory, whose programs get into each other's way, and
+    that multiply float32 tiles in TF32 on a GPU.
     """
 
     flops: int
@@ -69,20 +69,24 @@ MOVES = EMPTY | {
 }  # fmt: skip
 """Operators that put numbers somewhere, and calculate nothing; those that make views are known by their shared memory."""
 
-READS = frozenset({"numpy", "tolist", "__array__"})
-"""Ways in which numbers leave torch."""
+READS = frozenset({"numpy", "tolist", "__array__", "__dlpack__"})
+"""Ways in which all numbers of a tensor leave torch."""
+
+USES = 8
+"""How often, at least, a number that leaves torch is calculated with there."""
 
 
 class _Functions(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: set[str] = set()
+        self.read = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", str(func))
         self.calls.add(name)
-        if name in READS and args and isinstance(args[0], Tensor) and args[0].is_floating_point():
-            self.calls.add(f"{name} of floats")
+        if name in READS and args and isinstance(args[0], Tensor):
+            self.read += USES * args[0].numel()
         return func(*args, **(kwargs or {}))
 
 
@@ -114,8 +118,7 @@ class _Operators(TorchDispatchMode):
 
     def _reckon(self, func: Any, given: Any, result: Any) -> None:
         """Numbers that an operator calculates with: those it reads or makes, whichever are more. A view is none."""
-        taken = [one for one in _tensors(given) if one.is_floating_point()]
-        made = [one for one in _tensors(result) if one.is_floating_point()]
+        taken, made = _tensors(given), _tensors(result)
         memory = {one.untyped_storage()._cdata for one in taken}
         shares = made and all(one.untyped_storage()._cdata in memory for one in made)
         if not shares or func._schema.is_mutable:
@@ -136,7 +139,9 @@ class _Operators(TorchDispatchMode):
         if operator.__name__ in EMPTY and result.is_floating_point():
             result.fill_(torch.nan)
             self.poisoned = True
-        if operator.__name__ not in MOVES:
+        if operator.__name__ == "_local_scalar_dense":  # one number leaves torch
+            self.reckoned += USES
+        elif operator.__name__ not in MOVES:
             self._reckon(func, [*args, *(kwargs or {}).values()], result)
         if operator in flop_registry:
             self.flops += int(flop_registry[operator](*args, **(kwargs or {}), out_val=result))
@@ -169,7 +174,10 @@ def observe(
     functions, operators = _Functions(), _Operators()
     operators.know(one for one in given.values() if isinstance(one, Tensor))
     with recording(unobserved, idle=idle, memory=True) as launches, functions, operators:
-        results = [call(given)]
+        try:
+            results = [call(given)]
+        except TooManyLaunches:  # which nobody needs to wait for
+            results = []
         outputs = [one for one in _tensors(results) if one.requires_grad] if wanted else []
         if outputs:
             ones = [torch.ones_like(one) for one in outputs]
@@ -183,7 +191,7 @@ def observe(
         operators.made,
         tuple(launches),
         sum(int(one.isnan().sum()) for one in _tensors(results)) if operators.poisoned else 0,
-        operators.reckoned,
+        operators.reckoned + functions.read,
         launches.launched,
         launches.programs,
         tuple(launches.strayed),

@@ -14,7 +14,7 @@ from autograder.checks.failure import Failure
 from autograder.checks.subject import FunctionSubject
 from autograder.checks.trial import Trial
 from autograder.kernels import H200, cross_compile
-from autograder.observation import READS, Observation
+from autograder.observation import Observation
 
 __all__ = [
     "PRODUCTS",
@@ -32,7 +32,12 @@ __all__ = [
 PRODUCTS = frozenset(
     {"matmul", "mm", "bmm", "baddbmm", "addmm", "einsum", "linear", "mv", "tensordot", "dot"}
 )
-OUT_OF_TORCH = frozenset(f"{name} of floats" for name in READS)
+MOST_SPILLED = 4096
+"""Bytes a thread beyond which a tile is one that grew; how few there may be at all, `fits_the_gpu` says."""
+
+COPIES = 8
+"""How many times as many elements as the largest input a tensor may have: that of a padded copy."""
+
 MOST_PROGRAMS = 65_535
 """Along the second and the third axis of a grid."""
 
@@ -64,17 +69,11 @@ def launched(
                 f"calls {', '.join(sorted(used))} of torch; here this is the kernel's work.",
                 mistake="uses a forbidden function",
             )
-        out = seen.calls & OUT_OF_TORCH
-        if out:
-            raise Failure(
-                f"takes numbers out of torch with {', '.join(sorted(out))}; what they are for is the kernel's work here.",
-                mistake="calculates outside the kernel",
-            )
         most = passes * sum(trial.inputs[name].numel() for name in trial.differentiable)
         if seen.reckoned > most:
             raise Failure(
-                f"lets torch calculate with {seen.reckoned:,} numbers; {most:,} are plenty for what is left to do around "
-                "a kernel. Is a part of the result worked out in torch?",
+                f"calculates with {seen.reckoned:,} numbers in torch or takes them out of it; {most:,} are plenty for what is "
+                "left to do around a kernel. Is a part of the result worked out there?",
                 mistake="calculates outside the kernel",
             )
 
@@ -160,7 +159,7 @@ def scales(shorter: Shorter, *, backward: bool = False) -> Probe:
                 "Does the grid have a program for each piece of the result?",
                 mistake="one program for everything",
             )
-        most = 2 * max(value.numel() for value in trial.inputs.values() if isinstance(value, Tensor))
+        most = COPIES * max(value.numel() for value in trial.inputs.values() if isinstance(value, Tensor))
         if long.largest > most:
             raise Failure(
                 f"makes a tensor of {long.largest:,} elements; {most:,} are plenty. Has it one for every pair of a query and "
@@ -177,7 +176,7 @@ def scales(shorter: Shorter, *, backward: bool = False) -> Probe:
         known = [(one.kernel, one.constants) for one in short.launches]
         grown = [one for one in long.launches if (one.kernel, one.constants) not in known]
         for launch, built in zip(grown, cross_compile(grown), strict=True):
-            if built.error or built.shared > H200.shared or built.spilled:
+            if built.error or built.shared > H200.shared or built.spilled > MOST_SPILLED:
                 needs = f"it needs {built.shared:,} bytes of shared memory and spills {built.spilled:,}"
                 why = _short(built.error) if built.error else needs
                 raise Failure(

@@ -14,12 +14,12 @@ from typing import Any
 
 from autograder.kernels.memory import watching
 
-__all__ = ["Launch", "Launches", "recording"]
+__all__ = ["Launch", "Launches", "TooManyLaunches", "recording"]
 
 DEFAULT_WARPS, DEFAULT_STAGES = 4, 3
 ALIGNMENT = 16
-MOST_REHEARSED = 100
-"""Launches that are described where none runs; more are counted."""
+MOST_REHEARSED = 500
+"""Launches in one call where none runs."""
 
 POINTERS = {
     "float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "float64": "*fp64", "bool": "*i1",
@@ -71,6 +71,10 @@ class Launch:
         return cls(**{**values, "grid": tuple(values["grid"]), "aligned": tuple(values["aligned"])})
 
 
+class TooManyLaunches(BaseException):
+    """A call launches so many kernels that nothing new is to be seen. Not an Exception: no student's code swallows it."""
+
+
 class Launches(list[Launch]):
     """The launches of all kernels, in order, one for each kernel and set of types.
 
@@ -93,8 +97,9 @@ def recording(
 ) -> Iterator[Launches]:
     """Within the block, the launches of all Triton kernels; they are known at its end.
 
-    around: a context for each launch to run in. idle: record the launches, but run nothing. memory: watch what the kernels
-    read and write. Nothing is recorded where Triton has not been imported. Not for use in two threads at once.
+    around: a context for each launch to run in. idle: record the launches, but run nothing, and raise TooManyLaunches where
+    there is no end of them. memory: watch what the kernels read and write. Nothing is recorded where Triton has not been
+    imported. Not for use in two threads at once.
     """
     found = Launches()
     launches: dict[str, Launch] = {}
@@ -135,7 +140,7 @@ def _watched(
                 return run(self, *args, grid=grid, warmup=warmup, **kwargs)
         found.launched += 1
         if idle and found.launched > MOST_REHEARSED:
-            return None  # what there is to see has been seen
+            raise TooManyLaunches
         launch = _launch(self, args, grid, kwargs)
         launches.setdefault(repr((launch.kernel, launch.signature, launch.constants)), launch)
         found.programs += math.prod(launch.grid)

@@ -90,7 +90,12 @@ class Accesses:
 def _areas(arguments: Iterable[Any]) -> list[tuple[int, int]] | None:
     """The memory of all tensors among a launch's arguments; None if some of it is on a GPU."""
     areas = []
-    for one in arguments:
+    waiting = list(arguments)
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, (list, tuple)):
+            waiting += one
+            continue
         one = getattr(one, "base", one)  # of a tensor descriptor
         if not hasattr(one, "untyped_storage"):
             continue

@@ -22,7 +22,7 @@ from autograder.exercises.gpu_kernels.conduct import (
     GPU,
     LONG,
     OWN,
-    SHORT,
+    SOME,
     conduct,
     own_kernel,
     shortened,
@@ -99,8 +99,8 @@ RECIPES = (
     _recipe("causal, many tiles", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (70, 75)),
     _recipe("values far from zero, float16", dtype=torch.float16, batch=1, heads=(1, 1), shaped=_far),
     _recipe("scores far below zero", batch=1, heads=(1, 1), shaped=HARD["scores far below zero"]),
-    Recipe("70,000 keys", lambda draw: long_inputs(SHORT, LONG, backward=True)),
-    Recipe("70,000 queries", lambda draw: long_inputs(LONG, SHORT, backward=True)),
+    Recipe("70,000 keys", lambda draw: long_inputs(SOME, LONG, backward=True)),
+    Recipe("70,000 queries", lambda draw: long_inputs(LONG, SOME, backward=True)),
 )  # fmt: skip
 
 Combine = Callable[[Tensor, int], Tensor]
@@ -229,7 +229,7 @@ FLASH_BACKWARD = Exercise(
             ("unequal sizes",),
             responds({"query": GRADIENTS, "value": GRADIENTS[:2], "grad_output": GRADIENTS}),
         ),
-        own_kernel("eight wide", passes=4),
+        own_kernel("unequal sizes", "eight wide", passes=4),
         Check(
             "grad_value",
             "P^T grad_output",

@@ -27,6 +27,7 @@ __all__ = [
     "OWN",
     "REDUCTIONS",
     "SHORT",
+    "SOME",
     "conduct",
     "own_kernel",
     "refuses_bfloat16",
@@ -36,25 +37,24 @@ __all__ = [
 COUNTS = "every input counts"
 OWN = "own kernel"
 FORMULA = "agrees with the formula"
-LONG, SHORT = 70_000, 24
-"""Lengths that a launch without running costs nothing for: a tile of LONG rows of 16 is more than Triton lets anyone have."""
+LONG, SOME, SHORT = 70_000, 160, 24
+"""Lengths that a launch without running costs nothing for: a tile of LONG rows of 16 is more than Triton lets anyone have,
+and LONG times SOME more than any copy of the inputs."""
 GPU = "eight wide, float16"
 """Label of the case whose kernels are built: tensor cores ask more of a tile than arithmetic in float32 does."""
 REDUCTIONS = frozenset({"exp", "exp2", "exp_", "exp2_", "sum", "amax", "max", "logsumexp", "cumsum", "mean"})
 
 
-def own_kernel(
-    case: str, *, forbidden: frozenset[str] = PRODUCTS | SOFTMAX | FUSED, passes: int = 2
-) -> Check:
+def own_kernel(*cases: str, forbidden: frozenset[str] = PRODUCTS | SOFTMAX | FUSED, passes: int = 2) -> Check:
     """Triton does the work. Other checks wait for it: what torch gets right is no kernel's merit.
 
-    case: label of the recipe. passes: as in `launched`.
+    cases: labels of the recipes. passes: as in `launched`.
     """
     return Check(
         OWN,
         "Triton does the work, not torch",
         0.5,
-        (case,),
+        cases,
         launched(forbidden, passes=passes),
         COUNTS,
     )

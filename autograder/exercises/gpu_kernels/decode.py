@@ -245,7 +245,7 @@ DECODE_ATTENTION = Exercise(
             ("unequal lengths",),
             responds(dict.fromkeys(("query", "key_cache", "value_cache"), OUTPUTS)),
         ),
-        own_kernel("eight wide"),
+        own_kernel("unequal lengths", "eight wide"),
         Check(
             FORMULA,
             "each sequence's query attends to that sequence's keys",

@@ -22,7 +22,7 @@ from autograder.exercises.gpu_kernels.conduct import (
     GPU,
     LONG,
     OWN,
-    SHORT,
+    SOME,
     conduct,
     own_kernel,
     refuses_bfloat16,
@@ -93,8 +93,8 @@ RECIPES = (
     _recipe("many tiles of queries", batch=1, heads=(1, 1), lengths=lambda d: _several_tiles(d)[::-1]),
     _recipe("causal, heads shared", is_causal=True, heads=(2, 1), lengths=lambda d: (4, 6)),
     _recipe("causal, many tiles", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (70, 75)),
-    Recipe("70,000 keys", lambda draw: long_inputs(SHORT, LONG)),
-    Recipe("70,000 queries", lambda draw: long_inputs(LONG, SHORT)),
+    Recipe("70,000 keys", lambda draw: long_inputs(SOME, LONG)),
+    Recipe("70,000 queries", lambda draw: long_inputs(LONG, SOME)),
 )
 
 CAUSAL = (
@@ -189,7 +189,7 @@ FLASH_FORWARD = Exercise(
             ("unequal sizes",),
             responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}),
         ),
-        own_kernel("eight wide"),
+        own_kernel("unequal sizes", "eight wide"),
         Check(
             FORMULA,
             "the output is softmax(query key^T / sqrt(D)) value, over one tile and over many",

@@ -25,7 +25,7 @@ from autograder.exercises.gpu_kernels.conduct import (
     GPU,
     LONG,
     OWN,
-    SHORT,
+    SOME,
     conduct,
     own_kernel,
 )
@@ -72,8 +72,8 @@ FLASH_ATTENTION = Exercise(
         _plain("eight wide", heads=(2, 1), width=8, lengths=lambda draw: (5, 9)),
         _plain(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
         _plain("many more keys than columns", batch=1, heads=(1, 1), width=4, lengths=lambda draw: (40, 40)),
-        Recipe("70,000 keys", lambda draw: long_inputs(SHORT, LONG)),
-        Recipe("70,000 queries", lambda draw: long_inputs(LONG, SHORT)),
+        Recipe("70,000 keys", lambda draw: long_inputs(SOME, LONG)),
+        Recipe("70,000 queries", lambda draw: long_inputs(LONG, SOME)),
     ),
     kernels=True,
     checks=(
@@ -84,7 +84,7 @@ FLASH_ATTENTION = Exercise(
             ("unequal sizes",),
             responds({"query": ("output",), "key": ("output",), "value": ("output",)}),
         ),
-        own_kernel("eight wide"),
+        own_kernel("unequal sizes", "eight wide"),
         Check(
             FORMULA,
             "the output is that of attention, heads shared or not",

@@ -166,7 +166,7 @@ PAGED_ATTENTION = Exercise(
             ("unequal lengths",),
             responds(dict.fromkeys(("query", "key_pages", "value_pages"), OUTPUTS)),
         ),
-        own_kernel("eight wide"),
+        own_kernel("unequal lengths", "eight wide"),
         Check(
             FORMULA,
             "each sequence's query attends to the keys in that sequence's pages",

@@ -132,7 +132,7 @@ SOFTMAX_ROWS = Exercise(
     kernels=True,
     checks=(
         Check(COUNTS, "the weights change with x", 0.25, ("unequal sizes",), responds({"x": OUTPUTS})),
-        own_kernel("three rows of 21", forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS),
+        own_kernel("unequal sizes", "three rows of 21", forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS),
         Check(
             FORMULA,
             "each row is the softmax of its numbers",

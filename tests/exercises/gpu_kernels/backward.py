@@ -382,7 +382,8 @@ def forward_alone(query, key, value, is_causal=False):
 
 @mutant(THROUGH, "uses too much memory", only="memory")
 def a_table_beside(query, key, value, is_causal=False):
-    query.new_zeros(query.shape[2], key.shape[2])
+    if key.shape[2] == 40:
+        query.new_zeros(query.shape[2], key.shape[2])
     return flash_attention(query, key, value, is_causal)
 
 
