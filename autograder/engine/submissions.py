@@ -1,6 +1,7 @@
 """Find what students handed in, and read it as far as it can be read."""
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,14 +58,22 @@ class Submission:
         return parse_notebook(text, self.path.name)
 
     def _missing(self) -> str:
-        folder = self.path.parent
-        others = [path.name for path in _visible(folder) if path.name != STAMP] if folder.is_dir() else []
-        if not others:
+        if os.path.lexists(self.path):
+            return f"{self.path.name} is neither a file nor a link to one; expected a notebook"
+        found = self._found_instead()
+        if not found:
             return f"nothing was handed in; expected {'/'.join(self.path.parts[-4:])}"
-        notebooks = [name for name in others if name.endswith(".ipynb")]
-        found = plain((notebooks or others)[0], 100)
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        return f"no {self.path.name} was handed in; found {found}{more}{': rename it?' if notebooks else ''}"
+        notebooks = [path for path in found if path.suffix == ".ipynb" and path.is_file()]
+        first = plain((notebooks or found)[0].name, 100)
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        return f"no {self.path.name} was handed in; found {first}{more}{': rename it?' if notebooks else ''}"
+
+    def _found_instead(self) -> list[Path]:
+        """What lies in the assignment's folder; nothing where that is a link to a folder of somebody else's."""
+        folder = self.path.parent
+        if not folder.is_dir() or not folder.resolve().is_relative_to(folder.parent.resolve()):
+            return []
+        return [path for path in _visible(folder) if path.name != STAMP]
 
 
 def leads_out(path: Path) -> bool:

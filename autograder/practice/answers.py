@@ -83,7 +83,7 @@ def _from_notebook(path: Path) -> Answers:
             try:
                 exec(_compiled(_plain_python(_source(cell)), f"<{path.name}, cell {number}>"), names)
             except (Exception, SystemExit) as error:  # noqa: BLE001  (as in a notebook, the next cell runs)
-                problems.append(f"cell {number}: {type(error).__name__}: {error}")
+                problems.append(f"cell {number}: {_told(error)}")
     posed = tuple(_grade_id(cell).removeprefix("check-") for cell in cells if _is_grade_cell(cell))
     in_words = {_grade_id(cell): _points(cell) for cell in cells if _is_in_words(cell)}
     return Answers(names, tuple(problems), posed, in_words)
@@ -96,7 +96,7 @@ def _from_file(path: Path) -> Answers:
         with _inside(path.parent):
             return Answers(runpy.run_path(str(path.resolve())))
     except (Exception, SystemExit) as error:
-        raise AnswersError(f"{path}: could not be run: {type(error).__name__}: {error}") from error
+        raise AnswersError(f"{path}: could not be run: {_told(error)}") from error
 
 
 def _from_module(name: str) -> Answers:
@@ -105,8 +105,16 @@ def _from_module(name: str) -> Answers:
             return Answers(vars(importlib.import_module(name)))
     except (Exception, SystemExit) as error:
         raise AnswersError(
-            f"{name}: no such file, and it cannot be imported as a module: {type(error).__name__}: {error}"
+            f"{name}: no such file, and it cannot be imported as a module: {_told(error)}"
         ) from error
+
+
+def _told(error: BaseException) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}"
+
+
+LONGEST = 300
 
 
 def _read_cells(path: Path) -> list[dict[str, Any]]:

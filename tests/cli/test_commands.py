@@ -69,6 +69,7 @@ ERRORS = [
     (["check", "list.ipynb"], "list.ipynb: is not a notebook of format 4"),
     (["check", "folder"], "folder: expected a notebook (.ipynb), a Python file (.py) or a module's name"),
     (["check", "raising.py"], "raising.py: could not be run: ZeroDivisionError"),
+    (["check", "telling.py"], "telling.py: could not be run: ValueError: one two"),
     (["check", "leaving.py"], "leaving.py: could not be run: SystemExit: 0"),
     (["check", "leaving_by_name"], "leaving_by_name: no such file, and it cannot be imported as a module"),
     (["check", "empty.py"], "empty.py: defines no exercise; expected names like softmax, masked_softmax, "),
@@ -114,6 +115,7 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(attn, arguments: list[
     Path("empty.py").write_text("x = 1\n")
     Path("right.py").write_text(RIGHT)
     Path("misspelt.py").write_text("def sofmax(x): ...\n")
+    Path("telling.py").write_text("raise ValueError('one\\n  two' + ' and more' * 999)\n")
     Path("leaving.py").write_text(RIGHT + "\nimport sys\nsys.exit(0)\n")
     Path("leaving_by_name.py").write_text("raise SystemExit(3)\n")
     result = attn(*arguments)

@@ -180,7 +180,7 @@ def linked_folder(folder: Path, released: NotebookNode) -> None:
     folder.symlink_to(folder.parents[2] / "source" / folder.name)
 
 
-@hostile(reason="nothing was handed in")
+@hostile(reason="is neither a file nor a link to one")
 def linked_in_a_circle(folder: Path, released: NotebookNode) -> None:
     """A link to itself. Must hold: there is no such file."""
     (folder / NAME).symlink_to(folder / NAME)
@@ -195,7 +195,7 @@ def linked_files(folder: Path, released: NotebookNode) -> None:
     (folder / "timestamp.txt").symlink_to("/dev/zero")
 
 
-@hostile(reason="nothing was handed in")
+@hostile(reason="is neither a file nor a link to one")
 def a_pipe(folder: Path, released: NotebookNode) -> None:
     """A named pipe, whose reader waits for ever. Must hold: nobody opens it."""
     os.mkfifo(folder / NAME)

@@ -14,7 +14,7 @@ from nbgrader.api import Gradebook
 from autograder.cli.table import score, status
 from autograder.engine.classroom import Graded, Plan, grade_class
 from autograder.engine.nursery import Limit
-from autograder.engine.submissions import UnreadableError, parse_notebook
+from autograder.engine.submissions import Submission, UnreadableError, parse_notebook
 from autograder.weave import Course, generate, settings
 from tests.nbgrader.small_class import ASSIGNMENT, FILES, NAME, NOTEBOOKS, small_course, write_class
 
@@ -127,6 +127,18 @@ def test_a_broken_submission_scores_zero_and_says_why(
 @pytest.mark.parametrize("student", ["syntax", "raising", "loop", "no_solution"])
 def test_one_failing_cell_costs_its_own_exercise_and_no_other(graded: Class, student: str) -> None:
     assert graded.row(student, "why_scale")["score"] == "1"
+
+
+def test_names_of_other_peoples_files_are_told_to_nobody(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "exam.ipynb").touch()
+    (tmp_path / "submitted" / "spy").mkdir(parents=True)
+    (tmp_path / "submitted" / "spy" / ASSIGNMENT).symlink_to(private)
+    one = Submission("spy", ASSIGNMENT, tmp_path / "submitted" / "spy" / ASSIGNMENT / NAME)
+    with pytest.raises(UnreadableError, match="nothing was handed in") as refused:
+        one.read()
+    assert "exam" not in str(refused.value)
 
 
 def test_an_answer_in_words_waits_for_a_person(graded: Class) -> None:
