@@ -35,6 +35,12 @@ def test_a_lesson_runs_from_top_to_bottom(stem: str) -> None:
 
 
 @pytest.mark.parametrize("stem", ASSIGNMENTS)
+def test_no_cell_of_a_lesson_is_longer_than_15_lines(stem: str) -> None:
+    cells = read_lesson(find_course().lesson(stem))
+    assert not [one.source for one in cells if one.kind == "code" and one.source.count("\n") >= 15]
+
+
+@pytest.mark.parametrize("stem", ASSIGNMENTS)
 def test_a_lesson_computes_on_one_thread(stem: str) -> None:
     """With one for each core, a lesson beside another busy process takes many times as long."""
     first = [cell.source for cell in read_lesson(find_course().lesson(stem)) if cell.kind == "code"][:2]
