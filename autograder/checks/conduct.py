@@ -219,7 +219,15 @@ def obeys(forbidden: frozenset[str], what: str) -> Probe:
     """None of the forbidden torch functions is called. A deterrent: a person should look at what it flags."""
 
     def probe(trial: Trial) -> None:
-        used = observed(trial).calls & forbidden
+        try:
+            used = observed(trial).calls & forbidden
+        except Failure as failure:
+            given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.inputs.items()}
+            trial.run(given)  # what raises unwatched, too, is another mistake
+            raise Failure(
+                f"runs, but not while its calls are watched: it {failure.message}",
+                mistake="cannot be watched",
+            ) from failure
         if used:
             raise Failure(
                 f"calls {', '.join(sorted(used))}; this exercise asks you to write out {what} yourself.",

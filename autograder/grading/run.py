@@ -20,7 +20,7 @@ from autograder.exercises import AnyExercise, Exercise
 from autograder.grading.child import Crashed, can_fork, in_child
 from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
-from autograder.kernels import device_note, without_overflow_checks
+from autograder.kernels import device_note, quick_interpreter
 from autograder.verdict import Finding, Report, Verdict
 
 __all__ = ["SECONDS_PER_CHECK", "examine"]
@@ -78,7 +78,7 @@ def examine(
 
 
 def _examined(exercise: Exercise, subject: Subject, seed: int, case: int | None, patient: bool) -> Report:
-    with _quiet() as printed, _one_thread(), without_overflow_checks():
+    with _quiet() as printed, _one_thread(), quick_interpreter():
         run = _Run(exercise, subject, seed, case, None if patient else SECONDS_PER_CHECK)
         verdicts = run.counted()
         findings = run.findings(verdicts)

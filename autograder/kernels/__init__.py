@@ -2,7 +2,7 @@
 
 from autograder.kernels.cross import H200, Built, cross_compile, cross_compiling, known_builds
 from autograder.kernels.gpu import NOT_VERIFIED, device_note, gpu_name, interpreted, triton_missing
-from autograder.kernels.interpreter import without_overflow_checks
+from autograder.kernels.interpreter import quick_interpreter
 from autograder.kernels.launches import Launch, recording
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "gpu_name",
     "interpreted",
     "known_builds",
+    "quick_interpreter",
     "recording",
     "triton_missing",
-    "without_overflow_checks",
 ]

@@ -38,7 +38,7 @@ from autograder.engine.wire import (
     send,
 )
 from autograder.engine.worker.cells import quiet, run_cell
-from autograder.kernels import without_overflow_checks
+from autograder.kernels import quick_interpreter
 from autograder.kernels.placing import beside_the_gpu
 from autograder.observation import laid_out, observe, unobserved
 from autograder.trees import mapped
@@ -369,7 +369,7 @@ def _answer(worker: _Worker, what: str, arguments: dict[str, Any]) -> dict[str, 
         return {"raised": {"name": "ValueError", "message": "unknown request", "bases": ["ValueError"]}}
     if what == "run":
         return worker.run(**arguments)
-    with quiet(), without_overflow_checks(), warnings.catch_warnings():
+    with quiet(), quick_interpreter(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         answer: dict[str, Any] = getattr(worker, what)(**arguments)
         return answer
