@@ -330,6 +330,11 @@ def _stand_in() -> None:
 
 def serve(channel: socket.socket, shell: Any) -> None:
     """Answer requests until the judge hangs up. Never raises for what student code does."""
+    with quick_interpreter():
+        _serve(channel, shell)
+
+
+def _serve(channel: socket.socket, shell: Any) -> None:
     _stand_in()
     torch.set_num_threads(1)
     worker, limits = _Worker(shell), Limits(trusted=True)
@@ -369,7 +374,7 @@ def _answer(worker: _Worker, what: str, arguments: dict[str, Any]) -> dict[str, 
         return {"raised": {"name": "ValueError", "message": "unknown request", "bases": ["ValueError"]}}
     if what == "run":
         return worker.run(**arguments)
-    with quiet(), quick_interpreter(), warnings.catch_warnings():
+    with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         answer: dict[str, Any] = getattr(worker, what)(**arguments)
         return answer
