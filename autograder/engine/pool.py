@@ -73,24 +73,10 @@ def grade_task(task: Task, nursery: Nursery) -> Result:
     nursery.preload(task.notebook)
     for attempt in range(2):
         notebook = from_text(task.notebook)
-        with _one_thread():
-            outcome = judge(notebook, nursery, task.limit, task.seed, task.note)
+        outcome = judge(notebook, nursery, task.limit, task.seed, task.note)
         if KILLED not in outcome.problem or attempt:
             break
     return Result(task.key, to_text(notebook), outcome.seed, outcome.problem)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let torch compute in one thread: the same order of additions, and so the same digits, on every machine."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Standby:

@@ -43,7 +43,8 @@ def _quiet() -> Iterator[io.StringIO]:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Cases are small: more threads gain nothing, and wait for each other where another process is busy."""
+    """Cases are small: more threads gain nothing, and wait for each other where another process is busy. And one adds in
+    the same order, and so to the same digits, on every machine."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
