@@ -120,10 +120,7 @@ def remembers(sequence: str, memory: str, returned: str, length: str) -> Probe:
             for wanted in (0, 1, x.shape[-2], rows - 1, rows, rows + 2):
                 changes = {memory: before, length: wanted}
                 expected = trial.expect(**changes)[returned].value
-                given = {
-                    n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.changed(**changes).items()
-                }
-                got = trial.named(trial.run(given))[returned].detach().double()
+                got = trial.named(trial.run(trial.fresh(**changes)))[returned].detach().double()
                 if got.shape != expected.shape or not torch.equal(got, expected):
                     raise Failure(
                         f"with {length}={wanted}, {'no' if before is None else f'{before.shape[-2]} rows of'} {memory} and "

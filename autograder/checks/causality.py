@@ -12,6 +12,7 @@ from autograder.checks.failure import Failure
 from autograder.checks.masking import require_hidden_from_low
 from autograder.checks.structure import Results, attempt
 from autograder.checks.trial import Trial
+from autograder.oracle.attention import allowed_keys
 
 __all__ = ["causal", "causal_at_any_length", "future_never_wins"]
 
@@ -153,9 +154,8 @@ def causal_at_any_length(
             next(trial.inputs[name].shape[axis] for name, axis in axes.items())
             for axes in (queries, sequences)
         )
-        given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.inputs.items()}
         try:
-            results = trial.named(trial.run(given))
+            results = trial.named(trial.run(trial.fresh()))
         except Failure as failure:
             raise Failure(
                 f"with is_causal=True and {S_q:,} queries against {S_k:,} keys it {failure.message.rstrip('.')}. "
@@ -191,7 +191,8 @@ def future_never_wins(inputs: str, weights: str) -> Probe:
         small = {inputs: trial.inputs[inputs] / 1e6}
         others = trial(is_causal=False), trial(**small)
         if all(bool(((one[weights].sum(-1) - 1).abs() < 0.01).all()) for one in others):
-            past = torch.ones(table.shape[-2:], dtype=torch.bool).tril().broadcast_to(table.shape)
-            require_hidden_from_low(table, past, "with is_causal=True and scores far below zero")
+            require_hidden_from_low(
+                table, allowed_keys(table.shape, None, True), "with is_causal=True and scores far below zero"
+            )
 
     return probe

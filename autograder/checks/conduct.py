@@ -222,8 +222,7 @@ def obeys(forbidden: frozenset[str], what: str) -> Probe:
         try:
             used = observed(trial).calls & forbidden
         except Failure as failure:
-            given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.inputs.items()}
-            trial.run(given)  # what raises unwatched, too, is another mistake
+            trial.run(trial.fresh())  # what raises unwatched, too, is another mistake
             raise Failure(
                 f"runs, but not while its calls are watched: it {failure.message}",
                 mistake="cannot be watched",

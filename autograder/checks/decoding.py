@@ -28,8 +28,7 @@ def results_of(trial: Trial, **changes: Any) -> dict[str, Tensor]:
     model = trial.inputs.get("model")
     if isinstance(model, PrefixModel):
         model.forget()
-    inputs = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.changed(**changes).items()}
-    return trial.named(trial.run(inputs))
+    return trial.named(trial.run(trial.fresh(**changes)))
 
 
 def text_of(tokens: Tensor) -> list[int]:

@@ -90,7 +90,7 @@ def every_parameter_learns(output: str = "output") -> Probe:
                 mistake="weights are not trainable",
             )
         trainable = trial.subject.trainable(trial.case)
-        given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.inputs.items()}
+        given = trial.fresh()
         result = trial.named(trial.subject.call_with(trial.case, given, trainable))[output]
         if not result.requires_grad:
             raise Failure(f"no gradient of {output} reaches any parameter.", mistake="gradient is cut off")
@@ -144,7 +144,7 @@ def works_as_made(output: str = "output") -> Probe:
             n: held.detach().clone().requires_grad_(held.requires_grad)
             for n, held in module.named_parameters()
         }
-        given = {n: v.clone() if isinstance(v, Tensor) else v for n, v in trial.inputs.items()}
+        given = trial.fresh()
         try:
             with student_code():
                 raw = trial.subject.call_with(trial.case, given, start)

@@ -79,6 +79,10 @@ class Trial:
         """The inputs with some of them replaced."""
         return {**self.inputs, **changes}
 
+    def fresh(self, **changes: Any) -> dict[str, Any]:
+        """The same, in copies that a call may spoil."""
+        return {name: _clone(value) for name, value in self.changed(**changes).items()}
+
     def run(self, inputs: Mapping[str, Any]) -> Any:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
         try:
@@ -94,8 +98,7 @@ class Trial:
 
         Raises: Failure if the student's code raises, or returns anything but tensors of the right shapes.
         """
-        inputs = self.changed(**changes)
-        results = self.named(self.run({name: _clone(value) for name, value in inputs.items()}))
+        results = self.named(self.run(self.fresh(**changes)))
         expected = {name: tuple(quantity.value.shape) for name, quantity in self.expect(**changes).items()}
         got = {name: tuple(results[name].shape) for name in expected}
         wrong = next((name for name in expected if got[name] != expected[name]), None)

@@ -35,16 +35,12 @@ Outcome = Mapping[str, Tensor] | str
 
 def _student(trial: Trial) -> Outcome | None:
     try:
-        found = trial.named(trial.run(_fresh(trial.inputs)))
+        found = trial.named(trial.run(trial.fresh()))
         if any(v.numel() > LARGEST for v in found.values()):
             return None
         return {n: v.detach().to(torch.float64) for n, v in found.items()}
     except Failure as failure:
         return failure.message if failure.errored else None
-
-
-def _fresh(inputs: Mapping[str, object]) -> dict[str, object]:
-    return {n: v.clone() if isinstance(v, Tensor) else v for n, v in inputs.items()}
 
 
 def _size(trial: Trial) -> int:

@@ -53,9 +53,8 @@ def _once(replace: Callable[..., Any]) -> Callable[..., Any]:
             return  # an outer call has done it, and has not yet put back what was there
         replace(part, *rest, **named)
         for name, now in inspect.getmembers(part, inspect.isfunction):
-            if now.__qualname__.startswith(
-                "_patch_attr."
-            ):  # what it leaves in place of a function of the language
+            # What it leaves in place of a function of the language is made in this one.
+            if now.__qualname__.startswith("_patch_attr."):
                 known[id(part)] = name, now
                 return
 
