@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 __all__ = ["CASES_PER_SEED", "Case", "Draw", "Layer", "Recipe", "describe", "draw_case", "without_root"]
 
-CASES_PER_SEED = 100
+CASES_PER_SEED = 1000
 """A case's number is seed * CASES_PER_SEED + its recipe's place in the exercise."""
 
 
@@ -95,12 +95,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Case:
-    """One concrete input: arguments by name (tensors and plain values), constructor arguments for modules."""
+    """One concrete input: arguments by name (tensors and plain values), constructor arguments for modules.
+
+    situation: the level of every factor, where the exercise has factors.
+    adjust: makes of inputs and drawn weights the weights that the situation asks for.
+    """
 
     number: int
     label: str
     inputs: Mapping[str, Any]
     init: Mapping[str, Any] = field(default_factory=dict)
+    situation: Mapping[str, str] = field(default_factory=dict)
+    adjust: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
 
     @property
     def seed(self) -> int:
@@ -133,7 +139,7 @@ def draw_case(recipes: tuple[Recipe, ...], number: int) -> Case:
     place = number % CASES_PER_SEED
     if number < 0 or place >= len(recipes):
         raise ValueError(
-            f"case={number} does not exist: its last two digits must be below {len(recipes):02d}. "
+            f"case={number} does not exist: its last three digits must be below {len(recipes):03d}. "
             "Copy the number from a report of the same exercise."
         )
     values = dict(recipes[place].draw(Draw(number)))

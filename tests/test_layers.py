@@ -13,9 +13,10 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"verdict", "trees", "uses"},
     {"kernels"},
-    {"case", "observation"},
+    {"case", "circumstance", "observation"},
     {"oracle"},
     {"checks", "parity"},
+    {"situations"},
     {"exercises"},
     {"grading"},
     {"weave", "engine", "practice"},

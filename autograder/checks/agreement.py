@@ -9,7 +9,7 @@ from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
 from autograder.checks.trial import Trial
 
-__all__ = ["agrees", "raises_value_error"]
+__all__ = ["agrees", "as_float32", "raises_value_error"]
 
 
 def agrees(*outputs: str) -> Probe:
@@ -18,7 +18,7 @@ def agrees(*outputs: str) -> Probe:
     def probe(trial: Trial) -> None:
         results = trial()
         for name in outputs:
-            narrow = trial.dtype == torch.float64 and _as_float32(results[name], trial.expect()[name].value)
+            narrow = trial.dtype == torch.float64 and as_float32(results[name], trial.expect()[name].value)
             trial.require(
                 name,
                 results[name],
@@ -31,7 +31,7 @@ def agrees(*outputs: str) -> Probe:
     return probe
 
 
-def _as_float32(actual: Tensor, expected: Tensor) -> bool:
+def as_float32(actual: Tensor, expected: Tensor) -> bool:
     """The right formula in float32: off by a millionth, where another formula is off by a per cent or more."""
     return bool((actual.detach() - expected).abs().max() < 1e-5 * expected.abs().max())
 

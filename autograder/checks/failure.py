@@ -14,14 +14,16 @@ class Failure(Exception):
     """A check's claim does not hold.
 
     message: where, what was expected, what came, and a question about the likely cause.
-    mistake: the name of the mistake, where the check alone can tell. errored: the student's code raised.
+    mistake: the name of the mistake, where the check alone can tell. errored: the student's code raised, an exception of
+    this `kind`.
     """
 
-    def __init__(self, message: str, *, mistake: str | None = None, errored: bool = False):
+    def __init__(self, message: str, *, mistake: str | None = None, errored: bool = False, kind: str = ""):
         super().__init__(message)
         self.message = message
         self.mistake = mistake
         self.errored = errored
+        self.kind = kind
 
 
 @contextlib.contextmanager
@@ -36,5 +38,7 @@ def student_code() -> Iterator[None]:
             raise Failure("is not written yet: it raises NotImplementedError.", errored=True) from error
         text = str(error).strip().splitlines()
         raise Failure(
-            f"raised {type(error).__name__}: {text[0][:300] if text else '(no message)'}", errored=True
+            f"raised {type(error).__name__}: {text[0][:300] if text else '(no message)'}",
+            errored=True,
+            kind=type(error).__name__,
         ) from error

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from autograder.case import Layer
+from autograder.circumstance import Circumstance, entered
 from autograder.observation import Observation
 
 __all__ = ["Remote", "RemoteObject", "attribute", "construct", "invoke", "is_class", "is_function"]
@@ -58,7 +59,9 @@ def construct(made: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """An object of a student's class; a Layer among the arguments becomes the module that it describes, in its process."""
     if isinstance(made, Remote):
         return made(*args, **kwargs)
-    return made(*map(_built, args), **{name: _built(value) for name, value in kwargs.items()})
+    given = [*map(_built, args)], {name: _built(value) for name, value in kwargs.items()}
+    with entered(Circumstance(poisoned=True)):  # what is left as torch.empty made it shows each time
+        return made(*given[0], **given[1])
 
 
 def _built(value: Any) -> Any:

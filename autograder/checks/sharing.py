@@ -53,7 +53,7 @@ class StackSubject(ModuleSubject):
         """The stack's raw result on x, with `state` in place of its own weights, under all the names that they have."""
         module, _ = self._built(case)
         named = _by_all_names(module, state)
-        return torch.func.functional_call(module, named, (inputs["x"],), tie_weights=False)
+        return self.with_weights(module, named, (inputs["x"],), {}, tie=False)
 
     def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
         """The stack's raw result on x, with the weights among `inputs` in place of its own, in every copy of them."""

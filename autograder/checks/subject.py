@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from autograder.case import Case, Draw
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
 from autograder.checks.objects import Remote, construct
+from autograder.circumstance import standing
 from autograder.observation import Observation, observe
+from autograder.trees import mapped
 
-__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Subject"]
+__all__ = ["FunctionSubject", "ModuleSubject", "Parameter", "Subject", "is_remote"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,13 @@ class Subject(Protocol):
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
         """What a call does."""
         ...
+
+
+def is_remote(subject: Subject) -> bool:
+    """Whether the student's object lives in another process."""
+    return any(
+        isinstance(getattr(subject, name, None), Remote) for name in ("function", "module_class", "made")
+    )
 
 
 def _split(inputs: Mapping[str, Any], positional: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
@@ -121,6 +131,7 @@ class ModuleSubject:
         self.module_class = module_class
         self.positional = positional
         self.parameters = parameters
+        self.stood = contextlib.ExitStack()
         self.modules: dict[int, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
 
     def expected(self, case: Case) -> tuple[Parameter, ...]:
@@ -157,7 +168,30 @@ class ModuleSubject:
         """The module's raw result on `inputs`, with `state` (by the module's own names) in place of its own."""
         module, places = self._built(case)
         args, kwargs = _split({k: v for k, v in inputs.items() if k not in places}, self.positional)
-        return torch.func.functional_call(module, dict(state), tuple(args), kwargs)
+        return self.with_weights(module, state, tuple(args), kwargs)
+
+    def with_weights(
+        self,
+        module: Any,
+        state: Mapping[str, Tensor],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        tie: bool = True,
+    ) -> Any:
+        """The module's raw result with `state` in place of its own weights, also for what the backward pass computes again."""
+        result = torch.func.functional_call(module, dict(state), args, dict(kwargs), tie_weights=tie)
+        if isinstance(module, Remote):
+            return result
+
+        def stand() -> None:
+            self.stood.close()
+            self.stood.enter_context(standing(module, state, tie))
+
+        def leaf(one: Any) -> Any:
+            graph = type(one) is Tensor and one.requires_grad and torch.is_grad_enabled()
+            return _Standing.apply(stand, one) if graph else one
+
+        return mapped(result, leaf)
 
     def trainable(self, case: Case) -> dict[str, Tensor]:
         """Fresh float leaves for all the parameters that the module would train, by its own names."""
@@ -193,6 +227,7 @@ class ModuleSubject:
         return observe(lambda given: self.call(case, given), inputs)
 
     def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:
+        self.stood.close()
         if case.number not in self.modules:
             module = self._made(case)
             if not hasattr(module, "state_dict") or not callable(module):
@@ -245,6 +280,20 @@ class ModuleSubject:
                     )
                 places[f"{parameter.name}_bias"] = (bias, _same)
         return places
+
+
+class _Standing(torch.autograd.Function):
+    """A result as it is, whose backward pass begins with `stand()`."""
+
+    @staticmethod
+    def forward(ctx: Any, stand: Callable[[], None], result: Tensor) -> Tensor:
+        ctx.stand = stand
+        return result.view_as(result)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        ctx.stand()
+        return None, gradient
 
 
 def _same(weight: Tensor) -> Tensor:

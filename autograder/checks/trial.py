@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from autograder.case import Case, Draw
 from autograder.checks.failure import Failure, student_code
-from autograder.checks.subject import Subject
+from autograder.checks.subject import ModuleSubject, Subject, is_remote
+from autograder.circumstance import ORDINARY, performed
 from autograder.oracle import Comparison, Quantity, compare, rounder, within_rounding
+from autograder.trees import mapped
 
 __all__ = ["Target", "Trial"]
 
@@ -49,11 +51,14 @@ class Trial:
 
     def __init__(self, target: Target, subject: Subject, case: Case):
         self.target, self.subject, self.case = target, subject, case
+        self.circumstance = ORDINARY
         with student_code():
             prepared = subject.prepare(case)
         weights = {name: weight.to(self._dtype(case.inputs)) for name, weight in prepared.items()}
         self.weights = tuple(weights)
         self.inputs: dict[str, Any] = {**case.inputs, **weights}
+        if case.adjust is not None:
+            self.inputs |= case.adjust(self.inputs)
         self.draw = Draw(case.number + 2)
         self.known: dict[tuple[Any, ...], tuple[Mapping[str, Any], Formulas]] = {}
 
@@ -64,6 +69,11 @@ class Trial:
             if isinstance(value, Tensor) and value.is_floating_point():
                 return value.dtype
         return torch.get_default_dtype()
+
+    @property
+    def size(self) -> int:
+        """How many numbers its inputs hold."""
+        return sum(value.numel() for value in self.inputs.values() if isinstance(value, Tensor))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -87,18 +97,34 @@ class Trial:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
         try:
             with student_code():
-                return self.subject.call(self.case, inputs)
+                if self.circumstance == ORDINARY or is_remote(
+                    self.subject
+                ):  # who calls there looks at it there
+                    return self.subject.call(self.case, inputs)
+                module = self.subject.module(self.case) if isinstance(self.subject, ModuleSubject) else None
+                given = list(inputs.values())
+                return performed(
+                    lambda change: self._handed(inputs, change), given, self.circumstance, module
+                )
         except Failure as failure:
             if failure.errored and failure.mistake is None and SIGNATURE.search(failure.message):
                 failure.mistake = "an argument that it does not take"
             raise
+
+    def _handed(self, inputs: Mapping[str, Any], change: Callable[[Tensor], Tensor]) -> Any:
+        changed = mapped(dict(inputs), lambda one: change(one) if isinstance(one, Tensor) else one)
+        return self.subject.call(self.case, changed)
 
     def __call__(self, **changes: Any) -> dict[str, Tensor]:
         """The student's results by name, for the case's inputs with `changes`; kinds and shapes are checked.
 
         Raises: Failure if the student's code raises, or returns anything but tensors of the right shapes.
         """
-        results = self.named(self.run(self.fresh(**changes)))
+        return self.shaped(self.run(self.fresh(**changes)), **changes)
+
+    def shaped(self, result: Any, **changes: Any) -> dict[str, Tensor]:
+        """A raw result for the case's inputs with `changes`, by name. Raises: Failure if kinds or shapes are wrong."""
+        results = self.named(result)
         expected = {name: tuple(quantity.value.shape) for name, quantity in self.expect(**changes).items()}
         got = {name: tuple(results[name].shape) for name in expected}
         wrong = next((name for name in expected if got[name] != expected[name]), None)
@@ -136,6 +162,15 @@ class Trial:
     def expect(self, **changes: Any) -> Mapping[str, Quantity]:
         """The formula's float64 results for the same inputs."""
         return self._known(changes, lambda: [self.target.formula(**self._exact(changes))])[0]
+
+    def learn(self, exact: Mapping[str, Tensor]) -> Mapping[str, Quantity]:
+        """The formula's results with a graph, for float64 leaves that hold the case's inputs; `expect` knows them then."""
+        found = self.target.formula(**{**self.exact, **exact})
+        plain = {
+            n: replace(q, value=q.value.detach(), magnitude=q.magnitude.detach()) for n, q in found.items()
+        }
+        self.known[("",)] = {}, [plain]
+        return found
 
     @cached_property
     def exact(self) -> dict[str, Any]:

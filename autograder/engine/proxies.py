@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import Remote, RemoteObject
+from autograder.circumstance import present
 from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
 from autograder.engine.wire import Handle, Opaque
@@ -107,7 +108,8 @@ class _Call:
     """One call: its arguments with places for the tensors, and afterwards its result with places for its tensors."""
 
     def __init__(self, worker: Worker, request: Mapping[str, Any], tree: Mapping[str, Any]):
-        self.worker, self.request, self.number = worker, request, 0
+        self.worker, self.number = worker, 0
+        self.request = {**request, "circumstance": present().to_dict()}
         self.tensors: list[Tensor] = []
         self.generators: list[torch.Generator] = []
         self.tree = mapped(tree, self._take)

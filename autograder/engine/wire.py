@@ -235,10 +235,9 @@ def _encode_tensor(value: Tensor, tensors: dict[str, Tensor]) -> Any:
     plain = value.detach().as_subclass(Tensor).cpu()
     place = str(len(tensors))
     tensors[place] = plain.resolve_neg().clone(memory_format=torch.contiguous_format)
-    # An expanded or overlapping view, or a small part of something large, crosses as a dense copy.
-    strides = (
-        list(plain.stride()) if not plain.is_contiguous() and _extent(plain.shape, plain.stride()) else None
-    )
+    # An overlapping view, or a small part of something large, crosses as a dense copy.
+    once = [1 if stride == 0 else size for size, stride in zip(plain.shape, plain.stride(), strict=True)]
+    strides = list(plain.stride()) if not plain.is_contiguous() and _extent(once, plain.stride()) else None
     return {"t": place, "s": strides, "g": bool(value.requires_grad)}
 
 
@@ -321,9 +320,16 @@ class _Reader:
         if (
             not isinstance(strides, list)
             or len(strides) != plain.dim()
-            or not all(type(stride) is int and 0 < stride < LARGEST_STRIDE for stride in strides)
+            or not all(type(stride) is int and 0 <= stride < LARGEST_STRIDE for stride in strides)
         ):
             raise Malformed("strides that do not fit")
+        repeated = [n for n, stride in enumerate(strides) if stride == 0 and plain.shape[n] > 1]
+        if repeated:  # an expanded axis: its elements share their memory
+            shape, once = plain.shape, plain
+            for axis in repeated:
+                once = once.narrow(axis, 0, 1)
+            return self._strided(once, [max(1, stride) for stride in strides]).expand(shape)
+        strides = [max(1, stride) for stride in strides]
         extent = _extent(plain.shape, strides)
         self.room -= extent * plain.element_size()
         if not extent or self.room < 0:

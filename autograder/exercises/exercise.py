@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from autograder.case import Recipe
-from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, Subject, Target
+from autograder.case import CASES_PER_SEED, Case, Draw, Recipe, draw_case
+from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, Probe, Subject, Target
 from autograder.checks.objects import Remote, is_class, is_function
 from autograder.kernels.placing import beside_the_gpu
+from autograder.mistakes import Mistake
+from autograder.situations import Situations
+from autograder.situations.factors import WEIGHTS
 
 __all__ = ["Choice", "Exercise", "Hints", "Mistake", "Number", "NumericSlip"]
 
@@ -20,25 +23,14 @@ Hints = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """A mutant of the formula that a report can name.
-
-    name: a few words. question: what to ask the student. formula: the mutant, taking the exercise's inputs by name and
-    returning results by name; it is compared with what the student's code gives on the failing cases.
-    """
-
-    name: str
-    question: str
-    formula: Callable[..., Mapping[str, Tensor]]
-
-
-@dataclass(frozen=True)
 class Exercise:
     """One solution cell and its grade cell, for a function or (where `parameters` is not None) a module.
 
     used_as: where set, makes of a student's object what the checks see, in place of a FunctionSubject or ModuleSubject:
     object, positional arguments, parameters -> Subject. A class that is no module has `parameters` ().
-    kernels: the work is done by Triton kernels, so a report says whether they ran on a GPU.
+    kernels: the work is done by Triton kernels, so a report says whether they ran on a GPU. situations: in which ways its
+    inputs and circumstances differ; their cases follow those of the recipes, and their groups are checks, too. diagnoses: what to try
+    on a failing case where no mistake fits, for its name: probes by the input without which they make no sense, or "".
     """
 
     name: str
@@ -52,6 +44,8 @@ class Exercise:
     parameters: tuple[Parameter, ...] | None = None
     used_as: Callable[[Any, tuple[str, ...], Any], Subject] | None = None
     kernels: bool = False
+    situations: Situations | None = None
+    diagnoses: Mapping[str, tuple[Probe, ...]] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -61,7 +55,26 @@ class Exercise:
     @property
     def points(self) -> float:
         """Marks to be had."""
-        return float(sum(check.points for check in self.checks))
+        return float(sum(check.points for check in self.every_check))
+
+    @property
+    def every_check(self) -> tuple[Check, ...]:
+        """The written checks and the groups of situations, in the order in which a report has them."""
+        if self.situations is None:
+            return self.checks
+        return tuple(self.situations.arranged(self.checks))
+
+    def case(self, number: int) -> Case:
+        """The case of that number. Raises: ValueError if there is none."""
+        seed, place = divmod(number, CASES_PER_SEED)
+        space, first = self.situations, len(self.recipes)
+        if space is None or number < 0 or not first <= place < first + space.places:
+            return draw_case(self.recipes, number)
+        row = space.row(seed, place - first)
+        inputs = space.inputs(Draw(number), row)
+        adjust, init = inputs.pop(WEIGHTS, None), inputs.pop("init", {})
+        label = ", ".join(space.departures(row).values()) or "ordinary"
+        return Case(number, label, inputs, init, row, adjust)
 
     def subject(self, obj: Any) -> Subject:
         """A student's object as the checks see it. Raises: TypeError if it cannot be called."""

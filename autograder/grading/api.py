@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from autograder.case import CASES_PER_SEED, Layer, draw_case
+from autograder.case import CASES_PER_SEED, Layer
 from autograder.exercises import Exercise, find
 from autograder.grading.follow import Failures
 from autograder.grading.run import examine
@@ -86,7 +86,7 @@ def inputs(name: str, case: int) -> dict[str, Any]:
     exercise = find(name)
     if not isinstance(exercise, Exercise):
         raise ValueError(f"{name} is a question: it has no cases.")
-    drawn = draw_case(exercise.recipes, case)
+    drawn = exercise.case(case)
     given = {**drawn.inputs, "init": dict(drawn.init)} if drawn.init else dict(drawn.inputs)
     made: dict[str, Any] = mapped(given, lambda one: one.build() if isinstance(one, Layer) else one)
     return made

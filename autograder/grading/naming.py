@@ -43,10 +43,6 @@ def _student(trial: Trial) -> Outcome | None:
         return failure.message if failure.errored else None
 
 
-def _size(trial: Trial) -> int:
-    return sum(value.numel() for value in trial.inputs.values() if isinstance(value, Tensor))
-
-
 def _mutant(exercise: Exercise, place: int, trial: Trial) -> Outcome:
     try:
         return exercise.mistakes[place].formula(**trial.exact)
@@ -84,7 +80,7 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, .
     that it touches at all: a chance hit.
     """
     wrong, right = _sorted(trials)
-    right.sort(key=lambda tried: _size(tried[0]))  # the cheapest cases rule most mistakes out
+    right.sort(key=lambda tried: tried[0].size)  # the cheapest cases rule most mistakes out
     explains: dict[int, set[int]] = {}
     for place in range(len(exercise.mistakes)):
         if any(not _same(_mutant(exercise, place, trial), outcome) for trial, outcome, _ in right):

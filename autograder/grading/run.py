@@ -7,11 +7,11 @@ import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from autograder.case import CASES_PER_SEED, draw_case
+from autograder.case import CASES_PER_SEED
 from autograder.checks import Check, Failure, Subject, Trial
 from autograder.checks.deadline import OutOfTime, deadline
 from autograder.checks.kernels import STRAY
@@ -20,6 +20,7 @@ from autograder.exercises import AnyExercise, Exercise
 from autograder.grading.child import Crashed, can_fork, in_child
 from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
+from autograder.grading.situated import OUT_OF_TIME, Situated
 from autograder.kernels import device_note, quick_interpreter
 from autograder.verdict import Finding, Report, Verdict
 
@@ -28,6 +29,7 @@ __all__ = ["SECONDS_PER_CHECK", "examine"]
 SECONDS_PER_CHECK = 10.0
 PRINTED = 500
 LONGEST_MESSAGE = 3000
+SHARED = "wrong in certain situations"
 OUTSIDE = "ended its process ({how}). Does a kernel read or write far outside its tensors? Is a mask missing?"
 
 
@@ -63,7 +65,7 @@ def examine(
     if not isinstance(exercise, Exercise):
         return examine_question(exercise, obj, seed)
     if case is not None:
-        draw_case(exercise.recipes, case)  # an unknown case is the caller's mistake, not the student's
+        exercise.case(case)  # an unknown case is the caller's mistake, not the student's
     if obj is None or obj is ...:
         return _unanswered(exercise, seed, "no answer yet: define it in the cell above and run that cell.")
     try:
@@ -101,7 +103,7 @@ def _unanswered(exercise: Exercise, seed: int, message: str, mistake: str | None
             message if place == 0 else "",
             mistake=mistake if place == 0 else None,
         )
-        for place, c in enumerate(exercise.checks)
+        for place, c in enumerate(exercise.every_check)
     ]
     return Report(exercise.name, seed, tuple(verdicts), _own_findings(verdicts[:1]))
 
@@ -118,20 +120,24 @@ class _Run:
         self.trials: dict[str, Trial] = {}
         self.passed: dict[str, bool] = {}
         self.hopeless = ""
+        space = exercise.situations
+        self.situated = None if space is None else Situated(exercise, space, subject, seed, case, seconds)
+        self.groups = () if space is None else tuple(group.name for group in space.groups)
 
     def number(self, label: str) -> int:
         return self.seed * CASES_PER_SEED + self.places[label]
 
     def trial(self, label: str) -> Trial:
         if label not in self.trials:
-            case = draw_case(self.exercise.recipes, self.number(label))
+            case = self.exercise.case(self.number(label))
             self.trials[label] = Trial(self.exercise.target, self.subject, case)
         return self.trials[label]
 
     def verdicts(self) -> Iterator[Verdict]:
-        for one in self.exercise.checks:
+        for one in self.exercise.every_check:
             labels = [label for label in one.cases if self.case in (None, self.number(label))]
-            if not labels:
+            group = self.situated is not None and one.name in self.groups and bool(self.situated.numbers)
+            if not labels and not group:
                 continue
             if self.hopeless:
                 verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, self.hopeless)
@@ -139,7 +145,7 @@ class _Run:
                 reason = f'is looked at once "{missing[0]}" passes.'
                 verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, reason)
             else:
-                verdict = self._verdict(one, labels)
+                verdict = self._grouped(one) if group else self._verdict(one, labels)
             self.passed[one.name] = verdict.status == "passed"
             yield verdict
 
@@ -147,7 +153,7 @@ class _Run:
         """All verdicts; while a binding check fails, what passed after the first check does not count."""
         verdicts = tuple(self.verdicts())
         failed = {verdict.check for verdict in verdicts if verdict.status == "failed"}
-        broken = [one.name for one in self.exercise.checks if one.binding and one.name in failed]
+        broken = [one.name for one in self.exercise.every_check if one.binding and one.name in failed]
         if not broken:
             return verdicts
         reason = f'counts once "{broken[0]}" passes.'
@@ -166,19 +172,32 @@ class _Run:
             except Failure as failure:
                 if "not written yet" in failure.message and not any(self.passed.values()):
                     self.hopeless = "is looked at once the code is written."
-                return self._no(one, label, failure)
+                return self._no(one, self.number(label), failure)
             except OutOfTime:
                 self.hopeless = "is not looked at, because an earlier check ran out of time."
-                message = "did not finish in time and was stopped. Is there a loop that never ends?"
-                return self._no(one, label, Failure(message, mistake="never finishes", errored=True))
+                return self._no(
+                    one, self.number(label), Failure(OUT_OF_TIME, mistake="never finishes", errored=True)
+                )
             except Exception as error:  # noqa: BLE001  a check stumbled over what the student's code returned
                 message = f"the result could not be used: {type(error).__name__}: {str(error)[:300]}"
-                return self._no(one, label, Failure(message, errored=True))
+                return self._no(one, self.number(label), Failure(message, errored=True))
         return Verdict(one.name, one.claim, "passed", one.points, one.points)
 
-    def _no(self, one: Check, label: str, failure: Failure) -> Verdict:
-        number = self.number(label)
-        shown = draw_case(self.exercise.recipes, number)
+    def _grouped(self, one: Check) -> Verdict:
+        """The verdict on a group of situations."""
+        situated = cast("Situated", self.situated)
+        blame = situated.blame(one.name)
+        if blame is None:
+            return Verdict(one.name, one.claim, "passed", one.points, one.points)
+        number, failure = blame.number, blame.failure
+        if "not written yet" in failure.message and not any(self.passed.values()):
+            self.hopeless = "is looked at once the code is written."
+        elif situated.late:
+            self.hopeless = "is not looked at, because an earlier check ran out of time."
+        return self._no(one, number, failure)
+
+    def _no(self, one: Check, number: int, failure: Failure) -> Verdict:
+        shown = self.exercise.case(number)
         name = self.exercise.name
         return Verdict(
             check=one.name,
@@ -205,12 +224,30 @@ class _Run:
         try:
             with deadline(self.seconds):
                 trials = [self.trial(label) for label in labels if label in self.trials]
+                trials += self.situated.to_be_named() if self.situated is not None else []
                 named, explained = recognise(self.exercise, trials)
         except OutOfTime:
             named, explained = (), frozenset()
         names = {finding.name for finding in named}
         rest = [verdict for verdict in bad if verdict.case_number not in explained]
-        return named + tuple(finding for finding in _own_findings(rest) if finding.name not in names)
+        own = tuple(finding for finding in _own_findings(rest) if finding.name not in names)
+        return named + own if named or own else self._diagnosed() + self._shared()
+
+    def _diagnosed(self) -> tuple[Finding, ...]:
+        """Where no mistake is known: what is not as it must be, whatever the formula."""
+        if self.situated is None or not self.situated.failures:
+            return ()
+        try:
+            with deadline(self.seconds):
+                failure = self.situated.diagnosed()
+        except OutOfTime:
+            failure = None
+        return (Finding(str(failure.mistake), f"{self.exercise.name}: {failure.message}"),) if failure else ()
+
+    def _shared(self) -> tuple[Finding, ...]:
+        """Where no mistake is known: what the failing situations share."""
+        statement = self.situated.statement if self.situated is not None else ""
+        return (Finding(SHARED, statement, heading="What goes wrong together:"),) if statement else ()
 
 
 def _cut(message: str) -> str:

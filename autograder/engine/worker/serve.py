@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from autograder.case import Layer
+from autograder.circumstance import Circumstance, entered, performed, standing
 from autograder.engine.wire import (
     MOST_GIVEN,
     TOO_MUCH,
@@ -62,6 +63,7 @@ class _Worker:
         self.shell = shell
         self.objects: dict[int, Any] = {}
         self.graphs: OrderedDict[int, list[Any]] = OrderedDict()
+        self.weights: dict[int, tuple[nn.Module, dict[str, Tensor]]] = {}
         self.count = 0
 
     def _number(self) -> int:
@@ -72,6 +74,7 @@ class _Worker:
         """Drop the graphs of these calls: nobody will ask for their gradients."""
         for call in calls:
             self.graphs.pop(call, None)
+            self.weights.pop(call, None)
 
     def run(self, source: str) -> dict[str, Any]:
         return run_cell(self.shell, source)
@@ -88,12 +91,13 @@ class _Worker:
             return {"kind": kind, "object": number, "uses": sorted(used_names(value))[:MOST_NAMES]}
         return {"kind": "value", "value": _plain(value)}
 
-    def call(self, object: int, args: Any, kwargs: Any, gpu: bool) -> dict[str, Any]:
+    def call(self, object: int, args: Any, kwargs: Any, gpu: bool, circumstance: Any) -> dict[str, Any]:
         function = beside_the_gpu(self.objects[object]) if gpu else self.objects[object]
-        return self._called(function, list(args), dict(kwargs), {})
+        return self._called(function, list(args), dict(kwargs), {}, circumstance)
 
     def make(self, object: int, args: Any, kwargs: Any) -> dict[str, Any]:
-        made = self.objects[object](*args, **kwargs)
+        with entered(Circumstance(poisoned=True)):  # what is left as torch.empty made it shows each time
+            made = self.objects[object](*args, **kwargs)
         number = self._number()
         self.objects[number] = made
         if not isinstance(made, nn.Module):
@@ -111,39 +115,67 @@ class _Worker:
             "shared": {name: first[id(p)] for name, p in parameters.items() if first[id(p)] != name},
         }
 
-    def method(self, object: int, name: str, args: Any, kwargs: Any) -> dict[str, Any]:
-        return self._called(getattr(self.objects[object], name), list(args), dict(kwargs), {})
+    def method(self, object: int, name: str, args: Any, kwargs: Any, circumstance: Any) -> dict[str, Any]:
+        return self._called(getattr(self.objects[object], name), list(args), dict(kwargs), {}, circumstance)
 
-    def attribute(self, object: int, name: str) -> dict[str, Any]:
-        return self._called(lambda: getattr(self.objects[object], name), [], {}, {})
+    def attribute(self, object: int, name: str, circumstance: Any) -> dict[str, Any]:
+        return self._called(lambda: getattr(self.objects[object], name), [], {}, {}, circumstance)
 
     def forward(
-        self, object: int, state: Mapping[str, Tensor], args: Any, kwargs: Any, training: bool
+        self,
+        object: int,
+        state: Mapping[str, Tensor],
+        args: Any,
+        kwargs: Any,
+        training: bool,
+        circumstance: Any,
     ) -> dict[str, Any]:
         module = self.objects[object].train(training)
-        function = lambda *a, **k: torch.func.functional_call(module, dict(state), tuple(a), dict(k))  # noqa: E731
-        return self._called(function, list(args), dict(kwargs), state)
+
+        def function(*given: Any, own_weights: Mapping[str, Tensor], **named: Any) -> Any:
+            return torch.func.functional_call(module, dict(own_weights), given, named)
+
+        made = self._called(function, list(args), dict(kwargs), state, circumstance, module)
+        if (
+            made["call"] in self.graphs
+        ):  # what is computed again in the backward pass needs these weights, too
+            self.weights[made["call"]] = module, dict(state)
+        return made
 
     def _called(
-        self, function: Callable[..., Any], args: Any, kwargs: Any, state: Mapping[str, Tensor]
+        self,
+        function: Callable[..., Any],
+        args: Any,
+        kwargs: Any,
+        state: Mapping[str, Tensor],
+        circumstance: Mapping[str, Any],
+        module: nn.Module | None = None,
     ) -> dict[str, Any]:
         leaves = [tensor for tensor in _tensors([args, kwargs, state]) if tensor.requires_grad]
-        result = function(*_offshoots(args), **_offshoots(kwargs))
+        given, named = _offshoots(args), _offshoots(kwargs)
+        weights = {"own_weights": dict(state)} if module is not None else {}
+        result = performed(
+            lambda change: function(*_changed(given, change), **_changed({**named, **weights}, change)),
+            [given, named, dict(state)],
+            Circumstance.from_dict(circumstance),
+            module,
+        )
         outputs = _tensors(result)
         number = self._number()
         if leaves and any(output.requires_grad for output in outputs):
             self.graphs[number] = [leaves, outputs]
             while len(self.graphs) > KEPT_CALLS:
-                self.graphs.popitem(last=False)
+                self.weights.pop(self.graphs.popitem(last=False)[0], None)
         generators = [v.get_state() for v in (*args, *kwargs.values()) if isinstance(v, torch.Generator)]
         return {"result": _plain(result), "call": number, "generators": generators}
 
     def backward(self, call: int, gradients: Any) -> dict[str, Any]:
         leaves, outputs = self.graphs[call]
         pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad and g is not None]
-        found = torch.autograd.grad(
-            [o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True, retain_graph=True
-        )
+        with standing(*self.weights[call]) if call in self.weights else contextlib.nullcontext():
+            found = torch.autograd.grad(
+                [o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True, retain_graph=True
+            )
         return {"gradients": list(found)}
 
     def observe(
@@ -281,6 +313,11 @@ def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Mapping):
         return [tensor for item in value.values() for tensor in _tensors(item)]
     return []
+
+
+def _changed(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same, with what `change` makes of each tensor."""
+    return mapped(value, lambda item: change(item) if isinstance(item, Tensor) else item)
 
 
 def _offshoots(value: Any) -> Any:

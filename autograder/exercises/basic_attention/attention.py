@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees, raises_value_error
-from autograder.checks.averaging import average_of_values, few_keys, sharp, ties_share
-from autograder.checks.causality import causal, causal_at_any_length, future_never_wins
-from autograder.checks.check import by_case
-from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
-from autograder.checks.gradients import differentiable
+from autograder.checks.agreement import raises_value_error
+from autograder.checks.averaging import average_of_values, sharp, ties_share
+from autograder.checks.causality import causal
+from autograder.checks.conduct import FUSED, affordable, obeys
 from autograder.checks.masking import dead_rows, hidden_keys_do_nothing, mask_selects
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
-from autograder.exercises.basic_attention.attention_cases import RECIPES, flops, largest
-from autograder.exercises.basic_attention.attention_slips import ATTENTION_SLIPS
-from autograder.exercises.basic_attention.variants import attend
-from autograder.exercises.exercise import Exercise, Mistake
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import slips
+from autograder.mistakes.attention import ATTENTION_SLIPS, attend
 from autograder.oracle.attention import attention as formula
+from autograder.situations import AXES, BOTH_MASKS, DTYPES, LENGTHS, Situations, drawn_by, groups, scores
 
 __all__ = ["ATTENTION"]
 
 OUTPUTS = ("output", "weights")
-COUNTS = "every input counts"
-FORMULA = "agrees with the formula"
-RESULTS = (FORMULA, "weights")
-MASKED_RESULTS = (*RESULTS, "mask", "behind the mask")
+RESULTS = ("agrees with the formula", "masks")
+SHAPES = {"query": "... S_q D", "key": "... S_k D", "value": "... S_k D_v"}
+draw = drawn_by(SHAPES, mask="... S_q S_k")
+
+
+def _do_not_fit(*, key: int = 0, width: int = 0, value: int = 0) -> Callable[[Draw], dict[str, Any]]:
+    """A key of another width than the query's by `width`, or a value of another length than the key's by `value`.
+
+    Size one is a case of its own: it would stretch without a word, where it is not refused. key, value, width: such a
+    size, if it is 1; else a difference in size.
+    """
+
+    def drawn(draw: Draw) -> dict[str, Any]:
+        S_q, S_k, D, D_v = draw.sizes(4, low=3)
+        other, length = {0: D, 1: 1}.get(width, D + width), {0: S_k, 1: 1}.get(value, S_k + value)
+        shapes = {"query": (S_q, D), "key": (1 if key == 1 else S_k, other), "value": (length, D_v)}
+        return {name: draw.normal(*shape) for name, shape in shapes.items()}
+
+    return drawn
+
+
+UNFIT = {
+    "a key wider than the query": {"width": 2}, "a key narrower than the query": {"width": -1}, "a key of width 1": {"width": 1},
+    "a value longer than the key": {"value": 2}, "a value shorter than the key": {"value": -1}, "a value of length 1": {"value": 1},
+    "a key of length 1": {"key": 1},
+}  # fmt: skip
+
+
+def _products(inputs: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(..., S_q, S_k) elements of a table, D, D_v."""
+    *lead, S_q, D = inputs["query"].shape
+    S_k, D_v = inputs["value"].shape[-2:]
+    return int(torch.tensor([1, *lead]).prod()) * S_q * S_k, D, D_v
+
+
+def flops(inputs: Mapping[str, Any]) -> int:
+    """Two products of 2 S_q S_k D and 2 S_q S_k D_v operations for each batch element, each made twice if need be."""
+    table, D, D_v = _products(inputs)
+    return 4 * table * (D + D_v)
+
+
+def largest(inputs: Mapping[str, Any]) -> int:
+    """One tensor of (..., S_q, S_k, max(D, D_v)), for those who multiply and sum: twice that is too much."""
+    table, D, D_v = _products(inputs)
+    return 2 * table * max(D, D_v)
 
 
 def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
@@ -38,222 +79,50 @@ def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
     return output
 
 
-LOW = "causal, low scores"
-VERY_MANY = ("causal, very many keys", "causal, very many queries")
-KEYS = {"key": -2, "value": -2}
-MASKED = ("query", ("key", "value"))
-BATCHED = {"query": 2, "key": 2, "value": 2, "attn_mask": 2}
-
 ATTENTION = Exercise(
     name="attention",
     assignment="basic_attention",
     target=Target("attention", OUTPUTS, formula),
     positional=("query", "key", "value"),
-    recipes=RECIPES,
+    situations=Situations(
+        draw=draw,
+        factors={"lengths": LENGTHS, "mask": BOTH_MASKS, "scores": scores(), "dtype": DTYPES, "axes": AXES},
+        axes={**SHAPES, "attn_mask": "... S_q S_k"},
+        groups=groups(
+            "softmax(query key^T / sqrt(D)) value", 3.0,
+            masks=3.25, lengths=0.75, scores=0.75, gradient=0.5, dtypes=0.5, calls=0.5,
+        ),
+    ),
+    recipes=(
+        *(Recipe(label, _do_not_fit(**sizes)) for label, sizes in UNFIT.items()),
+        Recipe("plain", draw),
+        Recipe("masked", partial(draw, kind="full")),
+        Recipe("causal", lambda one: {**draw(one, S_q=(2, 4), S_k=(10, 14)), "is_causal": True}),
+        Recipe("many heads", partial(draw, axes=2, batch=5, high=6)),
+    ),
     checks=(
-        Check(
-            COUNTS,
-            "the results change when query, key or value do",
-            0.25,
-            ("unequal sizes",),
-            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}),
-        ),
-        Check(
-            FORMULA,
-            "softmax(query key^T / sqrt(D)) value",
-            1.5,
-            ("unequal sizes", "many keys", "worked example", "large scores", "all sizes equal"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "weights",
-            "the second result is the weights that made the output, rows summing to 1",
-            1.0,
-            ("unequal sizes", "large scores", "long sequences"),
-            weights_agree(_made),
-            COUNTS,
-        ),
-        Check(
-            "mask",
-            "attn_mask says which keys each query may see",
-            1.0,
-            ("a mask for each head", "one mask for all", "one mask for all batch elements", "a padding mask"),
-            mask_selects(*MASKED),
-            COUNTS,
-        ),
-        Check(
-            "behind the mask",
-            "forbidden keys weigh exactly zero, and nothing there matters",
-            0.5,
-            ("a mask for each head", LOW),
-            by_case({LOW: future_never_wins("query", "weights")}, hidden_keys_do_nothing(_made)),
-            COUNTS,
-        ),
-        Check(
-            "dead rows",
-            "a query that may see no key gets zero, with finite gradients",
-            0.75,
-            ("rows that allow no key",),
-            dead_rows(through=("query", "key", "value")),
-            COUNTS,
-        ),
-        Check(
-            "causal",
-            "the future cannot change the past; query i sees keys 0..i",
-            1.0,
-            (
-                "causal, fewer queries than keys",
-                "causal, more queries than keys",
-                "causal, one query",
-                *VERY_MANY,
-            ),
-            by_case(
-                dict.fromkeys(VERY_MANY, causal_at_any_length(KEYS, {"query": -2}, OUTPUTS)),
-                causal(KEYS, {"query": -2}, OUTPUTS),
-            ),
-            COUNTS,
-        ),
-        Check(
-            "both masks",
-            "with attn_mask and is_causal, a key must be allowed by both",
-            0.25,
-            ("causal and masked", "causal and masked, one query left without a key"),
-            mask_selects(*MASKED),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements and heads stand alone",
-            0.5,
-            ("three leading axes", "a mask for each head"),
-            agrees_with_slices(BATCHED, OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "order of the keys",
-            "keys and values may come in any order",
-            0.25,
-            ("long sequences",),
-            permutation(KEYS, {"output": None, "weights": -1}, "keys"),
-            COUNTS,
-        ),
-        Check(
-            "order of the queries",
-            "each query stands alone",
-            0.25,
-            ("long sequences",),
+        Check("sizes that do not fit", "are refused with a ValueError", 0.25, tuple(UNFIT), raises_value_error(), RESULTS[0]),
+        Check("own work", "attention is written out", 0.25, ("plain", "masked", "causal"), obeys(FUSED, "attention"), RESULTS, True),
+        Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",), affordable(flops, largest), RESULTS),
+    ),
+    diagnoses={
+        "": (
+            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}), weights_agree(_made), average_of_values(), sharp(),
+            agrees_with_slices({**dict.fromkeys(("query", "key", "value", "attn_mask"), 2)}, OUTPUTS), ties_share(),
+            permutation({"key": -2, "value": -2}, {"output": None, "weights": -1}, "keys"),
             permutation({"query": -2}, {"output": -2, "weights": -2}, "queries"),
-            COUNTS,
         ),
-        Check("ties", "equal keys share their weight", 0.25, ("one leading axis",), ties_share(), COUNTS),
-        Check(
-            "average",
-            "the output is linear in the values and stays among them",
-            0.25,
-            ("one leading axis",),
-            average_of_values(),
-            COUNTS,
-        ),
-        Check(
-            "few keys",
-            "one key gets all the weight, two keys share it by a sigmoid",
-            0.25,
-            ("unequal sizes",),
-            few_keys(),
-            COUNTS,
-        ),
-        Check(
-            "huge scores",
-            "no overflow; all weight goes to the best key",
-            0.25,
-            ("unequal sizes",),
-            sharp(),
-            COUNTS,
-        ),
-        Check(
-            "sizes that do not fit",
-            "are refused with a ValueError",
-            0.25,
-            (
-                "a key wider than the query",
-                "a key narrower than the query",
-                "a key of width 1",
-                "a value longer than the key",
-                "a value shorter than the key",
-                "a value of length 1",
-                "a key of length 1",
-            ),
-            raises_value_error(),
-            COUNTS,
-        ),
-        Check(
-            "gradient",
-            "backward() gives the derivative",
-            0.25,
-            ("small, float64", "float64, masked"),
-            differentiable(OUTPUTS),
-            MASKED_RESULTS,
-        ),
-        Check(
-            "dtype",
-            "the inputs' dtype is kept, and its precision",
-            0.25,
-            ("float64", "bfloat16", "float16", "float16, masked", "float16, causal"),
-            by_case({"float16, causal": dtype_kept(OUTPUTS, precise=False)}, dtype_kept(OUTPUTS)),
-            MASKED_RESULTS,
-        ),
-        Check(
-            "inputs untouched",
-            "no input is written to",
-            0.25,
-            ("a mask for each head", "causal and masked"),
-            inputs_untouched(),
-            RESULTS,
-        ),
-        Check(
-            "layout",
-            "strides and earlier calls do not matter",
-            0.25,
-            ("unequal sizes",),
-            repeatable(OUTPUTS),
-            RESULTS,
-        ),
-        Check(
-            "own work",
-            "attention is written out",
-            0.25,
-            ("unequal sizes", "a mask for each head", "causal, fewer queries than keys"),
-            obeys(FUSED, "attention"),
-            RESULTS,
-            binding=True,
-        ),
-        Check(
-            "cost",
-            "no more work and memory than the formula needs",
-            0.25,
-            ("many heads",),
-            affordable(flops, largest),
-            RESULTS,
-        ),
-    ),
-    mistakes=tuple(
-        Mistake(name, question, partial(attend, **knobs)) for name, question, knobs in ATTENTION_SLIPS
-    ),
+        "attn_mask": (mask_selects("query", ("key", "value")), hidden_keys_do_nothing(_made), dead_rows(("query", "key", "value"))),
+        "is_causal": (causal({"key": -2, "value": -2}, {"query": -2}, OUTPUTS),),
+    },
+    mistakes=slips(attend, *ATTENTION_SLIPS),
     hints=(
-        (
-            "Four steps: scores, mask, softmax over the keys, average of the values. Check the widths and "
-            "the lengths before the first step."
-        ),
-        (
-            "Build one boolean table `allowed` of shape (S_q, S_k): all True, its lower triangle if "
-            "is_causal, and `&` with attn_mask if there is one. Fill the rest of the scaled scores with "
-            "the dtype's lowest number, softmax over -1, then zero the forbidden weights."
-        ),
-        (
-            "`allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)`; `.tril()` "
-            "aligns at the top left. After the softmax: `weights = weights.masked_fill(~allowed, 0.0)`, "
-            "and the output is `weights @ value`."
-        ),
+        "Four steps: scores, mask, softmax over the keys, average of the values. Check the widths and the lengths before the first "
+        "step.",
+        "Build one boolean table `allowed` of shape (S_q, S_k): all True, its lower triangle if is_causal, and `&` with attn_mask if "
+        "there is one. Fill the rest of the scaled scores with the dtype's lowest number, softmax over -1, then zero the forbidden "
+        "weights.",
+        "`allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)`; `.tril()` aligns at the top left. After "
+        "the softmax: `weights = weights.masked_fill(~allowed, 0.0)`, and the output is `weights @ value`.",
     ),
-)
+)  # fmt: skip

@@ -64,9 +64,11 @@ def loop_over_queries(query, key, value, attn_mask=None, is_causal=False):
             seen = [
                 j for j in range(S_k) if (not is_causal or j <= i) and (masks is None or bool(masks[n, i, j]))
             ]
-            row = torch.zeros(S_k, dtype=query.dtype)
+            row = query.new_zeros(S_k)
             if seen:
-                row = row.index_put((torch.tensor(seen),), torch.softmax(k[seen] @ q[i] / D**0.5, 0))
+                row = row.index_put(
+                    (torch.tensor(seen, device=query.device),), torch.softmax(k[seen] @ q[i] / D**0.5, 0)
+                )
             outputs.append(row @ v)
             tables.append(row)
     return torch.stack(outputs).reshape(*lead, S_q, -1), torch.stack(tables).reshape(*lead, S_q, S_k)
@@ -189,8 +191,8 @@ def transposed_products_in_a_named_tuple(query, key, value, attn_mask=None, is_c
     scores = ((key / root) @ (query / root).mT).mT
     allowed = torch.ones_like(scores, dtype=torch.bool) if attn_mask is None else attn_mask.expand_as(scores)
     if is_causal:
-        rows = torch.arange(scores.shape[-2]).unsqueeze(-1)
-        allowed = allowed & (torch.arange(scores.shape[-1]) <= rows)
+        rows = torch.arange(scores.shape[-2], device=scores.device).unsqueeze(-1)
+        allowed = allowed & (torch.arange(scores.shape[-1], device=scores.device) <= rows)
     weights = (
         torch.log_softmax(scores.masked_fill(~allowed, torch.finfo(scores.dtype).min), -1).exp() * allowed
     )

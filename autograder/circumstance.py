@@ -1,0 +1,282 @@
+"""Circumstances of a call: modes of torch, a second device, unwritten memory, tensors that are used again.
+
+A student's code meets them wherever it runs: the judge sets one with `under`, and whoever makes the call, here or in the
+worker, makes it through `performed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
+from torch.overrides import TorchFunctionMode
+
+__all__ = [
+    "ORDINARY",
+    "Circumstance",
+    "InputWrittenTo",
+    "MixedDevices",
+    "entered",
+    "performed",
+    "present",
+    "standing",
+    "under",
+]
+
+
+class MixedDevices(RuntimeError):
+    """Tensors of two devices met in one operation."""
+
+
+class EarlierResultChanged(RuntimeError):
+    """A call wrote into what an earlier one had returned."""
+
+
+class InputWrittenTo(RuntimeError):
+    """A call changed what it was given."""
+
+
+@dataclass(frozen=True)
+class Circumstance:
+    """How a call is made.
+
+    grad: "", "no_grad", "inference_mode" or "checkpoint" (activation checkpointing, without re-entry). default_dtype:
+    torch's, "" as it is. second_device: inputs and weights count as tensors of another device. poisoned: what torch.empty
+    and its like give is nan. before: "", "other numbers" (a first call on other numbers in the very same tensors),
+    "results" (a first call whose results are then written over) or "apart" (a first call on other tensors, whose result must
+    stay). watched: an input that the call writes to is an error.
+    """
+
+    grad: str = ""
+    default_dtype: str = ""
+    second_device: bool = False
+    poisoned: bool = False
+    before: str = ""
+    watched: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """What differs from the ordinary, as plain values."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Circumstance:
+        """What `to_dict` gave; unknown names are left out."""
+        return cls(**{one.name: values[one.name] for one in fields(cls) if one.name in values})
+
+
+ORDINARY = Circumstance()
+_present: ContextVar[Circumstance] = ContextVar("circumstance", default=ORDINARY)
+
+
+def present() -> Circumstance:
+    """The circumstance in which student code is to be called."""
+    return _present.get()
+
+
+@contextlib.contextmanager
+def under(circumstance: Circumstance) -> Iterator[None]:
+    """A block whose calls of student code are made in this circumstance."""
+    token = _present.set(circumstance)
+    try:
+        yield
+    finally:
+        _present.reset(token)
+
+
+HERE, THERE = "the default device", "the inputs' device"
+ASIDE = frozenset({"to", "copy_", "type_as", "expand_as", "view_as", "reshape_as", "result_type", "__setitem__", "__getitem__",
+                   "index_put", "index_put_", "_index_put_impl_", "new_tensor", "is_same_size", "broadcast_tensors", "set_", "can_cast"})  # fmt: skip
+"""Functions that may be given tensors of two devices."""
+FROM_FIRST = ("_like", "new_")
+EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
+
+
+class _Devices(TorchFunctionMode):
+    """Tells tensors of two devices apart, on a machine that has one: a mark on each tensor says where it would be.
+
+    What is made of marked tensors has their mark. What a factory makes has the inputs' mark if it was told a device, and
+    the default one's if not. A number, a tensor of no axes, goes with any device; a tensor without a mark, too.
+    """
+
+    def __init__(self, apart: bool, poisoned: bool):
+        super().__init__()
+        self.apart, self.poisoned = apart, poisoned
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if not self.apart:
+            return self._made(name, func(*args, **kwargs))
+        given = [*_tensors(args), *_tensors(kwargs.values())]
+        places = {_place(one) for one in given} - {None}
+        if len(places) == 2 and name not in ASIDE:
+            strangers = [one for one in given if _place(one) == HERE and one.dim()]
+            if strangers:
+                raise MixedDevices(
+                    f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
+                    "met one on the inputs' device"
+                )
+        result = self._made(name, func(*args, **kwargs))
+        if name == "__iter__":
+            result = list(result)
+        place = THERE if THERE in places else HERE if HERE in places else None
+        device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
+        if place is None and name not in ("__get__", "__iter__"):
+            place = HERE if device is None or isinstance(device, str) else THERE
+        elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
+            place = HERE
+        elif name == "to" and isinstance(device, torch.device):
+            place = THERE
+        if place is not None:
+            mark(_tensors([result]), place)
+        return iter(result) if name == "__iter__" else result
+
+    def _made(self, name: str, result: Any) -> Any:
+        if self.poisoned and name in EMPTY and isinstance(result, Tensor) and result.is_floating_point():
+            with torch.no_grad():
+                result.fill_(torch.nan)
+        return result
+
+
+def _place(tensor: Tensor) -> str | None:
+    return getattr(tensor, "_stands_on", None)
+
+
+def mark(tensors: Iterable[Tensor], place: str) -> None:
+    """These tensors stand there from now on."""
+    for one in tensors:
+        one._stands_on = place  # type: ignore[attr-defined]
+
+
+def _tensors(values: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _tensors(value)
+        elif isinstance(value, dict):
+            found += _tensors(value.values())
+    return found
+
+
+@contextlib.contextmanager
+def entered(circumstance: Circumstance, tensors: Iterable[Tensor] = ()) -> Iterator[None]:
+    """A block in this circumstance: its modes are on, and the tensors stand on the second device if there is one."""
+    if circumstance == ORDINARY:
+        yield
+        return
+    with contextlib.ExitStack() as stack:
+        if circumstance.grad == "no_grad":
+            stack.enter_context(torch.no_grad())
+        elif circumstance.grad == "inference_mode":
+            stack.enter_context(torch.inference_mode())
+        if circumstance.default_dtype:
+            stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+            torch.set_default_dtype(getattr(torch, circumstance.default_dtype))
+        if circumstance.second_device or circumstance.poisoned:
+            if circumstance.second_device:
+                mark(tensors, THERE)
+            stack.enter_context(_Devices(circumstance.second_device, circumstance.poisoned))
+        yield
+
+
+Change = Callable[[Tensor], Tensor]
+"""What is handed over in place of a tensor."""
+
+
+def performed(
+    call: Callable[[Change], Any], given: Any, circumstance: Circumstance, module: nn.Module | None = None
+) -> Any:
+    """What `call(change)` returns in this circumstance, `change` being what is done to each tensor on its way.
+
+    given: the tensors that it works on, in any tree. Raises: InputWrittenTo if the call is watched and changes one;
+    EarlierResultChanged; MixedDevices; whatever the call raises.
+    """
+    if circumstance == ORDINARY:
+        return call(_same)
+    tensors = list({id(one): one for one in _tensors([given])}.values())
+    moved = [*tensors, *(module.buffers() if module is not None else ())]
+    if circumstance.second_device and module is not None:
+        mark(_tensors(list(vars(module).values())), HERE)
+    kept = [one.detach().clone() for one in tensors]
+    with entered(circumstance, moved):
+        earlier = _called_before(call, tensors, kept, circumstance)
+        if circumstance.grad == "checkpoint":
+            from torch.utils.checkpoint import checkpoint
+
+            result = checkpoint(call, _same, use_reentrant=False)
+        else:
+            result = call(_same)
+    if any(not _equal(one, before) for one, before in earlier):
+        raise EarlierResultChanged("a later call changed an earlier result")
+    if circumstance.watched and any(not _equal(a, b) for a, b in zip(tensors, kept, strict=True)):
+        raise InputWrittenTo("the call changed its input")
+    return result
+
+
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def standing(
+    module: nn.Module, state: Mapping[str, Tensor], tie: bool = True
+) -> contextlib.AbstractContextManager[None]:
+    """A block in which the module holds these weights: what activation checkpointing computes again must meet them, too."""
+    return _reparametrize_module(module, dict(state), tie_weights=tie)
+
+
+def _called_before(
+    call: Callable[[Change], Any], tensors: list[Tensor], kept: list[Tensor], circumstance: Circumstance
+) -> list[tuple[Tensor, Tensor]]:
+    """A first call. On other tensors: its results, each with a copy. On the same ones: then the results are written over."""
+    if circumstance.before == "apart":
+
+        def other(tensor: Tensor) -> Tensor:
+            made = _others(tensor).requires_grad_(tensor.requires_grad)
+            if circumstance.second_device:
+                mark([made], THERE)
+            return made
+
+        return [(one.detach(), one.detach().clone()) for one in _tensors([call(other)])]
+    if not circumstance.before:
+        return []
+    if circumstance.before == "other numbers":
+        for one in tensors:
+            _write(one, _others(one))
+    for result in _tensors([call(_same)]):
+        _write(
+            result,
+            torch.full_like(result, torch.nan) if result.is_floating_point() else torch.zeros_like(result),
+        )
+    for one, before in zip(tensors, kept, strict=True):
+        _write(one, before)
+    return []
+
+
+def _others(tensor: Tensor) -> Tensor:
+    if tensor.is_floating_point():
+        return tensor.detach() * 0.5 + 0.25
+    return tensor.flip(-1) if tensor.dtype == torch.bool and tensor.dim() else tensor.clone()
+
+
+def _write(tensor: Tensor, numbers: Tensor) -> None:
+    """Other numbers in the same memory, where the tensor has memory of its own."""
+    overlapping = any(
+        step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+    if not overlapping and not (tensor.is_leaf and tensor.requires_grad):
+        with torch.no_grad():
+            tensor.detach().copy_(numbers)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    if one.shape != other.shape:
+        return False
+    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())

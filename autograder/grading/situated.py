@@ -1,0 +1,230 @@
+"""An exercise's situations in one run: each tried once, and from what fails and what passes the verdict on each group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from autograder.case import CASES_PER_SEED, Case
+from autograder.checks import Failure, Probe, Subject, Target, Trial
+from autograder.checks.deadline import OutOfTime, deadline
+from autograder.exercises import Exercise
+from autograder.observation import Observation
+from autograder.situations import Cause, Row, Situations, causes, hold, told
+
+__all__ = ["OUT_OF_TIME", "Blame", "Situated"]
+
+OUT_OF_TIME = "did not finish in time and was stopped. Is there a loop that never ends?"
+MOST_NAMED = 12
+"""So many failing and so many right cases are looked at for a mistake's name."""
+
+STATE = ("keeps state between calls", "Is something remembered from an earlier call?")
+NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
+    ("axes", ""): ("fixed number of leading axes", "Are axes counted from the end, as in transpose(-2, -1)?"),
+    ("state", "beside a second object"): ("objects share what they hold", "Does something belong to the class, not to self?"),
+    ("state", ""): STATE,
+    ("layout", ""): ("depends on the memory layout of its inputs", "Is there a view where reshape is meant?"),
+    ("mode", ""): ("depends on train() or eval()", "Does anything but dropout ask for self.training?"),
+    ("default dtype", ""): ("depends on the default dtype", "Is a tensor made without dtype=...?"),
+    ("gradient", "activation checkpointing"): ("another result when it is computed again", "What has changed by then?"),
+    ("gradient", "no_grad"): ("depends on whether gradients are on", "Does it ask for requires_grad or is_grad_enabled?"),
+    ("gradient", "inference_mode"): ("depends on whether gradients are on", "Does it ask for requires_grad or is_grad_enabled?"),
+}  # fmt: skip
+"""What it is called where just that level goes wrong, and the question to ask; "" stands for any level of the factor."""
+
+
+@dataclass(frozen=True)
+class Blame:
+    """A failing case, and what is said of it."""
+
+    number: int
+    failure: Failure
+
+
+class Situated:
+    """The situations of one run, tried when the first of their groups is asked for."""
+
+    def __init__(
+        self,
+        exercise: Exercise,
+        space: Situations,
+        subject: Subject,
+        seed: int,
+        case: int | None,
+        seconds: float | None,
+    ):
+        self.exercise, self.space, self.subject, self.seconds = exercise, space, subject, seconds
+        first = seed * CASES_PER_SEED + len(exercise.recipes)
+        every = range(first, first + space.places)
+        self.numbers = [number for number in every if case in (None, number)]
+        self.rows = [space.row(seed, number - first) for number in self.numbers]
+        self.trials: dict[int, Trial] = {}
+        self.failures: dict[int, Failure] = {}
+        self.seen: set[int] = set()
+        self.late = False
+
+    @property
+    def ordinary(self) -> dict[str, str]:
+        """The ordinary level of each factor."""
+        return {name: levels[0] for name, levels in self.space.levels.items()}
+
+    def try_all(self) -> None:
+        """Try every situation, in order; code that does not end is tried no further."""
+        if self.seen:
+            return
+        for number, row in zip(self.numbers, self.rows, strict=True):
+            if self.numbers[0] in self.failures and not self._tells(row):
+                continue  # what is wrong in the ordinary situation is named from a few others like it
+            self.seen.add(number)
+            try:
+                with deadline(self.seconds):
+                    trial = Trial(self.exercise.target, self.subject, self.exercise.case(number))
+                    self.trials[number] = trial
+                    hold(self.space, trial)
+            except Failure as failure:
+                self.failures[number] = failure
+                if "not written yet" in failure.message:
+                    return
+            except OutOfTime:
+                self.late = True
+                self.failures[number] = Failure(OUT_OF_TIME, mistake="never finishes", errored=True)
+                return
+            except Exception as error:  # noqa: BLE001  a check stumbled over what the student's code returned
+                self.failures[number] = Failure(
+                    f"the result could not be used: {type(error).__name__}: {str(error)[:300]}", errored=True
+                )
+
+    def _tells(self, row: Row) -> bool:
+        """Whether one more situation like this is of use for finding a mistake's name."""
+        plain = row.get("dtype", "float32") in ("float32", "float64") and not self.space.is_long(row)
+        return plain and len(self.seen) <= MOST_NAMED
+
+    def blame(self, group: str) -> Blame | None:
+        """Why a group loses its points; None if it keeps them.
+
+        The group of the ordinary situation loses them if that fails; another one if a cause of failures has a level of its
+        factors, or a failing case that no cause explains departs in one of them.
+        """
+        self.try_all()
+        if not self.failures:
+            return None
+        factors = next(one for one in self.space.groups if one.name == group).factors
+        if not factors:
+            plain = [n for n, row in self._failing if not self.space.departures(row)]
+            return self._blame(plain, ()) if plain else None
+        for cause in self.causes:
+            if any(self.space.group(name) == group for name, level in cause if level != self.ordinary[name]):
+                return self._blame([n for n, row in self._failing if _holds(row, cause)], cause)
+        rest = [pair for pair in self._failing if not any(_holds(pair[1], cause) for cause in self.causes)]
+        mine = [n for n, row in rest if group in map(self.space.group, self.space.departures(row))]
+        return self._blame(mine, ()) if mine else None
+
+    def _blame(self, numbers: list[int], cause: Cause) -> Blame:
+        """The smallest of these failing cases, and what they are called if they have one name."""
+        names = {self.failures[number].mistake for number in numbers}
+        failure = self.failures[numbers[0]]
+        name = names.pop() if len(names) == 1 else None
+        told = NAMES.get(cause[0], NAMES.get((cause[0][0], ""))) if len(cause) == 1 else None
+        if name is None and told is not None:
+            name, question = told
+            return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
+        return Blame(numbers[0], replaced(failure, failure.message, name))
+
+    @cached_property
+    def _failing(self) -> list[tuple[int, Row]]:
+        """Failing cases with their rows, those that depart least first, and of these the smallest."""
+        failing = [(n, row) for n, row in zip(self.numbers, self.rows, strict=True) if n in self.failures]
+        return sorted(failing, key=lambda pair: (len(self.space.departures(pair[1])), self._size(pair[0])))
+
+    def _size(self, number: int) -> int:
+        return self.trials[number].size if number in self.trials else 0
+
+    @cached_property
+    def causes(self) -> tuple[Cause, ...]:
+        """What the failing situations share."""
+        done = [
+            (row, n in self.failures)
+            for n, row in zip(self.numbers, self.rows, strict=True)
+            if n in self.seen
+        ]
+        return causes([row for row, _ in done], [bad for _, bad in done], self.ordinary)
+
+    @property
+    def statement(self) -> str:
+        """The smallest statement that explains the failures; "" if they share nothing that tells them from the rest."""
+        return told(self.causes, len(self.failures), len(self.seen) - len(self.failures))
+
+    def to_be_named(self) -> list[Trial]:
+        """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right."""
+        trials = sorted(self.trials.items(), key=lambda pair: pair[1].size)
+        failing, right = ([one for n, one in trials if (n in self.failures) is bad] for bad in (True, False))
+        return failing[:MOST_NAMED] + right[:MOST_NAMED]
+
+    def _formula(self, trial: Trial) -> Trial:
+        case = replace(trial.case, inputs=trial.inputs, adjust=None)
+        return Trial(trial.target, _Formula(trial.target), case)
+
+    def diagnosed(self) -> Failure | None:
+        """What the exercise's diagnoses say of a failing case: the first that knows a mistake's name."""
+        for trial in self.to_be_named():
+            if trial.case.number not in self.failures:
+                continue
+            for wanted, probes in self.exercise.diagnoses.items():
+                if wanted and trial.inputs.get(wanted) is None:
+                    continue
+                for probe in probes:
+                    failure = _said(probe, trial)
+                    if failure is not None and failure.mistake and _said(probe, self._formula(trial)) is None:
+                        return failure
+        return None
+
+
+class _Formula:
+    """The formula as if it were a student's code: what a probe says against it, it says against the case."""
+
+    def __init__(self, target: Target):
+        self.target = target
+
+    def prepare(self, case: Case) -> dict[str, Tensor]:
+        """No weights: the case has them among its inputs."""
+        return {}
+
+    def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
+        """The formula's results in the inputs' dtype."""
+        exact = {
+            n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in inputs.items()
+        }
+        dtype = next(
+            (v.dtype for v in inputs.values() if isinstance(v, Tensor) and v.is_floating_point()), None
+        )
+        found = self.target.formula(**exact)
+        values = tuple(found[name].value.to(dtype) for name in self.target.outputs)
+        return values if len(values) > 1 else values[0]
+
+    def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
+        """Nobody watches a formula."""
+        raise NotImplementedError("a formula is not watched")
+
+
+def _said(probe: Probe, trial: Trial) -> Failure | None:
+    """What a probe says against the student's code; None if nothing, or if it cannot be tried on this case."""
+    try:
+        probe(trial)
+    except Failure as failure:
+        return failure
+    except (RuntimeError, ValueError, IndexError, KeyError, TypeError):
+        return None  # made for other inputs than these
+    return None
+
+
+def _holds(row: Row, cause: Cause) -> bool:
+    return all(row[name] == level for name, level in cause)
+
+
+def replaced(failure: Failure, message: str, mistake: str | None) -> Failure:
+    """The failure with other words."""
+    return Failure(message, mistake=mistake, errored=failure.errored, kind=failure.kind)

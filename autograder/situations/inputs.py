@@ -1,0 +1,120 @@
+"""Inputs by their axes: `drawn_by({"query": "... S_q D", "key": "... S_k D"})` draws both, all sizes different."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from autograder.case import Draw, without_root
+
+__all__ = ["Derived", "Sizes", "drawn_by"]
+
+Sizes = dict[str, int]
+Derived = Callable[[Sizes], int]
+"""A size that others decide: `{"d_model": lambda s: s["H"] * s["D"]}`."""
+
+LEAD = 5
+"""Leading axes are that long at most: batches add work, and little truth."""
+
+
+def drawn_by(
+    axes: Mapping[str, str],
+    *,
+    mask: str = "",
+    values: Mapping[str, str] | None = None,
+    init: Mapping[str, str] | None = None,
+    derived: Mapping[str, Derived] | None = None,
+    leading: int = 2,
+    low: int = 2,
+    high: int = 9,
+) -> Callable[..., dict[str, Any]]:
+    """A drawing function for tensors with these axes; "..." stands for any leading axes.
+
+    mask: the axes of a bool `attn_mask`, such as "... S_q S_k". values, init: arguments that are sizes, of the function
+    or the constructor, by the symbol of the size. derived: sizes that are no free choice. leading: how many leading axes.
+    The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is), `dtype`,
+    `size` (a factor of the first tensor), `kind` (of mask: "one for all", "per batch", "per head", "padding", "empty", "dead"), `is_causal`, and
+    sizes by their symbols: a number, a range (low, high), a list to choose from, or another symbol, "S_k" for as long as that.
+    """
+    names = [
+        s
+        for spec in (*axes.values(), mask, *(values or {}).values(), *(init or {}).values())
+        for s in spec.split()
+    ]
+    symbols = [s for s in dict.fromkeys(names) if s not in ("...", *(derived or {}))]
+
+    def draw_inputs(
+        draw: Draw,
+        *,
+        dtype: torch.dtype = torch.float32,
+        size: float = 1.0,
+        kind: str = "",
+        batch: int = 0,
+        is_causal: bool = False,
+        **asked: Any,
+    ) -> dict[str, Any]:
+        lead = _lead(draw, asked.pop("axes", leading), batch)
+        sizes = _sizes(draw, symbols, asked, low, high)
+        sizes |= {name: rule(sizes) for name, rule in (derived or {}).items()}
+        if dtype == torch.float64 and "D" in sizes and "D" not in asked:
+            sizes["D"] = without_root(sizes["D"])
+            sizes |= {name: rule(sizes) for name, rule in (derived or {}).items()}
+        inputs: dict[str, Any] = {}
+        if init:
+            inputs["init"] = {name: sizes[symbol] for name, symbol in init.items()}
+        for place, (name, spec) in enumerate(axes.items()):
+            factor = size if place == 0 else 1.0
+            inputs[name] = draw.normal(*_shape(spec, lead, sizes), dtype=dtype) * factor
+        inputs |= {name: sizes[symbol] for name, symbol in (values or {}).items()}
+        if kind:
+            inputs["attn_mask"] = _mask(draw, kind, _shape(mask, lead, sizes))
+        return inputs | ({"is_causal": True} if is_causal else {})
+
+    return draw_inputs
+
+
+def _lead(draw: Draw, axes: int, batch: int) -> list[int]:
+    lead = list(draw.sizes(axes, low=2, high=max(LEAD, axes + 1))) if axes else []
+    return [batch, *lead[1:]] if batch and lead else lead
+
+
+def _sizes(draw: Draw, symbols: list[str], asked: Mapping[str, Any], low: int, high: int) -> Sizes:
+    sizes = dict(zip(symbols, draw.sizes(len(symbols), low, max(high, low + len(symbols))), strict=True))
+    for symbol, wanted in asked.items():
+        if isinstance(wanted, tuple):
+            sizes[symbol] = draw.integer(*wanted)
+        elif isinstance(wanted, list):
+            sizes[symbol] = wanted[draw.integer(0, len(wanted) - 1)]
+        elif isinstance(wanted, int):
+            sizes[symbol] = wanted
+    return sizes | {symbol: sizes[wanted] for symbol, wanted in asked.items() if isinstance(wanted, str)}
+
+
+def _shape(spec: str, lead: list[int], sizes: Sizes) -> list[int]:
+    shape = list[int]()
+    for symbol in spec.split():
+        shape += lead if symbol == "..." else [sizes[symbol]]
+    return shape
+
+
+def _mask(draw: Draw, kind: str, shape: list[int]) -> torch.Tensor:
+    """A bool mask of that kind; each row allows some key, but for "dead", where one allows none."""
+    lead, (S_q, S_k) = shape[:-2], shape[-2:]
+    shapes = {
+        "one for all": [S_q, S_k],
+        "per batch": [*lead[:1], *[1] * len(lead[1:]), S_q, S_k],
+        "per head": [*lead[1:], S_q, S_k],
+    }
+    padding = [*lead[:1], *[1] * len(lead[1:]), 1, S_k]
+    wanted = padding if kind in ("padding", "empty") else shapes.get(kind, shape)
+    if S_k == 1:  # all that can be hidden is the one key
+        allowed = torch.ones(wanted, dtype=torch.bool)
+        return allowed.logical_not_() if kind in ("dead", "empty") else allowed
+    if wanted is padding:
+        lengths = torch.tensor([draw.integer(1, S_k - 1) for _ in range(math.prod(wanted[:-1]))])
+        lengths[0] = 0 if kind == "empty" else lengths[0]
+        return (torch.arange(S_k) < lengths[:, None]).reshape(wanted)
+    return draw.mask(*wanted, dead_rows=kind == "dead")

@@ -1,0 +1,253 @@
+"""The situations of an exercise: its factors, the covering array over them, and the inputs of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from random import Random
+from typing import Any
+
+from torch import Tensor
+
+from autograder.case import Draw
+from autograder.checks import Check, Trial
+from autograder.situations.covering import Row, covering_array, pairs
+from autograder.situations.factors import LOW, Factor, Level
+
+__all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "expanded", "groups"]
+
+GRADIENT = ("a gradient asked", "a gradient of one input", "activation checkpointing")
+
+CIRCUMSTANCES: Mapping[str, tuple[str, ...]] = {
+    "gradient": ("no gradient asked", "a gradient asked", "a gradient of one input", "no_grad", "inference_mode", "activation checkpointing"),
+    "state": ("first call", "after other sizes", "with an earlier result", "in tensors used before", "after results were written over"),
+    "layout": ("contiguous", "strided", "expanded"),
+    "device": ("one device", "a second device"),
+    "default dtype": ("the default dtype", "another default dtype"),
+}  # fmt: skip
+"""How a function is called; every exercise has them, but for those that it leaves out with a reason."""
+
+OF_MODULES: Mapping[str, tuple[str, ...]] = {
+    "state": (*CIRCUMSTANCES["state"], "beside a second object"),
+    "mode": ("train mode", "eval mode"),
+}
+"""What there is besides for a module."""
+
+HALVES = ("bfloat16", "float16")
+
+HIDING: Mapping[str, tuple[str, ...]] = {
+    "one key": ("no mask", "is_causal", "a row that allows no key"),
+    "one position": ("no mask", "is_causal", "a row that allows no key"),
+}
+"""Levels beside which others can show little, and the masks that are tried with them."""
+
+LONG = "over "
+"""Levels that begin so are tried without a gradient, in ordinary numbers, and not with every level of the other factors."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Factors that are worth points together: a check on whether results are right whatever their levels.
+
+    Which group loses its points is found from the situations that fail. A group without factors stands for the ordinary
+    situation, and comes first.
+    """
+
+    name: str
+    claim: str
+    points: float
+    factors: tuple[str, ...]
+
+
+GROUPS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
+    "lengths": ("lengths", "right for any lengths and any number of leading axes", ("lengths", "axes")),
+    "masks": ("masks", "attn_mask says which keys each query may see, in any shape; a query that may see none gets zero", ("mask",)),
+    "causal": ("causal", "with is_causal the future cannot change the past, with and without a mask", ("causal",)),
+    "scores": ("scores", "large, low, equal and far apart scores, and huge numbers behind a mask", ("scores",)),
+    "dtypes": ("dtypes", "the dtype of the inputs is kept, and its precision; the default dtype does not matter", ("dtype", "default dtype")),
+    "gradient": ("gradient", "backward() gives the derivative; no_grad, inference_mode and checkpointing change nothing", ("gradient",)),
+    "calls": ("calls", "earlier calls, memory layout, device and mode change nothing; no input is written to", ("state", "layout", "device", "mode")),
+}  # fmt: skip
+"""What most exercises group their factors into: name, claim and factors."""
+
+
+def groups(formula: str, points: float, more: tuple[Group, ...] = (), **worth: float) -> tuple[Group, ...]:
+    """The group of the ordinary situation, what it claims and is worth, then `more`, then those of GROUPS by their points."""
+    rest = tuple(Group(*GROUPS[name][:2], points, GROUPS[name][2]) for name, points in worth.items())
+    return (Group("agrees with the formula", formula, points, ()), *more, *rest)
+
+
+@dataclass(frozen=True)
+class Situations:
+    """In which ways the inputs and circumstances of an exercise differ.
+
+    draw: Draw and the options of the levels -> inputs by name, as a recipe draws them. factors: of the inputs, by name.
+    axes: of the inputs, such as {"x": "... S D"}; the layout "expanded" and "after other sizes" need them, for a length
+    named in `lengths`. left_out: circumstances ("device") or levels of one ("state: after other sizes") that are not tried,
+    each with the reason. never: levels that do not go together, as {factor: level or levels} each; together: factors all
+    combinations of which are tried. module: it is one.
+    groups: what is worth points; a factor that none of them names belongs to the last. after: the situations are tried once
+    all written checks have passed; else before them.
+    """
+
+    draw: Callable[..., dict[str, Any]]
+    factors: Mapping[str, Factor]
+    groups: tuple[Group, ...]
+    axes: Mapping[str, str] = field(default_factory=dict)
+    lengths: tuple[str, ...] = ("S_q", "S_k", "S")
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    never: tuple[Mapping[str, Any], ...] = ()
+    together: tuple[tuple[str, ...], ...] = ()
+    module: bool = False
+    after: bool = False
+
+    def arranged(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        """The exercise's written checks, and the groups as checks before or after them."""
+        needs = tuple(one.name for one in checks) if self.after else ()
+        ordinary = tuple(one.name for one in self.groups if not one.factors)
+        groups = tuple(
+            Check(
+                one.name, one.claim, one.points, (), _no_probe, needs or (ordinary if one.factors else None)
+            )
+            for one in self.groups
+        )
+        return (*checks, *groups) if self.after else (*groups, *checks)
+
+    @cached_property
+    def levels(self) -> dict[str, tuple[str, ...]]:
+        """All factors with the names of their levels."""
+        circumstances = {**CIRCUMSTANCES, **(OF_MODULES if self.module else {})}
+        missing = {"layout": "expanded", "state": "after other sizes"} if not self.axes else {}
+        tried = {
+            name: tuple(
+                one for one in of if f"{name}: {one}" not in self.left_out and missing.get(name) != one
+            )
+            for name, of in circumstances.items()
+            if name not in self.left_out
+        }
+        return {**{name: tuple(of) for name, of in self.factors.items()}, **tried}
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The covering array."""
+        return covering_array(self.levels, self.allows, self.together, asked=self.asks, hiding=HIDING)
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of levels (and chosen triples) there are to cover."""
+        return len(pairs(self.levels, self.allows, self.together, self.asks))
+
+    def is_long(self, row: Row) -> bool:
+        """Whether the inputs are long."""
+        return any(level.startswith(LONG) for level in row.values())
+
+    def asks(self, part: Row) -> bool:
+        """Whether these levels must stand together in some situation: long inputs cost time, and meet masks only."""
+        if self.is_long(part):
+            return (
+                set(part) <= {*self.lengthy, "mask", "causal"}
+                and part.get("mask", "is_causal") == "is_causal"
+            )
+        hidden = next((HIDING[level] for level in part.values() if level in HIDING), None)
+        return hidden is None or part.get("mask", hidden[0]) in hidden
+
+    @cached_property
+    def lengthy(self) -> tuple[str, ...]:
+        """The factors that have long inputs among their levels."""
+        return tuple(name for name, of in self.levels.items() if any(level.startswith(LONG) for level in of))
+
+    def allows(self, row: Row) -> bool:
+        """Whether these levels go together."""
+        if self.is_long(row):
+            plain = ("scores", "dtype", "axes", "gradient", "state", "layout")
+            if any(
+                row.get(name, self.levels[name][0]) != self.levels[name][0]
+                for name in plain
+                if name in self.levels
+            ):
+                return False
+        if row.get("scores") == LOW and row.get("dtype") in HALVES:
+            return False
+        if row.get("layout") == "expanded" and (
+            any(level in ("no leading axis",) for level in row.values())
+            or row.get("state") in ("in tensors used before", "after results were written over")
+            or row.get("gradient") in GRADIENT
+        ):
+            return False
+        if row.get("gradient") in GRADIENT and (
+            row.get("state") in ("in tensors used before", "after results were written over")
+        ):
+            return False
+        return not any(
+            all(name in row and row[name] in _many(level) for name, level in one.items())
+            for one in self.never
+        )
+
+    def row(self, seed: int, place: int) -> Row:
+        """The situation at that place in the run of that seed: the ordinary one, then the array.
+
+        Circumstances of two levels change places from run to run, where each goes with every other level: all pairs stay
+        covered, and three levels together are others each time.
+        """
+        if place == 0:
+            return self.rows[0]
+        row = dict(self.rows[place - 1])
+        for name in ("device", "default dtype", "mode"):
+            levels = self.levels.get(name, ())
+            fixed = len(levels) < 2 or any(name in one for one in self.never)
+            if not fixed and Random(f"{seed} {name}").random() < 0.5:
+                row[name] = levels[1 - levels.index(row[name])]
+        return row
+
+    @property
+    def places(self) -> int:
+        """How many situations one run has."""
+        return len(self.rows) + 1
+
+    def options(
+        self, row: Row
+    ) -> tuple[dict[str, Any], list[Callable[[Draw, dict[str, Any]], dict[str, Any]]]]:
+        """What a situation asks of the drawing function, and the changes that it makes of what was drawn."""
+        chosen: list[Level] = [of[row[name]] for name, of in self.factors.items()]
+        asked: dict[str, Any] = {}
+        for level in chosen:
+            asked |= {} if callable(level) else level
+        return asked, [level for level in chosen if callable(level)]
+
+    def inputs(self, draw: Draw, row: Row) -> dict[str, Any]:
+        """The inputs of a case in that situation."""
+        asked, changes = self.options(row)
+        inputs = self.draw(draw, **asked)
+        for change in changes:
+            inputs = change(draw, inputs)
+        return expanded(inputs, self.axes) if row.get("layout") == "expanded" else inputs
+
+    def departures(self, row: Row) -> dict[str, str]:
+        """The levels that are not the ordinary ones, by factor."""
+        return {name: level for name, level in row.items() if level != self.levels[name][0]}
+
+    def group(self, factor: str) -> str:
+        """The name of the group that a factor belongs to."""
+        return next((one.name for one in self.groups if factor in one.factors), self.groups[-1].name)
+
+
+def _no_probe(trial: Trial) -> None:
+    raise NotImplementedError("a group of situations is tried situation by situation")
+
+
+def expanded(inputs: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, Any]:
+    """The inputs with all elements of the first leading axis alike, in one memory: what `expand` gives."""
+    return {
+        name: value[:1].expand(value.shape) if _leads(name, value, axes) else value
+        for name, value in inputs.items()
+    }
+
+
+def _leads(name: str, value: Any, axes: Mapping[str, str]) -> bool:
+    spec = axes.get(name, "").split()
+    return isinstance(value, Tensor) and spec[:1] == ["..."] and value.dim() >= len(spec)
+
+
+def _many(level: Any) -> tuple[str, ...]:
+    return (level,) if isinstance(level, str) else tuple(level)

@@ -1,0 +1,273 @@
+"""One case in its situation: the call is made as the situation says, and everything that comes back is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autograder.case import CASES_PER_SEED, Draw
+from autograder.checks.agreement import as_float32
+from autograder.checks.conduct import strided
+from autograder.checks.failure import Failure
+from autograder.checks.subject import ModuleSubject
+from autograder.checks.trial import Trial
+from autograder.circumstance import ORDINARY, Circumstance, under
+from autograder.situations.covering import Row
+from autograder.situations.space import GRADIENT, Situations, expanded
+
+__all__ = ["circumstance_of", "cut", "hold"]
+
+BEFORE = {
+    "in tensors used before": "other numbers",
+    "after results were written over": "results",
+    "with an earlier result": "apart",
+}
+
+
+def circumstance_of(row: Row, dtype: torch.dtype) -> Circumstance:
+    """How the calls of a situation are made."""
+    grad = {
+        "activation checkpointing": "checkpoint",
+        "no_grad": "no_grad",
+        "inference_mode": "inference_mode",
+    }
+    other = "float32" if dtype == torch.float64 else "float64"
+    return Circumstance(
+        grad=grad.get(row.get("gradient", ""), ""),
+        default_dtype=other if row.get("default dtype") == "another default dtype" else "",
+        second_device=row.get("device") == "a second device",
+        poisoned=row.get("device") == "a second device",
+        before=BEFORE.get(row.get("state", ""), ""),
+        watched=row.get("gradient") not in GRADIENT,
+    )
+
+
+def cut(inputs: Mapping[str, Any], axes: Mapping[str, str], lengths: tuple[str, ...]) -> dict[str, Any]:
+    """The inputs with one position less along the first of these lengths that there is, and two more on the other."""
+    symbols = {
+        symbol
+        for name, spec in axes.items()
+        if isinstance(inputs.get(name), Tensor)
+        for symbol in spec.split()
+    }
+    symbol = next((one for one in lengths if one in symbols), "")
+    made = dict(inputs)
+    for name, spec in axes.items():
+        value = inputs.get(name)
+        if isinstance(value, Tensor) and symbol in (names := spec.split()):
+            for place in [n - len(names) for n, one in enumerate(names) if one == symbol]:
+                size = value.shape[place]
+                if size > 1 or name != "attn_mask":
+                    order = torch.arange(size - 1) if size > 1 else torch.zeros(3, dtype=torch.int64)
+                    value = value.index_select(place, order)
+            made[name] = value
+    return made
+
+
+def hold(space: Situations, trial: Trial) -> None:
+    """The student's results are right in the case's situation. Raises: Failure."""
+    row = trial.case.situation
+    trial.circumstance = circumstance_of(row, trial.dtype)
+    module = _module(trial) if space.module else None
+    if module is not None:
+        module.train(row.get("mode") != "eval mode")
+    try:
+        with under(trial.circumstance):
+            _before(space, trial, row)
+            if row.get("gradient") in GRADIENT:
+                _differentiates(space, trial, row)
+            else:
+                _right(trial, _results(trial, _laid_out(space, trial.fresh(), row)))
+                if row.get("state") == "beside a second object":
+                    _right(trial, _results(trial, trial.fresh()))
+    finally:
+        trial.circumstance = ORDINARY
+
+
+def _module(trial: Trial) -> Any:
+    return trial.subject.module(trial.case) if isinstance(trial.subject, ModuleSubject) else None
+
+
+def _before(space: Situations, trial: Trial, row: Row) -> None:
+    """What happens before the call that counts: what it gives is not looked at, but it must not fail."""
+    state = row.get("state")
+    if state == "after other sizes":
+        trial.run(trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
+    elif state == "beside a second object":
+        _right(trial, _results(trial, trial.fresh()))
+        other = replace(trial.case, number=trial.case.number + CASES_PER_SEED // 2)
+        second = Trial(trial.target, trial.subject, other)  # a module of its own, with weights of its own
+        second.circumstance = trial.circumstance
+        second.run(second.fresh(**others(second.inputs)))
+
+
+def others(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Other numbers of the same shapes."""
+    return {
+        n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1) if v.dtype == torch.bool and v.dim() else v
+        for n, v in inputs.items()
+        if isinstance(v, Tensor)
+    }
+
+
+def _laid_out(space: Situations, inputs: dict[str, Any], row: Row) -> dict[str, Any]:
+    layout = row.get("layout")
+    if layout == "strided":
+        return {**inputs, **strided({n: v for n, v in inputs.items() if isinstance(v, Tensor)})}
+    return expanded(inputs, space.axes) if layout == "expanded" else inputs
+
+
+def _results(trial: Trial, given: Mapping[str, Any]) -> dict[str, Tensor]:
+    try:
+        return trial.shaped(trial.run(given))
+    except Failure as failure:
+        raise _explained(failure, trial) from failure
+
+
+def _explained(failure: Failure, trial: Trial) -> Failure:
+    """What the kind of an exception tells."""
+    if failure.kind == "InputWrittenTo":
+        return Failure(
+            "the call changed its input. Is there an in-place operation (-=, *=, a trailing underscore, an indexed "
+            "assignment)?",
+            mistake="changes its inputs in place",
+        )
+    if failure.kind == "EarlierResultChanged":
+        return Failure(
+            "a later call changed the result of an earlier one. Is the same memory handed out each time?",
+            mistake="returns memory that it uses again",
+        )
+    if failure.kind == "MixedDevices":
+        return Failure(
+            f"{failure.message.removeprefix('raised MixedDevices: ')}. The inputs may lie on a GPU. Is a mask or a table "
+            "made without device=...?",
+            mistake="makes a tensor on the CPU",
+            errored=True,
+        )
+    if "without overflow" in failure.message:
+        return Failure(
+            f"{failure.message}. Is the mask value too large for {_short(trial.dtype)}? torch.finfo(scores.dtype).min never is.",
+            mistake="mask value does not fit the dtype",
+            errored=True,
+        )
+    return failure
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
+    """Values and dtypes are the formula's. Raises: Failure."""
+    for name, value in results.items():
+        if not trial.target.whole and value.dtype != trial.dtype and value.is_floating_point():
+            raise Failure(
+                f"{name} is {_short(value.dtype)} for {_short(trial.dtype)} inputs; it must keep their dtype.",
+                mistake="does not keep the dtype",
+            )
+        expected = trial.expect()[name].value
+        if name == "weights" and bool(((value != 0) & (expected == 0)).any()):
+            raise Failure(
+                "a key that is not allowed keeps some weight; it must weigh exactly zero. Is the fill low enough for all scores?",
+                mistake="forbidden keys keep some weight",
+            )
+        narrow = trial.dtype == torch.float64 and as_float32(value, expected)
+        trial.require(
+            name,
+            value,
+            "is right in float32, not in float64 (is a part computed in another dtype?)"
+            if narrow
+            else "is not what the formula gives",
+            mistake="less precise than its dtype" if narrow else None,
+        )
+
+
+def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
+    """Results and the gradient of each with respect to every input and weight."""
+    wanted_of = trial.differentiable
+    if row.get("gradient") == "a gradient of one input":
+        wanted_of = (wanted_of[trial.case.number % len(wanted_of)],)
+    leaves = {n: trial.inputs[n].clone().requires_grad_() for n in wanted_of}
+    exact = {n: v.detach().double().requires_grad_() for n, v in leaves.items()}
+    formula = trial.learn(exact)
+    results = _results(
+        trial, _laid_out(space, trial.changed(**{n: leaf.clone() for n, leaf in leaves.items()}), row)
+    )
+    _right(trial, {name: value.detach() for name, value in results.items()})
+    draw = Draw(trial.case.number + 4)
+    for name, result in results.items():
+        reference = formula[name]
+        if not reference.value.requires_grad:
+            continue
+        factors = draw.normal(*reference.value.shape, dtype=torch.float64)
+        if trial.dtype == torch.float16:
+            factors = factors / 256  # what is added up on the way must not overflow
+        wanted = torch.autograd.grad(
+            (reference.value * factors).sum(), list(exact.values()), allow_unused=True, retain_graph=True
+        )
+        found = (
+            _backward(result, factors, list(leaves.values()))
+            if result.requires_grad
+            else (None,) * len(leaves)
+        )
+        # What a gradient is a sum of: its terms are as large as factors and inputs together, whatever their sum is.
+        terms = float(factors.abs().max()) * max(
+            1.0, *(float(leaf.detach().abs().max()) for leaf in leaves.values())
+        )
+        slack = SLACK * torch.finfo(trial.dtype).eps * (1 + reference.growth) * terms
+        for leaf, want, have in zip(leaves, wanted, found, strict=True):
+            if (
+                want is not None
+                and want.numel()
+                and float(want.abs().max()) < torch.finfo(trial.dtype).max / 16
+            ):
+                least = 1e-2 * terms if trial.dtype in HALVES else slack
+                _same_gradient(name, leaf, want.nan_to_num(), have, slack, least)
+
+
+def _backward(result: Tensor, factors: Tensor, leaves: list[Tensor]) -> tuple[Tensor | None, ...]:
+    try:
+        return torch.autograd.grad(
+            result, leaves, factors.to(result.dtype), allow_unused=True, retain_graph=True
+        )
+    except RuntimeError as error:
+        raise Failure(
+            f"backward() raised {type(error).__name__}: {str(error)[:300]}",
+            mistake="overwrites what backward() needs" if "inplace operation" in str(error) else None,
+            errored=True,
+        ) from error
+
+
+HALVES = (torch.float16, torch.bfloat16)
+
+SLACK = 64.0
+"""Roundings that a gradient may have gone through."""
+
+
+def _same_gradient(
+    output: str, leaf: str, want: Tensor, have: Tensor | None, slack: float, least: float
+) -> None:
+    """One gradient against the formula's, within `slack`; one that is nowhere larger than `least` need not be there."""
+    if have is not None and not bool(torch.isfinite(have).all()):
+        raise Failure(
+            f"the gradient of {output} with respect to {leaf} is nan or inf.", mistake="nan gradients"
+        )
+    peak = float(want.abs().max())
+    if (have is None or not bool((have != 0).any())) and peak > least:
+        raise Failure(
+            f"no gradient of {output} reaches {leaf}. Is it used, and is it detached anywhere?",
+            mistake="gradient is cut off",
+        )
+    if have is None:
+        return
+    error = float((have.double() - want).abs().max())
+    if error > max(slack, 1e-6 * peak):
+        raise Failure(
+            f"the gradient of {output} with respect to {leaf} is off by {error / max(peak, 1e-300):.3g} times its largest "
+            "element. Is a part of the computation detached, under no_grad, or rounded?",
+            mistake="wrong gradient",
+        )
