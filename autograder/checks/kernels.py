@@ -17,6 +17,7 @@ from autograder.kernels import H200, cross_compile
 from autograder.observation import Observation
 
 __all__ = [
+    "COPIES",
     "PRODUCTS",
     "STRAY",
     "Shorter",
@@ -44,6 +45,11 @@ MOST_PROGRAMS = 65_535
 LONGEST_ERROR = 300
 STRAY = "reads or writes outside its tensors"
 """The mistake of a kernel that crashes its process."""
+GROWN = "tiles grow with the input"
+ONE_SIZE = "Does a tile grow with the sequence? It should be of one size, and a loop should visit one after the other."
+TOO_MANY = "exceeds triton maximum tensor numel"
+"""What Triton says of a descriptor's block when it is described, before any kernel is launched."""
+
 TELLING = re.compile(r"\w*(Error|error|Exception)\b")
 
 
@@ -135,8 +141,8 @@ Shorter = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 def scales(shorter: Shorter, *, backward: bool = False) -> Probe:
     """For a long input there are more programs, not more launches or larger tiles, and no table of all pairs.
 
-    Kernels are launched here, and do not run: sizes can be those of real life. A kernel whose compile-time arguments are
-    other than for the short input is built.
+    Kernels are launched here, and do not run: sizes can be those of real life. A kernel whose types or compile-time
+    arguments are other than for the short input is built.
     """
 
     def probe(trial: Trial) -> None:
@@ -144,7 +150,12 @@ def scales(shorter: Shorter, *, backward: bool = False) -> Probe:
             inputs = trial.changed(**changes)
             for name in trial.differentiable if backward else ():
                 inputs[name] = inputs[name].detach().requires_grad_()
-            return rehearsal(trial, inputs)
+            try:
+                return rehearsal(trial, inputs)
+            except Failure as failure:
+                if TOO_MANY not in failure.message:
+                    raise
+                raise Failure(f"{failure.message}. {ONE_SIZE}", mistake=GROWN, errored=True) from failure
 
         short, long = rehearsed(shorter(trial.inputs)), rehearsed({})
         if long.launched > 2 * short.launched + 8:
@@ -173,16 +184,16 @@ def scales(shorter: Shorter, *, backward: bool = False) -> Probe:
                     "second and third axis. Can the long one be the first?",
                     mistake="grid too large for a GPU",
                 )
-        known = [(one.kernel, one.constants) for one in short.launches]
-        grown = [one for one in long.launches if (one.kernel, one.constants) not in known]
+        # Among the types are the blocks of descriptors, which are tiles as well.
+        known = [(one.kernel, one.signature, one.constants) for one in short.launches]
+        grown = [one for one in long.launches if (one.kernel, one.signature, one.constants) not in known]
         for launch, built in zip(grown, cross_compile(grown), strict=True):
             if built.error or built.shared > H200.shared or built.spilled > MOST_SPILLED:
                 needs = f"it needs {built.shared:,} bytes of shared memory and spills {built.spilled:,}"
                 why = _short(built.error) if built.error else needs
                 raise Failure(
-                    f"{launch.kernel} does not build for {H200.name} when the input is long: {why}. Does a tile grow with "
-                    "the sequence? It should be of one size, and a loop should visit one after the other.",
-                    mistake="tiles grow with the input",
+                    f"{launch.kernel} does not build for {H200.name} when the input is long: {why}. {ONE_SIZE}",
+                    mistake=GROWN,
                 )
 
     return probe

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,9 @@ SECONDS = 120.0
 """For one program, all kernels together."""
 
 REMEMBERED = 256
+
+BLOCK = re.compile(r"tensordesc<[a-z]+(\d{1,2})\w*\[(\d{1,9}(?:, \d{1,9}){0,4})\]>")
+"""Triton's type of a descriptor: bits of an element, and the sides of a block."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +101,36 @@ def cross_compiling(runner: Runner) -> Iterator[None]:
 def cross_compile(launches: Sequence[Launch], architecture: Architecture = H200) -> list[Built]:
     """Build the kernels of these launches: what each needs, in order. The same kernel is built once in a process."""
     keys = [json.dumps([architecture.capability, _recipe(launch)], sort_keys=True) for launch in launches]
-    new = {k: one for k, one in zip(keys, launches, strict=True) if k not in _known and not one.problem}
+    plain = [_without_building(launch, architecture) for launch in launches]
+    new = {
+        k: one for k, one, told in zip(keys, launches, plain, strict=True) if k not in _known and told is None
+    }
     if new:
         asked = {"capability": architecture.capability, "kernels": [_recipe(one) for one in new.values()]}
         answers = _answers(_runner.get()(PROGRAM.read_text(encoding="utf-8"), json.dumps(asked)), len(new))
         _known.update(zip(new, answers, strict=True))
         while len(_known) > max(REMEMBERED, len(launches)):
             _known.popitem(last=False)
-    return [
-        Built(error=one.problem) if one.problem else _known[key]
-        for key, one in zip(keys, launches, strict=True)
-    ]
+    return [_known[key] if told is None else told for key, told in zip(keys, plain, strict=True)]
+
+
+def _without_building(launch: Launch, architecture: Architecture) -> Built | None:
+    """What is plain before a kernel is built: that it cannot be described, or has a block too large for shared memory.
+
+    All that a descriptor loads or stores passes through shared memory in one piece; the compiler takes long to see it.
+    """
+    if launch.problem:
+        return Built(error=launch.problem)
+    blocks = max(map(_block_size, launch.signature.values()), default=0)
+    return Built(shared=blocks) if blocks > architecture.shared else None
+
+
+def _block_size(kind: str) -> int:
+    """Bytes of a block of this type of argument, 0 if it is no descriptor."""
+    found = BLOCK.fullmatch(kind)
+    if found is None:
+        return 0
+    return math.prod(int(side) for side in found[2].split(", ")) * max(1, int(found[1]) // 8)
 
 
 def _recipe(launch: Launch) -> dict[str, object]:

@@ -27,14 +27,18 @@ POINTERS = {
 }  # fmt: skip
 """Triton's name for a pointer to elements of a torch dtype."""
 
+DESCRIPTOR = "TensorDescriptor"
+"""Name of Triton's class for a tensor that a kernel takes blocks from, rather than a pointer."""
+
 
 @dataclass(frozen=True)
 class Launch:
     """One kernel launch.
 
     kernel: its name. grid: programs along each axis. source: the text of the kernel and of all that it uses. signature:
-    Triton's type of each argument ("*fp16", "i32", "constexpr"). constants: the compile-time arguments. aligned: names
-    of arguments that are multiples of 16, as pointers from torch are. problem: why it cannot be built elsewhere, or "".
+    Triton's type of each argument ("*fp16", "i32", "constexpr", "tensordesc<fp16[16, 64]>"). constants: the compile-time
+    arguments. aligned: names of arguments that are multiples of 16, as pointers from torch are. problem: why it cannot be
+    built elsewhere, or "".
     """
 
     kernel: str
@@ -189,6 +193,9 @@ def _launch(kernel: Any, args: tuple[Any, ...], grid: Any, kwargs: Mapping[str, 
 
 def _type_of(value: Any) -> str:
     """Triton's type for an argument, as at a launch: None and 1 are compile-time constants."""
+    if type(value).__name__ == DESCRIPTOR:  # its block is part of the type, its shape and strides are not
+        element = _type_of(value.base).removeprefix("*")
+        return f"tensordesc<{element}{[int(size) for size in value.block_shape]}>"
     if hasattr(value, "data_ptr"):
         return POINTERS[str(value.dtype).removeprefix("torch.")]
     if isinstance(value, bool):

@@ -78,6 +78,42 @@ def test_a_tile_takes_as_much_shared_memory_as_it_has_numbers() -> None:
     assert large.spilled > 0 == small.spilled
 
 
+def test_the_block_of_a_descriptor_is_part_of_its_type_and_builds() -> None:
+    (launch,) = watched(small_kernels.copied_by_descriptors, torch.randn(10, 16).half()).launches
+    assert (launch.problem, launch.signature["source"]) == ("", "tensordesc<fp16[4, 16]>")
+    assert launch.signature["target"] == launch.signature["source"]
+    assert "source" not in launch.aligned
+    (built,) = cross_compile([launch])
+    assert built.error == ""
+    assert built.shared >= 4 * 16 * 2  # a block passes through shared memory
+
+
+def test_descriptors_made_in_a_kernel_build() -> None:
+    seen = watched(lambda x: small_kernels.copied_by_descriptors(x, how="made inside"), torch.randn(10, 16))
+    (built,) = cross_compile(seen.launches)
+    assert built.error == ""
+
+
+def test_a_block_beyond_shared_memory_is_not_built_to_see_that() -> None:
+    def refuse(program: str, asked: str) -> str:
+        raise AssertionError("built")
+
+    large = Launch("large", source="nothing", signature={"x": "tensordesc<bf16[1, 4096, 64]>"})
+    with cross_compiling(refuse):
+        (built,) = cross_compile([large])
+    assert built == Built(shared=4096 * 64 * 2)
+
+
+@pytest.mark.parametrize(
+    "kind", ["tensordesc<fp32[]>", "tensordesc<fp32[9999999999]>", "tensordesc<[16, ]>", "*fp32"]
+)
+def test_what_is_no_descriptor_has_no_block(kind: str) -> None:
+    launch = Launch("other", source="nothing", signature={"x": kind})
+    with cross_compiling(lambda program, asked: "[]"):
+        (built,) = cross_compile([launch])
+    assert built.error
+
+
 def test_what_only_the_interpreter_accepts_does_not_build() -> None:
     seen = watched(small_kernels.with_a_plain_global, torch.randn(100))
     assert seen.unwritten == 0

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 
 from autograder.observation import USES, Observation, observe
+from tests.kernels.small_kernels import copied_by_descriptors
 
 
 @triton.jit
@@ -81,6 +82,26 @@ def test_programs_that_depend_on_their_order_are_seen(how: str) -> None:
 def test_programs_that_keep_apart_are_left_alone(how: str) -> None:
     found = seen(how)
     assert (found.raced, found.strayed) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("options", "strayed", "raced"),
+    [
+        ({}, False, False),
+        ({"how": "made inside"}, False, False),
+        ({"rows": 12}, True, False),  # more than there are
+        ({"overlap": 1}, False, True),
+        ({"overlap": 1, "how": "made inside"}, False, True),
+    ],
+)
+def test_blocks_of_descriptors_are_seen_where_they_lie(
+    options: dict[str, Any], strayed: bool, raced: bool
+) -> None:
+    def call(given: dict[str, Tensor]) -> Tensor:
+        return copied_by_descriptors(given["x"], **options)
+
+    found = observe(call, {"x": torch.randn(10, 16)})
+    assert (bool(found.strayed), bool(found.raced)) == (strayed, raced)
 
 
 def test_programs_that_wait_for_each_other_are_left_alone() -> None:

@@ -14,7 +14,7 @@ from autograder.checks import Check, Target
 from autograder.checks.agreement import agrees
 from autograder.checks.conduct import affordable
 from autograder.checks.fused import causal_tiles, gradients_agree
-from autograder.checks.kernels import launched
+from autograder.checks.kernels import COPIES, launched
 from autograder.checks.structure import responds
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.gpu_kernels.backward import GRADIENTS
@@ -51,8 +51,8 @@ def _plain(label: str, **options: Any) -> Recipe:
 
 
 def _largest(inputs: Mapping[str, Any]) -> int:
-    """Twice the largest input: no matrix of scores, which the case makes far larger."""
-    return 2 * max(value.numel() for value in inputs.values() if isinstance(value, Tensor))
+    """As much as a copy of the largest input that is padded to whole tiles: no matrix of scores, which the case makes larger."""
+    return COPIES * max(value.numel() for value in inputs.values() if isinstance(value, Tensor))
 
 
 THROUGH = Target("flash_attention", ("output", *GRADIENTS), flash_gradients)
