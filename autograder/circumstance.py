@@ -239,7 +239,7 @@ def _called_before(
     if circumstance.before == "apart":
 
         def other(tensor: Tensor) -> Tensor:
-            made = _others(tensor).requires_grad_(tensor.requires_grad)
+            made = _others(tensor).requires_grad_(tensor.requires_grad and tensor.is_floating_point())
             if circumstance.second_device:
                 mark([made], THERE)
             return made

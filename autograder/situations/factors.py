@@ -13,12 +13,13 @@ from torch import Tensor
 
 from autograder.case import Draw
 
-__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "LENGTHS", "LOW", "MASKS", "MODULE_AXES", "ONE_LENGTH", 
+__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "LENGTHS", "MASKS", "MODULE_AXES", "ONE_LENGTH", 
            "WEIGHTS", "Factor", "Level", "behind_the_mask", "module_scores", "scores", "without"]  # fmt: skip
 
 Inputs = dict[str, Any]
-Level = Mapping[str, Any] | Callable[[Draw, Inputs], Inputs]
-"""Options of the drawing function, or a change of what it drew."""
+Change = Callable[[Draw, Inputs], Inputs]
+Level = Mapping[str, Any] | Change | tuple[Mapping[str, Any] | Change, ...]
+"""Options of the drawing function, a change of what it drew, or some of both."""
 
 Factor = Mapping[str, Level]
 
@@ -50,11 +51,18 @@ MODULE_AXES: Factor = {
     "a batch of one": {"batch": 1},
 }
 
+
+def _one_tensor(draw: Draw, inputs: Inputs) -> Inputs:
+    """Self-attention: query, key and value are the same object."""
+    return {**inputs, "key": inputs["query"], "value": inputs["query"]}
+
+
 LENGTHS: Factor = {
     "more keys than queries": {"S_q": (2, 4), "S_k": (5, 9)},
     "one query, many keys": {"S_q": 1, "S_k": (10, 14)},
     "more queries than keys": {"S_q": (8, 12), "S_k": (3, 5)},
     "all sizes equal": {"S_q": (3, 7), "S_k": "S_q", "D": "S_q", "D_v": "S_q"},
+    "one tensor for all": ({"S_k": "S_q", "D_v": "D"}, _one_tensor),
     "one key": {"S_k": 1},
     "wide vectors": {"D": WIDE, "D_v": WIDE},
     "over two thousand keys": {"S_q": (2, 4), "S_k": VERY_LONG, "axes": 0},
@@ -81,7 +89,7 @@ BOTH_MASKS: Factor = {
     **MASKS,
     "is_causal": {"is_causal": True},
     "is_causal and padding, one sentence empty": {"is_causal": True, "kind": "empty"},
-    "is_causal and a row that allows no key": {"is_causal": True, "kind": "dead"},
+    "is_causal and one mask for all": {"is_causal": True, "kind": "shared dead"},
 }
 """attn_mask and is_causal as one factor, so that both meet every level of the others together."""
 
@@ -96,8 +104,9 @@ def scores(query: str = "query", key: str = "key") -> Factor:
 
     def low(draw: Draw, inputs: Inputs) -> Inputs:
         """All products equal, so that none is rounded, and scores below -1e4; large values besides."""
+        far = 240.0 if inputs[query].dtype == torch.float16 else 2.0**8
         made = {query: torch.zeros_like(inputs[query]), key: torch.zeros_like(inputs[key])}
-        made[query][..., 0], made[key][..., 0] = 2.0**8, -(2.0**8)
+        made[query][..., 0], made[key][..., 0] = far, -far
         if "value" in inputs:
             made["value"] = inputs["value"] * 1e3
         return {**inputs, **made}
@@ -118,7 +127,7 @@ def scores(query: str = "query", key: str = "key") -> Factor:
 
     return {
         "ordinary scores": {},
-        LOW: low,
+        "all scores low": low,
         "keys alike": alike,
         "one key far ahead": ahead,
         "huge numbers behind the mask": behind_the_mask(key),
@@ -159,14 +168,11 @@ def module_scores(
         "ordinary scores": {},
         "large scores": sized(2.5),
         "huge scores": sized(100.0),
-        LOW: low,
+        "all scores low": low,
         "all scores equal": equal,
         "huge numbers behind the mask": behind_the_mask(asked),
     }
 
-
-LOW = "all scores low"
-"""Not in half precision, which rounds such scores to nothing."""
 
 WEIGHTS = "weights of the module"
 """Set among the inputs to what makes weights of them, once the weights are drawn."""

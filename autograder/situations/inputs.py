@@ -36,7 +36,7 @@ def drawn_by(
     mask: the axes of a bool `attn_mask`, such as "... S_q S_k". values, init: arguments that are sizes, of the function
     or the constructor, by the symbol of the size. derived: sizes that are no free choice. leading: how many leading axes.
     The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is), `dtype`,
-    `size` (a factor of the first tensor), `kind` (of mask: "one for all", "per batch", "per head", "padding", "empty", "dead"), `is_causal`, and
+    `size` (a factor of the first tensor), `kind` (of mask: "one for all", "per batch", "per head", "padding", "empty", "dead", "shared dead"), `is_causal`, and
     sizes by their symbols: a number, a range (low, high), a list to choose from, or another symbol, "S_k" for as long as that.
     """
     names = [
@@ -105,6 +105,7 @@ def _mask(draw: Draw, kind: str, shape: list[int]) -> torch.Tensor:
     lead, (S_q, S_k) = shape[:-2], shape[-2:]
     shapes = {
         "one for all": [S_q, S_k],
+        "shared dead": [S_q, S_k],
         "per batch": [*lead[:1], *[1] * len(lead[1:]), S_q, S_k],
         "per head": [*lead[1:], S_q, S_k],
     }
@@ -112,9 +113,14 @@ def _mask(draw: Draw, kind: str, shape: list[int]) -> torch.Tensor:
     wanted = padding if kind in ("padding", "empty") else shapes.get(kind, shape)
     if S_k == 1:  # all that can be hidden is the one key
         allowed = torch.ones(wanted, dtype=torch.bool)
-        return allowed.logical_not_() if kind in ("dead", "empty") else allowed
+        return allowed.logical_not_() if kind in ("dead", "shared dead", "empty") else allowed
     if wanted is padding:
         lengths = torch.tensor([draw.integer(1, S_k - 1) for _ in range(math.prod(wanted[:-1]))])
         lengths[0] = 0 if kind == "empty" else lengths[0]
-        return (torch.arange(S_k) < lengths[:, None]).reshape(wanted)
-    return draw.mask(*wanted, dead_rows=kind == "dead")
+        left = (torch.arange(len(lengths)) % 2 == 1) | (
+            S_k > 1000
+        )  # every other sentence is padded before its words
+        places = torch.arange(S_k)
+        allowed = torch.where(left[:, None], places >= S_k - lengths[:, None], places < lengths[:, None])
+        return allowed.reshape(wanted)
+    return draw.mask(*wanted, dead_rows=kind in ("dead", "shared dead"))

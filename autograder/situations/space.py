@@ -13,7 +13,7 @@ from torch import Tensor
 from autograder.case import Draw
 from autograder.checks import Check, Trial
 from autograder.situations.covering import Row, covering_array, pairs
-from autograder.situations.factors import LOW, Factor, Level
+from autograder.situations.factors import Factor, Level
 
 __all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "expanded", "groups"]
 
@@ -34,13 +34,13 @@ OF_MODULES: Mapping[str, tuple[str, ...]] = {
 }
 """What there is besides for a module."""
 
-HALVES = ("bfloat16", "float16")
-
 HIDING: Mapping[str, tuple[str, ...]] = {
     "one key": ("no mask", "is_causal", "a row that allows no key"),
     "one position": ("no mask", "is_causal", "a row that allows no key"),
 }
 """Levels beside which others can show little, and the masks that are tried with them."""
+
+WITH_LONG = ("no mask", "is_causal", "a padding mask")
 
 LONG = "over "
 """Levels that begin so are tried without a gradient, in ordinary numbers, and not with every level of the other factors."""
@@ -146,8 +146,7 @@ class Situations:
         """Whether these levels must stand together in some situation: long inputs cost time, and meet masks only."""
         if self.is_long(part):
             return (
-                set(part) <= {*self.lengthy, "mask", "causal"}
-                and part.get("mask", "is_causal") == "is_causal"
+                set(part) <= {*self.lengthy, "mask", "causal"} and part.get("mask", "is_causal") in WITH_LONG
             )
         hidden = next((HIDING[level] for level in part.values() if level in HIDING), None)
         return hidden is None or part.get("mask", hidden[0]) in hidden
@@ -167,8 +166,6 @@ class Situations:
                 if name in self.levels
             ):
                 return False
-        if row.get("scores") == LOW and row.get("dtype") in HALVES:
-            return False
         if row.get("layout") == "expanded" and (
             any(level in ("no leading axis",) for level in row.values())
             or row.get("state") in ("in tensors used before", "after results were written over")
@@ -211,9 +208,14 @@ class Situations:
         """What a situation asks of the drawing function, and the changes that it makes of what was drawn."""
         chosen: list[Level] = [of[row[name]] for name, of in self.factors.items()]
         asked: dict[str, Any] = {}
+        changes = []
         for level in chosen:
-            asked |= {} if callable(level) else level
-        return asked, [level for level in chosen if callable(level)]
+            for part in level if isinstance(level, tuple) else (level,):
+                if callable(part):
+                    changes.append(part)
+                else:
+                    asked |= part
+        return asked, changes
 
     def inputs(self, draw: Draw, row: Row) -> dict[str, Any]:
         """The inputs of a case in that situation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -214,10 +215,11 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
             if result.requires_grad
             else (None,) * len(leaves)
         )
-        # What a gradient is a sum of: its terms are as large as factors and inputs together, whatever their sum is.
-        terms = float(factors.abs().max()) * max(
-            1.0, *(float(leaf.detach().abs().max()) for leaf in leaves.values())
+        # What a gradient is a sum of: its terms are products of a factor and of inputs, whatever their sum is.
+        sizes = sorted(
+            max(1.0, float(v.abs().max())) for n in trial.differentiable if (v := trial.inputs[n]).numel()
         )
+        terms = float(factors.abs().max()) * math.prod(sizes[-2:])
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + reference.growth) * terms
         for leaf, want, have in zip(leaves, wanted, found, strict=True):
             if (

@@ -41,9 +41,10 @@ def _do_not_fit(*, key: int = 0, width: int = 0, value: int = 0) -> Callable[[Dr
 
     def drawn(draw: Draw) -> dict[str, Any]:
         S_q, S_k, D, D_v = draw.sizes(4, low=3)
+        lead = (2,) * draw.integer(0, 1)
         other, length = {0: D, 1: 1}.get(width, D + width), {0: S_k, 1: 1}.get(value, S_k + value)
         shapes = {"query": (S_q, D), "key": (1 if key == 1 else S_k, other), "value": (length, D_v)}
-        return {name: draw.normal(*shape) for name, shape in shapes.items()}
+        return {name: draw.normal(*lead, *shape) for name, shape in shapes.items()}
 
     return drawn
 
