@@ -80,9 +80,10 @@ class Situated:
             if self.numbers[0] in self.failures and not self._tells(row):
                 continue  # what is wrong in the ordinary situation is named from a few others like it
             self.seen.add(number)
+            case = self.exercise.case(number)
             try:
                 with deadline(self.seconds):
-                    trial = Trial(self.exercise.target, self.subject, self.exercise.case(number))
+                    trial = Trial(self.exercise.target, self.subject, case)
                     self.trials[number] = trial
                     hold(self.space, trial)
             except Failure as failure:
@@ -128,7 +129,8 @@ class Situated:
         names = {self.failures[number].mistake for number in numbers}
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
-        told = NAMES.get(cause[0], NAMES.get((cause[0][0], ""))) if len(cause) == 1 else None
+        shared = [NAMES.get(one, NAMES.get((one[0], ""))) for one in cause if one[1] != self.ordinary[one[0]]]
+        told = next((one for one in shared if one is not None), None)
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))

@@ -5,6 +5,7 @@ A level is what it asks of the exercise's drawing function, or what it makes of 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from autograder.case import Draw
 
-__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "LENGTHS", "MASKS", "MODULE_AXES", "ONE_LENGTH", 
+__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "LENGTHS", "MASKS", "MODULE_AXES", "ONE_LENGTH",
            "WEIGHTS", "Factor", "Level", "behind_the_mask", "module_scores", "scores", "without"]  # fmt: skip
 
 Inputs = dict[str, Any]
@@ -61,18 +62,20 @@ LENGTHS: Factor = {
     "more keys than queries": {"S_q": (2, 4), "S_k": (5, 9)},
     "one query, many keys": {"S_q": 1, "S_k": (10, 14)},
     "more queries than keys": {"S_q": (8, 12), "S_k": (3, 5)},
-    "all sizes equal": {"S_q": (3, 7), "S_k": "S_q", "D": "S_q", "D_v": "S_q"},
+    "all sizes equal": {"S_q": (3, 7), **dict.fromkeys(("S_k", "D", "D_v", "d_model", "d_context"), "S_q")},
     "one tensor for all": ({"S_k": "S_q", "D_v": "D"}, _one_tensor),
     "one key": {"S_k": 1},
-    "wide vectors": {"D": WIDE, "D_v": WIDE},
+    "wide vectors": {"D": WIDE, "D_v": WIDE, "d_model": WIDE, "d_context": WIDE},
     "over two thousand keys": {"S_q": (2, 4), "S_k": VERY_LONG, "axes": 0},
     "over two thousand queries": {"S_q": VERY_LONG, "S_k": (2, 4), "axes": 0},
 }
 
 ONE_LENGTH: Factor = {
-    "several positions": {},
-    "one position": {"S": 1},
+    "several positions": {"S": (3, 9)},
     "two positions": {"S": 2},
+    "as many positions as features": {"S": "d_model"},
+    "wide vectors": {"D": WIDE, "d_model": WIDE},
+    "one position": {"S": 1},
     "over a thousand positions": {"S": LONG_PRIMES, "axes": 0},
 }
 
@@ -141,11 +144,24 @@ def module_scores(
     asked, asking = context or sequence, sequence
 
     def sized(factor: float) -> Level:
-        return lambda draw, inputs: {**inputs, **{n: inputs[n] * factor for n in {asking, asked}}}
+        def change(draw: Draw, inputs: Inputs) -> Inputs:
+            half = inputs[asking].dtype == torch.float16  # whose products must not overflow
+            return {
+                **inputs,
+                **{n: inputs[n] * (min(factor, 6.0) if half else factor) for n in {asking, asked}},
+            }
+
+        return change
 
     def low(draw: Draw, inputs: Inputs) -> Inputs:
         """All scores equal, and lower than -1e4: the projections read a feature that is 1 everywhere."""
-        far = 2.0**7
+        width = inputs[asking].shape[-1]
+        most = (
+            min(3e4 / width**0.5, 57600 / width)
+            if inputs[asking].dtype == torch.float16
+            else 3e4 / width**0.5
+        )
+        far = 2.0 ** math.floor(math.log2(most**0.5))
         ones = {name: inputs[name].clone() for name in {asking, asked}}
         for tensor in ones.values():
             tensor[..., 0] = 1.0
@@ -166,7 +182,6 @@ def module_scores(
 
     return {
         "ordinary scores": {},
-        "large scores": sized(2.5),
         "huge scores": sized(100.0),
         "all scores low": low,
         "all scores equal": equal,

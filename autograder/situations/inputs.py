@@ -58,10 +58,13 @@ def drawn_by(
     ) -> dict[str, Any]:
         lead = _lead(draw, asked.pop("axes", leading), batch)
         sizes = _sizes(draw, symbols, asked, low, high)
+        width = next((name for name in ("D", "d_model") if name in symbols and name not in asked), None)
+        if dtype == torch.float64 and width:
+            sizes[width] = without_root(sizes[width])
         sizes |= {name: rule(sizes) for name, rule in (derived or {}).items()}
-        if dtype == torch.float64 and "D" in sizes and "D" not in asked:
-            sizes["D"] = without_root(sizes["D"])
-            sizes |= {name: rule(sizes) for name, rule in (derived or {}).items()}
+        sizes |= {
+            name: sizes[of] for name, of in asked.items() if isinstance(of, str) and of in (derived or {})
+        }  # as long as a derived size
         inputs: dict[str, Any] = {}
         if init:
             inputs["init"] = {name: sizes[symbol] for name, symbol in init.items()}
@@ -90,7 +93,11 @@ def _sizes(draw: Draw, symbols: list[str], asked: Mapping[str, Any], low: int, h
             sizes[symbol] = wanted[draw.integer(0, len(wanted) - 1)]
         elif isinstance(wanted, int):
             sizes[symbol] = wanted
-    return sizes | {symbol: sizes[wanted] for symbol, wanted in asked.items() if isinstance(wanted, str)}
+    return sizes | {
+        symbol: sizes[wanted]
+        for symbol, wanted in asked.items()
+        if isinstance(wanted, str) and wanted in sizes
+    }
 
 
 def _shape(spec: str, lead: list[int], sizes: Sizes) -> list[int]:

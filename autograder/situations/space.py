@@ -40,7 +40,13 @@ HIDING: Mapping[str, tuple[str, ...]] = {
 }
 """Levels beside which others can show little, and the masks that are tried with them."""
 
-WITH_LONG = ("no mask", "is_causal", "a padding mask")
+BOTH = ("no mask", "is_causal", "a padding mask")
+WITH_LONG: Mapping[str, tuple[str, ...]] = {
+    "over two thousand keys": BOTH,
+    "over two thousand queries": BOTH,
+    "over a thousand positions": ("is_causal",),
+}
+"""The masks that are tried with long inputs."""
 
 LONG = "over "
 """Levels that begin so are tried without a gradient, in ordinary numbers, and not with every level of the other factors."""
@@ -144,10 +150,10 @@ class Situations:
 
     def asks(self, part: Row) -> bool:
         """Whether these levels must stand together in some situation: long inputs cost time, and meet masks only."""
-        if self.is_long(part):
-            return (
-                set(part) <= {*self.lengthy, "mask", "causal"} and part.get("mask", "is_causal") in WITH_LONG
-            )
+        long = next((level for level in part.values() if level.startswith(LONG)), None)
+        if long is not None:
+            masks = WITH_LONG.get(long, BOTH)
+            return set(part) <= {*self.lengthy, "mask", "causal"} and part.get("mask", masks[0]) in masks
         hidden = next((HIDING[level] for level in part.values() if level in HIDING), None)
         return hidden is None or part.get("mask", hidden[0]) in hidden
 

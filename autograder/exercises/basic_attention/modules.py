@@ -1,197 +1,240 @@
-"""Exercises `SelfAttention` and `CrossAttention`."""
+"""Exercises `SelfAttention` and `CrossAttention`: four projections around attention."""
 
 from __future__ import annotations
 
-from autograder.checks import Check, Parameter, Target
-from autograder.checks.agreement import agrees
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import layer_norm
+
+from autograder.case import Recipe
+from autograder.checks import Check, Parameter, Probe, Target
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.causality import causal, causal_at_any_length, future_never_wins
-from autograder.checks.check import by_case, in_turn
-from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
-from autograder.checks.gradients import differentiable, every_parameter_learns, works_as_made
+from autograder.checks.causality import causal
+from autograder.checks.check import in_turn
+from autograder.checks.gradients import every_parameter_learns, works_as_made
 from autograder.checks.masking import dead_rows, mask_of_fewer_axes, mask_selects
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
-from autograder.exercises.basic_attention.module_cases import CROSS_RECIPES, SELF_RECIPES
-from autograder.exercises.basic_attention.module_variants import CROSS_MISTAKES, SELF_MISTAKES, made
 from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
+from autograder.mistakes.attention import ATTENTION_SLIPS, CAUSAL_SLIPS, attend
 from autograder.oracle.attention import cross_attention, self_attention
+from autograder.situations import (
+    BOTH_MASKS,
+    DTYPES,
+    LENGTHS,
+    MASKS,
+    MODULE_AXES,
+    ONE_LENGTH,
+    Situations,
+    drawn_by,
+    groups,
+    module_scores,
+    without,
+)
 
 __all__ = ["CROSS_ATTENTION", "SELF_ATTENTION"]
 
 OUTPUTS = ("output", "weights")
-COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
-RESULTS = (FORMULA, "weights")
-MASKED_RESULTS = (*RESULTS, "mask")
-
-
 SQUARE = ("d_model", "d_model")
-MASKED = (
-    "a mask for each element",
-    "one mask for all",
-    "a padding mask",
+Weights = Mapping[str, Tensor]
+
+
+def linear(x: Tensor, weights: Weights, name: str, bias: bool = True, turned: bool = False) -> Tensor:
+    offset = weights.get(f"{name}_bias") if bias else None
+    result = x @ (weights[name] if turned else weights[name].mT)
+    return result if offset is None else result + offset
+
+
+def normed(x: Tensor) -> Tensor:
+    return layer_norm(x, x.shape[-1:])
+
+
+def projected_out(output: Tensor, weights: Weights) -> Tensor:
+    return linear(output, weights, "out_proj")
+
+
+def made(weights: Tensor, inputs: Weights) -> Tensor:
+    """The output that the module's layers make with these attention weights."""
+    exact = {
+        name: value.to(torch.float64)
+        for name, value in inputs.items()
+        if name not in ("attn_mask", "is_causal")
+    }
+    values = linear(exact.get("context", exact["x"]), exact, "v_proj")
+    return linear(weights.to(torch.float64) @ values, exact, "out_proj")
+
+
+def block(
+    x: Tensor,
+    context: Tensor | None = None,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    *,
+    names: tuple[str, str, str] = ("q_proj", "k_proj", "v_proj"),
+    projected: tuple[bool, bool, bool] = (True, True, True),
+    bias: bool = True,
+    turned: bool = False,
+    again: bool = False,
+    prepare: Callable[[Tensor], Tensor] = lambda x: x,
+    sources: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]] = lambda x, context: (
+        x,
+        context,
+        context,
+    ),
+    finish: Callable[[Tensor, Tensor, Weights], Tensor] = lambda output, x, w: projected_out(output, w),
+    knobs: Mapping[str, Any] | None = None,
+    **weights: Tensor,
+) -> Mapping[str, Tensor]:
+    """A self- or cross-attention module with knobs; `knobs` are those of `attend`."""
+    given = sources(x, x if context is None else context)
+    inputs = [
+        linear(prepare(source), weights, name, bias, turned) if used else prepare(source)
+        for source, name, used in zip(given, names, projected, strict=True)
+    ]
+    if again:
+        inputs[0] = linear(inputs[0], weights, names[0])
+    query, key, value = inputs
+    result = attend(query, key, value, attn_mask, is_causal, **(knobs or {}))
+    return {"output": finish(result["output"], x, weights), "weights": result["weights"]}
+
+
+def by_context_width(context: Tensor, **given: Any) -> Mapping[str, Tensor]:
+    return block(context=context, knobs={"scale": lambda q, k, v: context.shape[-1] ** -0.5}, **given)
+
+
+NORM = "Normalising belongs to the block around this module. Is it done here?"
+PROJECTED = "The projection exists. Is it applied before the scores are computed?"
+
+MODULE_SLIPS: Slips = {
+    "Is out_proj applied to the weighted values?": {"out_proj never applied": {"finish": lambda output, x, w: output}},
+    "Is the layer called, or only its weight used?": {
+        "out_proj applied without its bias": {"finish": lambda output, x, w: output @ w["out_proj"].mT},
+    },
+    "Are the layers called, or only their weights used?": {"projections without their biases": {"bias": False}},
+    PROJECTED: {
+        "values not projected": {"projected": (True, True, False)},
+        "queries not projected": {"projected": (False, True, True)},
+        "keys not projected": {"projected": (True, False, True)},
+        "projections never applied": {"projected": (False, False, False)},
+    },
+    "Which projection makes the keys?": {"keys made by v_proj": {"names": ("q_proj", "v_proj", "v_proj")}},
+    "Which projection makes the values?": {"values made by k_proj": {"names": ("q_proj", "k_proj", "k_proj")}},
+    "Which projection makes the keys, which the values?": {
+        "keys and values exchanged": {"names": ("q_proj", "v_proj", "k_proj")},
+    },
+    "The residual connection belongs to the block around this module. Is x added here?": {
+        "input added to the output": {"finish": lambda output, x, w: projected_out(output, w) + x},
+    },
+    "nn.Linear holds its weight as (out, in). Is the layer called?": {
+        "out_proj applied transposed": {"finish": lambda output, x, w: output @ w["out_proj"] + w.get("out_proj_bias", 0.0)},
+    },
+    "Is q_proj applied to what q_proj has made?": {"queries projected twice": {"again": True}},
+    NORM: {
+        "layer norm of the inputs": {"prepare": normed},
+        "layer norm of the output": {"finish": lambda output, x, w: normed(projected_out(output, w))},
+    },
+    "Is there a nonlinearity where the formula has none?": {
+        "relu of the output": {"finish": lambda output, x, w: projected_out(output, w).relu()},
+        "tanh of the output": {"finish": lambda output, x, w: projected_out(output, w).tanh()},
+    },
+}  # fmt: skip
+
+SELF_ONLY: Slips = {
+    "nn.Linear holds its weight as (out, in). Are the layers called?": {
+        "projections applied transposed": [{"turned": True}, {"turned": True, "bias": False}],
+    },
+    "Which projection makes the keys?": {"keys made by q_proj": {"names": ("q_proj", "q_proj", "v_proj")}},
+    "Which projection makes the queries?": {"queries made by k_proj": {"names": ("k_proj", "k_proj", "v_proj")}},
+    "Which projection makes the queries, which the keys?": {
+        "queries and keys exchanged": {"names": ("k_proj", "q_proj", "v_proj")},
+    },
+    "Which projection makes the values?": {"values made by q_proj": {"names": ("q_proj", "k_proj", "q_proj")}},
+}  # fmt: skip
+
+CROSS_ONLY: Slips = {
+    "The scores are products of vectors of which width?": {"divided by sqrt(d_context)": by_context_width},
+    "Do keys and values come from context?": {"context never used": {"sources": lambda x, c: (x, x, x)}},
+    "Do the values come from context?": {"values taken from x": {"sources": lambda x, c: (x, c, x)}},
+    "Do the keys come from context?": {"keys taken from x": {"sources": lambda x, c: (x, x, c)}},
+    "Who asks, and who is asked? Queries come from x.": {"queries taken from context": {"sources": lambda x, c: (c, x, x)}},
+    "Do the queries come from x?": {"x never used": {"sources": lambda x, c: (c, c, c)}},
+}  # fmt: skip
+
+
+SAME = ("divided by sqrt(D_v)",)
+"""No mistake here: all widths are d_model."""
+SAME_IN_SELF = (
+    *SAME,
+    "divided by sqrt(S_q)",
+    "divided by the root of axis 1",
+    "causal mask aligned at the bottom right",
 )
-SHARED = "one mask for all batch elements"
-LOW = "huge scores, causal"
-VERY_MANY = "causal, very many positions"
 
 
-def _conduct(causal: bool) -> tuple[Check, ...]:
-    """What both modules must respect once their results are right. causal: the module takes is_causal."""
-    return (
-        Check(
-            "huge scores",
-            "no overflow for large inputs",
-            0.25,
-            ("huge scores", "huge scores, masked", *([LOW] if causal else [])),
-            by_case({LOW: future_never_wins("x", "weights")}, survives_large_inputs()),
-            MASKED_RESULTS,
+def diagnoses(*sources: str) -> Mapping[str, tuple[Probe, ...]]:
+    """What to try for a name: sources are the sequences, the one with the keys last."""
+    through = {name: 2 for name in sources}
+    return {
+        "": (
+            responds(dict.fromkeys(sources, OUTPUTS), mixing="x" if len(sources) == 1 else None), weights_agree(made),
+            agrees_with_slices(through, OUTPUTS), survives_large_inputs(),
+            permutation({sources[-1]: -2}, {"output": -2 if len(sources) == 1 else None}, "positions"),
         ),
-        Check(
-            "parameters",
-            "every parameter is used and learns",
-            0.25,
-            ("unequal sizes",),
-            in_turn(every_parameter_learns(), works_as_made()),
-            RESULTS,
-        ),
-        Check(
-            "gradient",
-            "backward() gives the derivative, for inputs and weights",
-            0.25,
-            ("small, float64", "float64, masked"),
-            differentiable(OUTPUTS),
-            MASKED_RESULTS,
-        ),
-        Check(
-            "dtype",
-            "the dtype of inputs and weights is kept, and its precision",
-            0.25,
-            ("float64", "bfloat16", "float16", "float16, masked", *(["float16, causal"] if causal else [])),
-            by_case({"float16, causal": dtype_kept(OUTPUTS, precise=False)}, dtype_kept(OUTPUTS)),
-            MASKED_RESULTS,
-        ),
-        Check(
-            "inputs untouched",
-            "no input is written to",
-            0.25,
-            ("a mask for each element", *(["causal and masked"] if causal else [])),
-            inputs_untouched(),
-            RESULTS,
-        ),
-        Check(
-            "layout",
-            "strides, earlier calls and eval() do not matter",
-            0.25,
-            ("unequal sizes", *(["causal"] if causal else [])),
-            in_turn(repeatable(OUTPUTS), evaluates(OUTPUTS)),
-            RESULTS,
-        ),
+        "attn_mask": (mask_selects("x", (sources[-1],), "weights"), mask_of_fewer_axes("x"), dead_rows(through=sources)),
+        "is_causal": (causal({"x": -2}, {"x": -2}, OUTPUTS),),
+    }  # fmt: skip
+
+
+def learns(draw: Callable[..., dict[str, Any]]) -> tuple[tuple[Recipe, ...], tuple[Check, ...]]:
+    """The one written check of both, and its case."""
+    probe = in_turn(every_parameter_learns(), works_as_made())
+    return (Recipe("plain", draw),), (
+        Check("parameters", "every parameter is used and learns", 0.25, ("plain",), probe, FORMULA),
     )
 
+
+X = {"x": "... S d_model"}
+draw_self = drawn_by(X, mask="... S S", init={"d_model": "d_model"}, leading=1, low=3)
 
 SELF_ATTENTION = Exercise(
     name="SelfAttention",
     assignment="basic_attention",
     target=Target("SelfAttention", OUTPUTS, self_attention),
     positional=("x",),
-    parameters=tuple(
-        Parameter(name, SQUARE, bias=True) for name in ("q_proj", "k_proj", "v_proj", "out_proj")
+    parameters=tuple(Parameter(name, SQUARE, bias=True) for name in ("q_proj", "k_proj", "v_proj", "out_proj")),
+    situations=Situations(
+        draw=draw_self,
+        factors={"lengths": ONE_LENGTH, "mask": BOTH_MASKS, "scores": module_scores(), "dtype": DTYPES, "axes": MODULE_AXES},
+        axes={**X, "attn_mask": "... S S"},
+        groups=groups(
+            "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))", 1.5,
+            masks=1.25, lengths=0.5, scores=0.5, gradient=0.25, dtypes=0.25, calls=0.5,
+        ),
+        module=True,
     ),
-    recipes=SELF_RECIPES,
-    checks=(
-        Check(
-            COUNTS,
-            "the results change with x, also with x at other positions",
-            0.25,
-            ("unequal sizes",),
-            responds({"x": OUTPUTS}, mixing="x"),
-        ),
-        Check(
-            FORMULA,
-            "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))",
-            1.0,
-            ("unequal sizes", "all sizes equal", "large scores"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "weights",
-            "the second result is the weights, rows summing to 1",
-            0.25,
-            ("unequal sizes", "large scores", "long sequences"),
-            weights_agree(made),
-            COUNTS,
-        ),
-        Check(
-            "mask",
-            "attn_mask says which positions may be seen",
-            0.5,
-            (*MASKED, SHARED),
-            by_case({SHARED: mask_of_fewer_axes("x")}, mask_selects("x", ("x",), "weights")),
-            COUNTS,
-        ),
-        Check(
-            "dead rows",
-            "a position that may see none comes out as out_proj's bias",
-            0.25,
-            ("rows that allow no key",),
-            dead_rows(through=("x",)),
-            COUNTS,
-        ),
-        Check(
-            "causal",
-            "the future cannot change the past",
-            0.5,
-            ("causal", VERY_MANY),
-            by_case(
-                {VERY_MANY: causal_at_any_length({"x": -2}, {"x": -2}, OUTPUTS)},
-                causal({"x": -2}, {"x": -2}, OUTPUTS),
-            ),
-            COUNTS,
-        ),
-        Check(
-            "both masks",
-            "with attn_mask and is_causal, a position must be allowed by both",
-            0.25,
-            ("causal and masked",),
-            mask_selects("x", ("x",), "weights"),
-            COUNTS,
-        ),
-        Check(
-            "order of the positions",
-            "in another order the results are the same, in that order",
-            0.25,
-            ("long sequences",),
-            permutation({"x": -2}, {"output": -2}, "positions"),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"x": 2}, OUTPUTS),
-            COUNTS,
-        ),
-        *_conduct(causal=True),
+    recipes=learns(draw_self)[0],
+    checks=learns(draw_self)[1],
+    diagnoses=diagnoses("x"),
+    mistakes=(
+        *slips(block, *ATTENTION_SLIPS, steps="knobs", without=SAME_IN_SELF), *slips(block, MODULE_SLIPS, SELF_ONLY),
     ),
-    mistakes=SELF_MISTAKES,
     hints=(
-        (
-            "One sequence plays three parts. Which four linear layers do you need, and where does each of "
-            "them act?"
-        ),
-        (
-            "Query, key and value are three different projections of the same x. Your `attention` does "
-            "the rest, masks included; the output passes through out_proj, the weights do not."
-        ),
-        (
-            "In forward: call `attention` with `self.q_proj(x)`, `self.k_proj(x)`, `self.v_proj(x)`, "
-            "`attn_mask` and `is_causal`; return `self.out_proj(output)` and the weights."
-        ),
+        "One sequence plays three parts. Which four linear layers do you need, and where does each of them act?",
+        "Query, key and value are three different projections of the same x. Your `attention` does the rest, masks included; the "
+        "output passes through out_proj, the weights do not.",
+        "In forward: call `attention` with `self.q_proj(x)`, `self.k_proj(x)`, `self.v_proj(x)`, `attn_mask` and `is_causal`; return "
+        "`self.out_proj(output)` and the weights.",
     ),
+)  # fmt: skip
+
+X_AND_CONTEXT = {"x": "... S_q d_model", "context": "... S_k d_context"}
+draw_cross = drawn_by(
+    X_AND_CONTEXT, mask="... S_q S_k", init={"d_model": "d_model", "d_context": "d_context"}, leading=1, low=3
 )
 
 CROSS_ATTENTION = Exercise(
@@ -199,81 +242,33 @@ CROSS_ATTENTION = Exercise(
     assignment="basic_attention",
     target=Target("CrossAttention", OUTPUTS, cross_attention),
     positional=("x", "context"),
-    parameters=(
-        Parameter("q_proj", SQUARE, bias=True),
-        Parameter("k_proj", ("d_model", "d_context"), bias=True),
-        Parameter("v_proj", ("d_model", "d_context"), bias=True),
-        Parameter("out_proj", SQUARE, bias=True),
+    parameters=tuple(
+        Parameter(name, ("d_model", "d_context") if name in ("k_proj", "v_proj") else SQUARE, bias=True)
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj")
     ),
-    recipes=CROSS_RECIPES,
-    checks=(
-        Check(
-            COUNTS,
-            "the results change when x or context do",
-            0.25,
-            ("all sizes equal",),
-            responds({"x": OUTPUTS, "context": OUTPUTS}),
+    situations=Situations(
+        draw=draw_cross,
+        factors={"lengths": without(LENGTHS, "one tensor for all"), "mask": MASKS, "scores": module_scores("x", "context"),
+                 "dtype": DTYPES, "axes": MODULE_AXES},
+        axes={**X_AND_CONTEXT, "attn_mask": "... S_q S_k"},
+        groups=groups(
+            "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.5,
+            masks=1.25, lengths=0.5, scores=0.5, gradient=0.25, dtypes=0.25, calls=0.5,
         ),
-        Check(
-            FORMULA,
-            "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))",
-            1.25,
-            ("all sizes equal", "unequal sizes", "large scores"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "weights",
-            "the second result is the weights, rows summing to 1",
-            0.5,
-            ("unequal sizes", "large scores", "long sequences"),
-            weights_agree(made),
-            COUNTS,
-        ),
-        Check(
-            "mask",
-            "attn_mask says which positions of the context may be seen",
-            0.5,
-            (*MASKED, SHARED),
-            by_case({SHARED: mask_of_fewer_axes("x")}, mask_selects("x", ("context",), "weights")),
-            COUNTS,
-        ),
-        Check(
-            "dead rows",
-            "a position that may see none comes out as out_proj's bias",
-            0.5,
-            ("rows that allow no key",),
-            dead_rows(through=("x", "context")),
-            COUNTS,
-        ),
-        Check(
-            "order of the context",
-            "the context may come in any order",
-            0.25,
-            ("long sequences",),
-            permutation({"context": -2}, {"output": None, "weights": -1}, "context positions"),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"x": 2, "context": 2}, OUTPUTS),
-            COUNTS,
-        ),
-        *_conduct(causal=False),
+        module=True,
     ),
-    mistakes=CROSS_MISTAKES,
+    recipes=learns(draw_cross)[0],
+    checks=learns(draw_cross)[1],
+    diagnoses=diagnoses("x", "context"),
+    mistakes=(
+        *slips(block, *(table for table in ATTENTION_SLIPS if table is not CAUSAL_SLIPS), steps="knobs", without=SAME),
+        *slips(block, MODULE_SLIPS, CROSS_ONLY),
+    ),
     hints=(
         "Who asks, and who answers? Only one of the two sequences gives the queries.",
-        (
-            "Queries come from x, keys and values both from context. So k_proj and v_proj take d_context "
-            "in and give d_model out; q_proj and out_proj stay d_model to d_model."
-        ),
-        (
-            "In forward: `attention(self.q_proj(x), self.k_proj(context), self.v_proj(context), "
-            "attn_mask)`, then `self.out_proj` on the output only."
-        ),
+        "Queries come from x, keys and values both from context. So k_proj and v_proj take d_context in and give d_model out; q_proj "
+        "and out_proj stay d_model to d_model.",
+        "In forward: `attention(self.q_proj(x), self.k_proj(context), self.v_proj(context), attn_mask)`, then `self.out_proj` on the "
+        "output only.",
     ),
-)
+)  # fmt: skip

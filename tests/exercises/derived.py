@@ -1,0 +1,214 @@
+"""Mutants that nobody writes: each mistake of an exercise as a student's code, and what spoils any right solution."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autograder.checks.configured import ConfiguredModule
+from autograder.exercises import Exercise
+from autograder.mistakes import Mistake
+
+__all__ = ["SPOILERS", "derivable", "reference", "spoilt", "student_of"]
+
+
+def reference(exercise: Exercise) -> Any:
+    """The reference solution."""
+    return getattr(importlib.import_module(f"solutions.{exercise.assignment}"), exercise.name)
+
+
+# A mistake's formula as a function or a module
+
+
+def derivable(exercise: Exercise) -> bool:
+    """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot."""
+    return exercise.used_as in (None, ConfiguredModule) and not exercise.kernels
+
+
+def student_of(exercise: Exercise, mistake: Mistake) -> Any:
+    """A function, or a class of modules, that makes this mistake: the mistake's formula in float64, rounded at the end."""
+    return _module(exercise, mistake.formula) if exercise.parameters is not None else _function(exercise, mistake.formula)
+
+
+def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str, Any]) -> Any:
+    exact = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in given.items()}
+    dtype = next((v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), torch.float32)
+    found = formula(**exact)
+    if exercise.target.whole:
+        values = tuple(int(found[name]) for name in exercise.target.outputs)
+    else:
+        values = tuple(v.to(dtype) if v.is_floating_point() else v for v in (found[n] for n in exercise.target.outputs))
+    return values if len(values) > 1 else values[0]
+
+
+def _function(exercise: Exercise, formula: Callable[..., Any]) -> Any:
+    def student(*args: Any, **kwargs: Any) -> Any:
+        return _results(exercise, formula, {**dict(zip(exercise.positional, args, strict=False)), **kwargs})
+
+    return student
+
+
+def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
+    names = list(exercise.case(0 if exercise.recipes else len(exercise.recipes)).init)
+
+    class Student(nn.Module):
+        def __init__(self, *args: Any):
+            super().__init__()
+            self.made = dict(zip(names, args, strict=False))
+            for one in exercise.parameters or ():
+                sizes = one.sizes(self.made)
+                if len(sizes) == 2:
+                    bias = bool(one.bias and self.made.get("bias", True))
+                    setattr(self, one.name, nn.Linear(sizes[1], sizes[0], bias=bias))
+                else:
+                    setattr(self, one.name, nn.Parameter(torch.ones(sizes)))
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            weights = {n.replace(".weight", "").replace(".bias", "_bias"): p for n, p in self.named_parameters()}
+            given = {**dict(zip(exercise.positional, args, strict=False)), **kwargs, **weights}
+            if exercise.used_as is ConfiguredModule:
+                given |= {n: v for n, v in self.made.items() if n not in ("bias", "dropout")}
+            return _results(exercise, formula, given)
+
+    return Student
+
+
+# What spoils any right solution
+
+
+Spoiler = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Any]
+"""A right result, the arguments of the call -> a wrong result."""
+
+
+def _each(change: Callable[[Tensor], Any]) -> Spoiler:
+    """The same done to every tensor of the result."""
+
+    def spoil(result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        if isinstance(result, (tuple, list)):
+            return type(result)(spoil(one, args, kwargs) for one in result)
+        return change(result) if isinstance(result, Tensor) else result
+
+    return spoil
+
+
+def _floats(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.is_floating_point():
+            yield value
+
+
+def _writes(result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    with torch.no_grad():
+        for value in _floats(args, kwargs):
+            value.detach().mul_(1.5)
+            break
+    return result
+
+
+def _on_the_cpu(tensor: Tensor) -> Tensor:
+    return tensor + torch.zeros(tensor.shape).to(tensor.dtype) if tensor.dim() else tensor
+
+
+def _without_gradient(tensor: Tensor) -> Tensor:
+    return tensor.detach()
+
+
+def _in_eval(result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return result if torch.is_grad_enabled() else _each(lambda tensor: tensor * 1.01)(result, args, kwargs)
+
+
+def _short(tensor: Tensor) -> Tensor:
+    if max(tensor.shape, default=0) > 1000:
+        raise IndexError("index 1000 is out of bounds for a table of 1000 positions")
+    return tensor
+
+
+SPOILERS: Mapping[str, Spoiler] = {
+    "double precision": _each(lambda tensor: tensor.double() if tensor.dtype != torch.float64 else tensor.float()),
+    "the default dtype": _each(lambda tensor: tensor.to(torch.get_default_dtype())),
+    "single precision inside": _each(lambda tensor: tensor.float().to(tensor.dtype)),
+    "no gradient": _each(_without_gradient),
+    "inputs written to": _writes,
+    "nan": _each(lambda tensor: torch.full_like(tensor, torch.nan)),
+    "nothing": lambda result, args, kwargs: None,
+    "a list of numbers": _each(lambda tensor: tensor.detach().tolist()),
+    "one axis more": _each(lambda tensor: tensor.unsqueeze(0)),
+    "a little too large": _each(lambda tensor: tensor * 1.01),
+    "a table on the CPU": _on_the_cpu,
+    "wrong under no_grad": _in_eval,
+    "at most a thousand": _each(_short),
+    "the order of results": lambda result, args, kwargs: result[::-1],
+}  # fmt: skip
+
+
+def _remembering(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The first result for inputs of these shapes, ever after."""
+    kept: dict[Any, Any] = {}
+
+    @functools.wraps(call)
+    def remembers(*args: Any, **kwargs: Any) -> Any:
+        values = (*args, *kwargs.values())
+        place = tuple((v.shape, v.dtype) if isinstance(v, Tensor) else str(v) for v in values)
+        if place not in kept:
+            kept[place] = call(*args, **kwargs)
+        return kept[place]
+
+    return remembers
+
+
+def _same_memory(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Results of one shape lie in one memory, where no gradient is asked."""
+    rooms: dict[Any, Tensor] = {}
+
+    def room(tensor: Tensor) -> Tensor:
+        place = (tensor.shape, tensor.dtype)
+        if tensor.requires_grad:
+            return tensor
+        rooms.setdefault(place, torch.empty_like(tensor)).copy_(tensor)
+        return rooms[place]
+
+    @functools.wraps(call)
+    def reuses(*args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False):
+            return _each(lambda tensor: room(tensor.clone()))(call(*args, **kwargs), args, kwargs)
+
+    return reuses
+
+
+WRAPPERS: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
+    "remembers the first result": _remembering,
+    "hands out the same memory": _same_memory,
+}
+
+
+def spoilt(exercise: Exercise, how: str) -> Any:
+    """The reference solution, spoilt in that way."""
+    right = reference(exercise)
+
+    def wrapped(call: Callable[..., Any]) -> Callable[..., Any]:
+        if how in WRAPPERS:
+            return WRAPPERS[how](call)
+
+        @functools.wraps(call)
+        def spoils(*args: Any, **kwargs: Any) -> Any:
+            return SPOILERS[how](call(*args, **kwargs), args, kwargs)
+
+        return spoils
+
+    if not isinstance(right, type):
+        return wrapped(right)
+    made: type = type(right.__name__, (right,), {})
+    if issubclass(right, nn.Module):
+
+        def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            right.__init__(self, *args, **kwargs)
+            object.__setattr__(self, "spoilt", wrapped(functools.partial(right.forward, self)))
+
+        made.__init__ = init  # type: ignore[misc]
+        made.forward = lambda self, *args, **kwargs: self.spoilt(*args, **kwargs)  # type: ignore[attr-defined]
+    return made
