@@ -204,7 +204,8 @@ def _require_different(module: Any, weights: list[str]) -> None:
     for name in weights:
         numbers = held[name].detach()
         if (
-            min(numbers.shape, default=1) > 1
+            numbers.dim() > 1
+            and min(numbers.shape) > 1
             and _any(numbers)
             and bool((numbers == numbers.flatten()[0]).all())
         ):
