@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -13,7 +13,7 @@ from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, 
 from autograder.checks.objects import Remote, is_class, is_function
 from autograder.kernels.placing import beside_the_gpu
 from autograder.mistakes import Mistake
-from autograder.situations import Situations
+from autograder.situations import Row, Situations
 from autograder.situations.factors import WEIGHTS
 
 __all__ = ["Choice", "Exercise", "Hints", "Mistake", "Number", "NumericSlip"]
@@ -70,7 +70,11 @@ class Exercise:
         space, first = self.situations, len(self.recipes)
         if space is None or number < 0 or not first <= place < first + space.places:
             return draw_case(self.recipes, number)
-        row = space.row(seed, place - first)
+        return self.case_in(space.row(seed, place - first), number)
+
+    def case_in(self, row: Row, number: int) -> Case:
+        """A case of that situation, drawn by that number; for an exercise that has situations."""
+        space = cast("Situations", self.situations)
         inputs = space.inputs(Draw(number), row)
         adjust, init = inputs.pop(WEIGHTS, None), inputs.pop("init", {})
         label = ", ".join(space.departures(row).values()) or "ordinary"

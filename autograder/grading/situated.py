@@ -19,6 +19,7 @@ from autograder.situations import Cause, Row, Situations, causes, hold, told
 __all__ = ["OUT_OF_TIME", "Blame", "Situated"]
 
 OUT_OF_TIME = "did not finish in time and was stopped. Is there a loop that never ends?"
+NEVER_ENDS = "never finishes"
 MOST_NAMED = 12
 """So many failing and so many right cases are looked at for a mistake's name."""
 
@@ -80,24 +81,30 @@ class Situated:
             if self.numbers[0] in self.failures and not self._tells(row):
                 continue  # what is wrong in the ordinary situation is named from a few others like it
             self.seen.add(number)
-            case = self.exercise.case(number)
-            try:
-                with deadline(self.seconds):
-                    trial = Trial(self.exercise.target, self.subject, case)
-                    self.trials[number] = trial
-                    hold(self.space, trial)
-            except Failure as failure:
-                self.failures[number] = failure
-                if "not written yet" in failure.message:
-                    return
-            except OutOfTime:
-                self.late = True
-                self.failures[number] = Failure(OUT_OF_TIME, mistake="never finishes", errored=True)
+            failure = self._tried(self.exercise.case(number))
+            if failure is None:
+                continue
+            self.failures[number] = failure
+            self.late = failure.mistake == NEVER_ENDS
+            if self.late or "not written yet" in failure.message:
                 return
-            except Exception as error:  # noqa: BLE001  a check stumbled over what the student's code returned
-                self.failures[number] = Failure(
-                    f"the result could not be used: {type(error).__name__}: {str(error)[:300]}", errored=True
-                )
+
+    def _tried(self, case: Case) -> Failure | None:
+        """What is wrong in one case; the trial of a number's first case is kept for finding names."""
+        try:
+            with deadline(self.seconds):
+                trial = Trial(self.exercise.target, self.subject, case)
+                self.trials.setdefault(case.number, trial)
+                hold(self.space, trial)
+        except Failure as failure:
+            return failure
+        except OutOfTime:
+            return Failure(OUT_OF_TIME, mistake=NEVER_ENDS, errored=True)
+        except Exception as error:  # noqa: BLE001  a check stumbled over what the student's code returned
+            return Failure(
+                f"the result could not be used: {type(error).__name__}: {str(error)[:300]}", errored=True
+            )
+        return None
 
     def _tells(self, row: Row) -> bool:
         """Whether one more situation like this is of use for finding a mistake's name."""
@@ -147,13 +154,17 @@ class Situated:
 
     @cached_property
     def causes(self) -> tuple[Cause, ...]:
-        """What the failing situations share."""
-        done = [
-            (row, n in self.failures)
-            for n, row in zip(self.numbers, self.rows, strict=True)
-            if n in self.seen
-        ]
-        return causes([row for row, _ in done], [bad for _, bad in done], self.ordinary)
+        """What goes wrong, as levels that do so together."""
+        if self.late or self.numbers[0] in self.failures:
+            return ()
+        done = [(n, row) for n, row in zip(self.numbers, self.rows, strict=True) if n in self.seen]
+
+        def fails(place: int, row: Row) -> bool:
+            return (
+                self.space.allows(row) and self._tried(self.exercise.case_in(row, done[place][0])) is not None
+            )
+
+        return causes([row for _, row in done], [n in self.failures for n, _ in done], self.ordinary, fails)
 
     @property
     def statement(self) -> str:

@@ -1,8 +1,12 @@
-"""From which situations fail and which pass: the smallest statement that explains all failures."""
+"""From the situations that fail: the smallest statement that explains them, found by trying smaller ones.
+
+A failing row departs from the ordinary one in many levels, of which few matter. Each departure is taken back, as long as
+it still fails: what is left is a cause. Then the next row that this cause is no part of.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 from autograder.situations.covering import Row
@@ -10,57 +14,73 @@ from autograder.situations.covering import Row
 __all__ = ["Cause", "causes", "told"]
 
 Cause = tuple[tuple[str, str], ...]
-"""Levels by factor which together go wrong, and are part of no situation that is right."""
+"""Levels by factor which together go wrong."""
 
-AT_MOST = 3
-"""Levels in one cause; what takes more of them is chance, or no cause at all."""
+MOST_CAUSES = 4
+"""So many causes are looked for; a row that none of them explains is left unexplained."""
+
+MOST_LEVELS = 4
+"""Levels in one cause; what takes more of them is chance."""
 
 
-def causes(rows: Sequence[Row], failed: Sequence[bool], ordinary: Row) -> tuple[Cause, ...]:
-    """Few causes that together are part of every failing row, the one that explains most first.
+def causes(
+    rows: Sequence[Row], failed: Sequence[bool], ordinary: Row, fails: Callable[[int, Row], bool]
+) -> tuple[Cause, ...]:
+    """Few causes of which each failing row holds one, those of the plainest rows first.
 
-    A failing row which no cause of AT_MOST levels explains is left unexplained. Among causes that explain as much the one
-    of fewer levels wins, and then the one with fewer ordinary levels in it.
+    fails: whether another row goes wrong, with the numbers of the row at that place. A cause that rows which are right hold,
+    too, is told with the ordinary levels that tell them apart, one or two; where none do it is chance, and no cause.
     """
     right = [row for row, bad in zip(rows, failed, strict=True) if not bad]
-    left = [row for row, bad in zip(rows, failed, strict=True) if bad]
-    if not right:
-        return ()
+    left = [place for place, bad in enumerate(failed) if bad]
+    left.sort(key=lambda place: _departures(rows[place], ordinary))
     found: list[Cause] = []
-    for size in range(1, AT_MOST + 1):
-        if not left:
-            break
-        fitting = _fitting(size, left, right, ordinary)
-        while left and fitting:
-            best = max(
-                fitting, key=lambda one: (sum(_part(one, row) for row in left), -_plain(one, ordinary))
-            )
-            rest = [row for row in left if not _part(best, row)]
-            if len(rest) == len(left) or (size > 1 and len(left) - len(rest) < 2 <= len(left)):
-                break  # a single row of several has too many explanations of several levels
-            found.append(best)
-            left = rest
+    while left and right and len(found) < MOST_CAUSES:
+        place, *rest = left
+        cause = _sharpened(_shrunk(place, rows[place], ordinary, fails), rows[place], right, ordinary)
+        if cause:
+            found.append(cause)
+        left = [one for one in rest if not cause or not _part(cause, rows[one])]
     return tuple(found)
 
 
-def _fitting(size: int, left: list[Row], right: list[Row], ordinary: Row) -> list[Cause]:
-    """Combinations of that many levels of failing rows which no right row has; one at least is not the ordinary level."""
-    every = {one: None for row in left for one in combinations(row.items(), size)}
-    special = (one for one in every if any(ordinary[name] != level for name, level in one))
-    return [one for one in special if not any(_part(one, row) for row in right)]
+def _departures(row: Row, ordinary: Row) -> int:
+    return sum(row[name] != level for name, level in ordinary.items())
+
+
+def _shrunk(place: int, row: Row, ordinary: Row, fails: Callable[[int, Row], bool]) -> Cause:
+    """The departures of a failing row without which it would not fail; none if it fails without any, or too many."""
+    row = dict(row)
+    for name in [name for name, level in ordinary.items() if row[name] != level]:
+        plainer = {**row, name: ordinary[name]}
+        if fails(place, plainer):
+            row = plainer
+    cause = tuple((name, level) for name, level in row.items() if level != ordinary[name])
+    return cause if len(cause) <= MOST_LEVELS else ()
+
+
+def _sharpened(cause: Cause, row: Row, right: list[Row], ordinary: Row) -> Cause:
+    """The cause with as few ordinary levels of its row as tell it from the rows that are right; none if they do not."""
+    told_apart = (
+        one for one in _with_more(cause, row, ordinary) if not any(_part(one, other) for other in right)
+    )
+    return next(told_apart, ())
+
+
+def _with_more(cause: Cause, row: Row, ordinary: Row) -> Iterator[Cause]:
+    plain = [(name, level) for name, level in ordinary.items() if row[name] == level]
+    for size in range(3):
+        for more in combinations(plain, size):
+            yield (*cause, *more) if cause else ()
 
 
 def _part(cause: Cause, row: Row) -> bool:
     return all(row.get(name) == level for name, level in cause)
 
 
-def _plain(cause: Cause, ordinary: Row) -> int:
-    return sum(ordinary[name] == level for name, level in cause)
-
-
 def told(found: tuple[Cause, ...], wrong: int, right: int) -> str:
     """The causes in a sentence; "" if there are none."""
     if not found:
         return ""
-    said = "; ".join(" and ".join(level for _, level in cause) for cause in found)
-    return f"Wrong in {wrong} situation{'s' * (wrong != 1)}, right in {right} others. What the wrong ones share: {said}."
+    said = "; or with ".join(" and ".join(level for _, level in cause) for cause in found)
+    return f"It goes wrong with {said}: in {wrong} situation{'s' * (wrong != 1)}, and is right in {right} others."

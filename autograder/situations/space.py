@@ -74,7 +74,8 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "scores": ("large, low, equal and far apart scores, and huge numbers behind a mask", ("scores",)),
     "dtypes": ("the inputs' dtype is kept, and its precision, under any default dtype", ("dtype", "default dtype")),
     "gradient": ("backward() gives the derivative; no_grad and checkpointing change nothing", ("gradient",)),
-    "calls": ("earlier calls, layout, device and mode change nothing; no input is written to", ("state", "layout", "device", "mode")),
+    "calls": ("earlier calls, layout, device and mode change nothing; no input is written to",
+              ("state", "layout", "device", "mode")),
 }  # fmt: skip
 """What most exercises group their factors into: claim and factors."""
 

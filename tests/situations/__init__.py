@@ -1,0 +1,1 @@
+"""Situations: covering arrays, circumstances, localising, and what exercises make of them."""
