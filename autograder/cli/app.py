@@ -107,6 +107,29 @@ def regrade(
 
 
 @app.command()
+def new(
+    stem: Annotated[str, typer.Argument(help="The assignment, like basic_attention.")],
+    name: Annotated[str, typer.Argument(help="The function or class that students write.")],
+) -> None:
+    """Write the files of a new exercise, and say what is missing; exit 1 while something is."""
+    from autograder.cli.new import run_new
+
+    raise typer.Exit(run_new(stem, name))
+
+
+@app.command()
+def situations(
+    name: Annotated[
+        str | None, typer.Argument(help="The exercise; a line for each without it.", show_default=False)
+    ] = None,
+) -> None:
+    """Say in which situations an exercise is tried, and which are left out and why."""
+    from autograder.cli.situations import run_situations
+
+    raise typer.Exit(run_situations(name))
+
+
+@app.command()
 def doctor() -> None:
     """Say what this machine offers: isolation, torch, Triton, GPU, nbgrader; and what is missing."""
     from autograder.cli.doctor import run_doctor

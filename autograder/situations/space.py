@@ -122,16 +122,20 @@ class Situations:
         )
         return (*checks, *groups) if self.after else (*groups, *checks)
 
+    @property
+    def circumstances(self) -> Mapping[str, tuple[str, ...]]:
+        """How such an exercise can be called, with what it leaves out."""
+        return {**CIRCUMSTANCES, **(OF_MODULES if self.module else {})}
+
     @cached_property
     def levels(self) -> dict[str, tuple[str, ...]]:
         """All factors with the names of their levels."""
-        circumstances = {**CIRCUMSTANCES, **(OF_MODULES if self.module else {})}
         missing = {"layout": "expanded", "state": "after other sizes"} if not self.axes else {}
         tried = {
             name: tuple(
                 one for one in of if f"{name}: {one}" not in self.left_out and missing.get(name) != one
             )
-            for name, of in circumstances.items()
+            for name, of in self.circumstances.items()
             if name not in self.left_out
         }
         return {**{name: tuple(of) for name, of in self.factors.items()}, **tried}
@@ -141,10 +145,14 @@ class Situations:
         """The covering array."""
         return covering_array(self.levels, self.allows, self.together, asked=self.asks, hiding=HIDING)
 
+    def wanted(self) -> list[tuple[tuple[str, str], ...]]:
+        """What must stand together in some situation: pairs of levels, chosen triples, and each level by itself."""
+        return pairs(self.levels, self.allows, self.together, self.asks)
+
     @property
     def pairs(self) -> int:
-        """How many pairs of levels (and chosen triples) there are to cover."""
-        return len(pairs(self.levels, self.allows, self.together, self.asks))
+        """How many of them there are."""
+        return len(self.wanted())
 
     def is_long(self, row: Row) -> bool:
         """Whether the inputs are long."""
