@@ -16,7 +16,7 @@ LAYERS = (
     {"case", "circumstance", "observation"},
     {"oracle"},
     {"checks", "parity"},
-    {"situations"},
+    {"situations", "mistakes"},
     {"exercises"},
     {"grading"},
     {"weave", "engine", "practice"},

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autograder.checks import Failure, Trial
 from autograder.exercises import Exercise
-from autograder.verdict import Finding
+from autograder.mistakes import Mistake
 
 __all__ = ["recognise"]
 
@@ -72,7 +72,7 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return not bool((torch.where(kept, one - other, 0.0).abs() > SAME * max(scale, 1e-12)).any())
 
 
-def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, ...], frozenset[int]]:
+def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, ...], frozenset[int]]:
     """The mistakes that reproduce the student's results, the one that explains most cases first; those cases' numbers.
 
     A mistake counts for a case where the student's result is wrong and equals the mistake's; it is out if on any case
@@ -98,8 +98,8 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Finding, .
     explained = {n for place in chosen for n in explains[place]}
     if exercise.situations is not None and 3 * len(explained) < 2 * len(wrong):
         chosen = []  # most of what is wrong has another cause: a wrong name is worse than none
-    findings = [Finding(exercise.mistakes[place].name, exercise.mistakes[place].question) for place in chosen]
-    return tuple(findings), frozenset(wrong[n][0].case.number for place in chosen for n in explains[place])
+    named = tuple(exercise.mistakes[place] for place in chosen)
+    return named, frozenset(wrong[n][0].case.number for place in chosen for n in explains[place])
 
 
 def _tells(result: Outcome, got: Outcome, truth: Outcome) -> bool:

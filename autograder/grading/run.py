@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from autograder.grading.naming import recognise
 from autograder.grading.questions import examine_question
 from autograder.grading.situated import OUT_OF_TIME, Situated
 from autograder.kernels import device_note, quick_interpreter
+from autograder.mistakes import Mistake
 from autograder.verdict import Finding, Report, Verdict
 
 __all__ = ["SECONDS_PER_CHECK", "examine"]
@@ -120,6 +122,7 @@ class _Run:
         self.trials: dict[str, Trial] = {}
         self.passed: dict[str, bool] = {}
         self.hopeless = ""
+        self.known: dict[int, tuple[tuple[Mistake, ...], frozenset[int]]] = {}
         space = exercise.situations
         self.situated = None if space is None else Situated(exercise, space, subject, seed, case, seconds)
         self.groups = () if space is None else tuple(group.name for group in space.groups)
@@ -142,8 +145,14 @@ class _Run:
             if self.hopeless:
                 verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, self.hopeless)
             elif missing := [name for name in one.prerequisites if not self.passed.get(name, True)]:
-                reason = f'is looked at once "{missing[0]}" passes.'
-                verdict = Verdict(one.name, one.claim, "skipped", 0.0, one.points, reason)
+                verdict = (self._partly(one) if group else None) or Verdict(
+                    one.name,
+                    one.claim,
+                    "skipped",
+                    0.0,
+                    one.points,
+                    f'is looked at once "{missing[0]}" passes.',
+                )
             else:
                 verdict = self._grouped(one) if group else self._verdict(one, labels)
             self.passed[one.name] = verdict.status == "passed"
@@ -196,6 +205,34 @@ class _Run:
             self.hopeless = "is not looked at, because an earlier check ran out of time."
         return self._no(one, number, failure)
 
+    def _partly(self, one: Check) -> Verdict | None:
+        """Half the points of a group that is right but for the one mistake of the formula; None if it is not."""
+        situated, (named, _) = cast("Situated", self.situated), self.recognised
+        if len(named) != 1 or not situated.right_but_for(named[0], one.name):
+            return None
+        points = math.floor(2 * one.points) / 4  # quarters
+        return Verdict(
+            one.name, one.claim, "passed", points, one.points, f"right but for one mistake: {named[0].name}."
+        )
+
+    @property
+    def recognised(self) -> tuple[tuple[Mistake, ...], frozenset[int]]:
+        """The mistakes of the formula that explain what is wrong in the cases tried so far, and the numbers of those."""
+        tried = len(self.trials)
+        if tried not in self.known:
+            self.known[tried] = self._recognised()
+        return self.known[tried]
+
+    def _recognised(self) -> tuple[tuple[Mistake, ...], frozenset[int]]:
+        labels = [label for label in self.places if self.case in (None, self.number(label))]
+        try:
+            with deadline(self.seconds):
+                trials = [self.trial(label) for label in labels if label in self.trials]
+                trials += self.situated.to_be_named() if self.situated is not None else []
+                return recognise(self.exercise, trials)
+        except OutOfTime:
+            return (), frozenset()
+
     def _no(self, one: Check, number: int, failure: Failure) -> Verdict:
         shown = self.exercise.case(number)
         name = self.exercise.name
@@ -220,14 +257,8 @@ class _Run:
         bad = [verdict for verdict in verdicts if verdict.status in ("failed", "errored")]
         if not bad or self.hopeless:
             return _own_findings(bad)
-        labels = [label for label in self.places if self.case in (None, self.number(label))]
-        try:
-            with deadline(self.seconds):
-                trials = [self.trial(label) for label in labels if label in self.trials]
-                trials += self.situated.to_be_named() if self.situated is not None else []
-                named, explained = recognise(self.exercise, trials)
-        except OutOfTime:
-            named, explained = (), frozenset()
+        mistakes, explained = self.recognised
+        named = tuple(Finding(one.name, one.question) for one in mistakes)
         names = {finding.name for finding in named}
         rest = [verdict for verdict in bad if verdict.case_number not in explained]
         own = tuple(finding for finding in _own_findings(rest) if finding.name not in names)

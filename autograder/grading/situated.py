@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,9 @@ from autograder.case import CASES_PER_SEED, Case
 from autograder.checks import Failure, Probe, Subject, Target, Trial
 from autograder.checks.deadline import OutOfTime, deadline
 from autograder.exercises import Exercise
+from autograder.mistakes import Mistake
 from autograder.observation import Observation
+from autograder.oracle import Quantity, Rounder
 from autograder.situations import Cause, Row, Situations, causes, hold, told
 
 __all__ = ["OUT_OF_TIME", "Blame", "Situated"]
@@ -22,6 +24,8 @@ OUT_OF_TIME = "did not finish in time and was stopped. Is there a loop that neve
 NEVER_ENDS = "never finishes"
 MOST_NAMED = 12
 """So many failing and so many right cases are looked at for a mistake's name."""
+MOST_EXCUSED = 24
+"""So many situations are looked at for what is right but for a mistake."""
 
 STATE = ("keeps state between calls", "Is something remembered from an earlier call?")
 NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
@@ -67,6 +71,7 @@ class Situated:
         self.failures: dict[int, Failure] = {}
         self.seen: set[int] = set()
         self.late = False
+        self.excused: list[tuple[Row, bool]] | None = None
 
     @property
     def ordinary(self) -> dict[str, str]:
@@ -108,8 +113,7 @@ class Situated:
 
     def _tells(self, row: Row) -> bool:
         """Whether one more situation like this is of use for finding a mistake's name."""
-        plain = row.get("dtype", "float32") in ("float32", "float64") and not self.space.is_long(row)
-        return plain and len(self.seen) <= MOST_NAMED
+        return self._plain(row) and len(self.seen) <= MOST_NAMED
 
     def blame(self, group: str) -> Blame | None:
         """Why a group loses its points; None if it keeps them.
@@ -176,6 +180,40 @@ class Situated:
         trials = sorted(self.trials.items(), key=lambda pair: pair[1].size)
         failing, right = ([one for n, one in trials if (n in self.failures) is bad] for bad in (True, False))
         return failing[:MOST_NAMED] + right[:MOST_NAMED]
+
+    def right_but_for(self, mistake: Mistake, group: str) -> bool:
+        """Whether a group is right if the formula is taken with this mistake in it."""
+        factors = next(one for one in self.space.groups if one.name == group).factors
+        tried = self._but_for(mistake.formula)
+        mine = [good for row, good in tried if any(name in factors for name in self.space.departures(row))]
+        return bool(mine) and all(mine)
+
+    def _but_for(self, wrong: Callable[..., Mapping[str, Tensor]]) -> list[tuple[Row, bool]]:
+        """Plain situations, and whether the student's code does there what this formula does."""
+        if self.excused is None:
+
+            def formula(round: Rounder | None = None, **given: Any) -> Mapping[str, Quantity]:
+                right, made = self.exercise.target.formula(**given), wrong(**given)
+                return {
+                    n: replace(q, value=made[n], magnitude=made[n].abs() + q.magnitude)
+                    for n, q in right.items()
+                }
+
+            target = replace(self.exercise.target, formula=formula)
+            plain = [(n, row) for n, row in zip(self.numbers, self.rows, strict=True) if self._plain(row)]
+            self.excused = [(row, self._holds_for(target, n)) for n, row in plain[:MOST_EXCUSED]]
+        return self.excused
+
+    def _holds_for(self, target: Target, number: int) -> bool:
+        try:
+            with deadline(self.seconds):
+                hold(self.space, Trial(target, self.subject, self.exercise.case(number)))
+        except (Failure, OutOfTime, RuntimeError, ValueError, IndexError, KeyError):
+            return False  # the mistake's formula may not be made for such inputs
+        return True
+
+    def _plain(self, row: Row) -> bool:
+        return row.get("dtype", "float32") in ("float32", "float64") and not self.space.is_long(row)
 
     def _formula(self, trial: Trial) -> Trial:
         case = replace(trial.case, inputs=trial.inputs, adjust=None)

@@ -31,13 +31,13 @@ def causes(
     fails: whether another row goes wrong, with the numbers of the row at that place. A cause that rows which are right hold,
     too, is told with the ordinary levels that tell them apart, one or two; where none do it is chance, and no cause.
     """
-    right = [row for row, bad in zip(rows, failed, strict=True) if not bad]
+    right, wrong = ([row for row, bad in zip(rows, failed, strict=True) if bad is of] for of in (False, True))
     left = [place for place, bad in enumerate(failed) if bad]
     left.sort(key=lambda place: _departures(rows[place], ordinary))
     found: list[Cause] = []
     while left and right and len(found) < MOST_CAUSES:
         place, *rest = left
-        cause = _sharpened(_shrunk(place, rows[place], ordinary, fails), rows[place], right, ordinary)
+        cause = _sharpened(_shrunk(place, rows[place], ordinary, fails), rows[place], wrong, right, ordinary)
         if cause:
             found.append(cause)
         left = [one for one in rest if not cause or not _part(cause, rows[one])]
@@ -59,12 +59,16 @@ def _shrunk(place: int, row: Row, ordinary: Row, fails: Callable[[int, Row], boo
     return cause if len(cause) <= MOST_LEVELS else ()
 
 
-def _sharpened(cause: Cause, row: Row, right: list[Row], ordinary: Row) -> Cause:
-    """The cause with as few ordinary levels of its row as tell it from the rows that are right; none if they do not."""
-    told_apart = (
-        one for one in _with_more(cause, row, ordinary) if not any(_part(one, other) for other in right)
-    )
-    return next(told_apart, ())
+def _sharpened(cause: Cause, row: Row, wrong: list[Row], right: list[Row], ordinary: Row) -> Cause:
+    """The cause with as few ordinary levels of its row as tell it from the rows that are right; none if they do not.
+
+    One right row for two wrong ones is let pass: what is wrong need not show in every row, as beside huge numbers.
+    """
+
+    def tells(one: Cause) -> bool:
+        return 2 * sum(_part(one, other) for other in right) <= sum(_part(one, other) for other in wrong)
+
+    return next((one for one in _with_more(cause, row, ordinary) if tells(one)), ())
 
 
 def _with_more(cause: Cause, row: Row, ordinary: Row) -> Iterator[Cause]:

@@ -54,7 +54,7 @@ def test_a_wrong_answer_is_told_its_mistake_and_how_to_repeat_the_case() -> None
     text = str(report)
     assert "attention: not yet" in text
     assert "seed 17" in text
-    assert 'Run it again: check("attention", attention, case=1700)' in text.replace("\n", " ").replace(
+    assert 'Run it again: check("attention", attention, case=17011)' in text.replace("\n", " ").replace(
         "  ", ""
     )
     assert "Likely cause: not scaled." in text
@@ -75,7 +75,7 @@ def test_the_tensors_of_a_case_can_be_had() -> None:
 
 
 def test_the_tensors_of_a_class_come_with_its_constructor_arguments() -> None:
-    given = inputs("CrossAttention", 300)
+    given = inputs("CrossAttention", 3 * CASES_PER_SEED)
     init = given.pop("init")
     output, _ = reference.CrossAttention(*init.values())(**given)
     assert output.shape == given["x"].shape
@@ -84,15 +84,17 @@ def test_the_tensors_of_a_class_come_with_its_constructor_arguments() -> None:
 def test_a_question_has_no_tensors_and_neither_has_a_case_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="score_variance is a question"):
         inputs("score_variance", 300)
-    with pytest.raises(ValueError, match="case=399 does not exist"):
-        inputs("attention", 399)
+    with pytest.raises(ValueError, match="case=3999 does not exist"):
+        inputs("attention", 3999)
 
 
 def test_every_case_of_every_exercise_can_be_had() -> None:
     for name in exercises():
         exercise = find(name)
-        for place in range(len(exercise.recipes) if isinstance(exercise, Exercise) else 0):
-            given = inputs(name, 300 + place)
+        space = exercise.situations if isinstance(exercise, Exercise) else None
+        written = len(exercise.recipes) if isinstance(exercise, Exercise) else 0
+        for place in range(written + (space.places if space is not None else 0)):
+            given = inputs(name, 3 * CASES_PER_SEED + place)
             assert not [one for one in given.values() if isinstance(one, Layer)], name
 
 
@@ -144,10 +146,10 @@ def test_a_seed_repeats_a_whole_run_and_no_seed_draws_a_fresh_one() -> None:
 def test_unknown_names_and_cases_are_refused_with_what_there_is() -> None:
     with pytest.raises(ValueError, match=r"no exercise 'atention'\. Did you mean 'attention'"):
         check("atention", reference.attention)
-    with pytest.raises(ValueError, match="last two digits must be below"):
-        check("attention", reference.attention, case=17 * CASES_PER_SEED + 99)
+    with pytest.raises(ValueError, match="last three digits must be below"):
+        check("attention", reference.attention, case=17 * CASES_PER_SEED + 999)
     with pytest.raises(ValueError, match="belongs to seed 17, not to seed=3"):
-        check("attention", reference.attention, case=1700, seed=3)
+        check("attention", reference.attention, case=17000, seed=3)
     for wrong in (-1, "x", 1.5, True):
         with pytest.raises(ValueError, match=f"seed={wrong!r}: a seed is a whole number from 0"):
             check("attention", reference.attention, seed=wrong)
