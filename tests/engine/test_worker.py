@@ -101,6 +101,7 @@ def test_the_zygote_holds_no_oracle_no_checks_no_exercises_no_solutions_and_no_n
         "autograder",
         "autograder.engine",
         "autograder.case",
+        "autograder.circumstance",
         "autograder.observation",
         "autograder.kernels",
         "autograder.trees",
