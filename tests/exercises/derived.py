@@ -42,7 +42,10 @@ def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str
     if exercise.target.whole:
         values = tuple(int(found[name]) for name in exercise.target.outputs)
     else:
-        values = tuple(v.to(dtype) if v.is_floating_point() else v for v in (found[n] for n in exercise.target.outputs))
+        values = tuple(
+            v.to(dtype) if v is not None and v.is_floating_point() else v
+            for v in (found.get(n) for n in exercise.target.outputs)
+        )
     return values if len(values) > 1 else values[0]
 
 
