@@ -206,9 +206,7 @@ class _Formula:
             (v.dtype for v in inputs.values() if isinstance(v, Tensor) and v.is_floating_point()), None
         )
         found = self.target.formula(**exact)
-        values = tuple(
-            found[name].value.to(dtype) if name in found else None for name in self.target.outputs
-        )
+        values = tuple(found[name].value.to(dtype) if name in found else None for name in self.target.outputs)
         return values if len(values) > 1 else values[0]
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:

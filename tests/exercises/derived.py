@@ -32,12 +32,20 @@ def derivable(exercise: Exercise) -> bool:
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
     """A function, or a class of modules, that makes this mistake: the mistake's formula in float64, rounded at the end."""
-    return _module(exercise, mistake.formula) if exercise.parameters is not None else _function(exercise, mistake.formula)
+    return (
+        _module(exercise, mistake.formula)
+        if exercise.parameters is not None
+        else _function(exercise, mistake.formula)
+    )
 
 
 def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-    exact = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in given.items()}
-    dtype = next((v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), torch.float32)
+    exact = {
+        n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in given.items()
+    }
+    dtype = next(
+        (v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), torch.float32
+    )
     found = formula(**exact)
     if exercise.target.whole:
         values = tuple(int(found[name]) for name in exercise.target.outputs)
@@ -72,7 +80,9 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
                     setattr(self, one.name, nn.Parameter(torch.ones(sizes)))
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
-            weights = {n.replace(".weight", "").replace(".bias", "_bias"): p for n, p in self.named_parameters()}
+            weights = {
+                n.replace(".weight", "").replace(".bias", "_bias"): p for n, p in self.named_parameters()
+            }
             given = {**dict(zip(exercise.positional, args, strict=False)), **kwargs, **weights}
             if exercise.used_as is ConfiguredModule:
                 given |= {n: v for n, v in self.made.items() if n not in ("bias", "dropout")}
