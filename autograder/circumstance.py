@@ -95,6 +95,8 @@ ASIDE = frozenset({
     "index_put_", "is_same_size", "new_tensor", "reshape_as", "result_type", "set_", "to", "type_as", "view_as",
 })  # fmt: skip
 """Functions that may be given tensors of two devices."""
+TO_NUMPY = ("numpy", "__array__")
+"""Functions that need a tensor on the CPU."""
 EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 
 
@@ -116,6 +118,11 @@ class _Devices(TorchFunctionMode):
             return self._made(name, func(*args, **kwargs))
         given = [*_tensors(args), *_tensors(kwargs.values())]
         places = {_place(one) for one in given} - {None}
+        if name in TO_NUMPY and THERE in places:
+            raise MixedDevices(
+                f"Can't convert a tensor on the inputs' device to numpy: in {name}. Use Tensor.cpu() to copy it to host memory "
+                "first"
+            )
         if len(places) == 2 and name not in ASIDE:
             strangers = [one for one in given if _place(one) == HERE and one.dim()]
             if strangers:
@@ -215,6 +222,8 @@ def performed(
             result = checkpoint(call, _same, use_reentrant=False)
         else:
             result = call(_same)
+    if circumstance.second_device and any(_place(one) == HERE and one.dim() for one in _tensors([result])):
+        raise MixedDevices("a result is on cpu, and not on the inputs' device")
     if any(not _equal(one, before) for one, before in earlier):
         raise EarlierResultChanged("a later call changed an earlier result")
     if circumstance.watched and any(not _equal(a, b) for a, b in zip(tensors, kept, strict=True)):

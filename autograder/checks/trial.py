@@ -34,13 +34,15 @@ SIGNATURE = re.compile(
 class Target:
     """What a subject must compute: the names of its results, and the float64 formula that yields them.
 
-    whole: the results are whole numbers, plain ints and not tensors.
+    whole: the results are whole numbers, plain ints and not tensors. on_request: results that some cases do not ask for: where
+    the formula gives none, None must come back.
     """
 
     name: str
     outputs: tuple[str, ...]
     formula: Formula
     whole: bool = False
+    on_request: tuple[str, ...] = ()
 
 
 class Trial:
@@ -124,7 +126,7 @@ class Trial:
 
     def shaped(self, result: Any, **changes: Any) -> dict[str, Tensor]:
         """A raw result for the case's inputs with `changes`, by name. Raises: Failure if kinds or shapes are wrong."""
-        results = self.named(result)
+        results = self.named(result, **changes)
         expected = {name: tuple(quantity.value.shape) for name, quantity in self.expect(**changes).items()}
         got = {name: tuple(results[name].shape) for name in expected}
         wrong = next((name for name in expected if got[name] != expected[name]), None)
@@ -138,8 +140,9 @@ class Trial:
             mistake="results in the wrong order" if turned else f"{wrong} has the wrong shape",
         )
 
-    def named(self, result: Any) -> dict[str, Tensor]:
-        """A raw result by name. Raises: Failure if it is not the tensors that the target names."""
+    def named(self, result: Any, **changes: Any) -> dict[str, Tensor]:
+        """A raw result by name, without what the case does not ask for. Raises: Failure if it is not the tensors that the
+        target names."""
         names = self.target.outputs
         wanted = names[0] if len(names) == 1 else f"({', '.join(names)})"
         values = [result] if len(names) == 1 else result
@@ -150,14 +153,22 @@ class Trial:
             )
         if self.target.whole:
             return {name: _whole(name, value) for name, value in zip(names, values, strict=True)}
+        asked = self.expect(**changes) if self.target.on_request else names
         for name, value in zip(names, values, strict=True):
+            if name not in asked:
+                if value is None:
+                    continue
+                raise Failure(
+                    f"{name} must be None where none are asked for; it is {_kind(value)}.",
+                    mistake=f"{name} come without being asked for",
+                )
             # A subclass of Tensor could answer comparisons as it likes, and isinstance believes what __class__ says.
             if type(value) not in PLAIN:
                 raise Failure(
                     f"must return {wanted} as torch tensors; {name} is {_kind(value)}.",
                     mistake="does not return what is asked for",
                 )
-        return dict(zip(names, values, strict=True))
+        return {name: value for name, value in zip(names, values, strict=True) if name in asked}
 
     def expect(self, **changes: Any) -> Mapping[str, Quantity]:
         """The formula's float64 results for the same inputs."""

@@ -33,6 +33,8 @@ NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("state", "beside a second object"): ("objects share what they hold", "Does something belong to the class, not to self?"),
     ("state", ""): STATE,
     ("layout", ""): ("depends on the memory layout of its inputs", "Is there a view where reshape is meant?"),
+    ("device", ""): ("makes a tensor on the CPU", "Is device=... left out?"),
+    ("dropout", ""): ("dropout acts in eval mode", "Does dropout look at self.training, as nn.Dropout does?"),
     ("mode", ""): ("depends on train() or eval()", "Does anything but dropout ask for self.training?"),
     ("default dtype", ""): ("depends on the default dtype", "Is a tensor made without dtype=...?"),
     ("gradient", "activation checkpointing"): ("another result when it is computed again", "What has changed by then?"),
@@ -253,7 +255,7 @@ class _Formula:
             (v.dtype for v in inputs.values() if isinstance(v, Tensor) and v.is_floating_point()), None
         )
         found = self.target.formula(**exact)
-        values = tuple(found[name].value.to(dtype) for name in self.target.outputs)
+        values = tuple(found[name].value.to(dtype) if name in found else None for name in self.target.outputs)
         return values if len(values) > 1 else values[0]
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:

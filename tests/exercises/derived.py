@@ -52,7 +52,8 @@ def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str
         values = tuple(int(found[name]) for name in exercise.target.outputs)
     else:
         values = tuple(
-            v.to(dtype) if v.is_floating_point() else v for v in (found[n] for n in exercise.target.outputs)
+            v.to(dtype) if v is not None and v.is_floating_point() else v
+            for v in (found.get(n) for n in exercise.target.outputs)
         )
     return values if len(values) > 1 else values[0]
 
