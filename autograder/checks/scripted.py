@@ -37,7 +37,9 @@ class UsedFunction(FunctionSubject):
 
     several_calls = True
 
-    def __init__(self, function: Callable[..., Any], positional: tuple[str, ...], script: Script | None = None):
+    def __init__(
+        self, function: Callable[..., Any], positional: tuple[str, ...], script: Script | None = None
+    ):
         super().__init__(function, positional)
         self.script = script
 

@@ -101,7 +101,9 @@ class Trial:
                 if self.circumstance == ORDINARY or (there and not several):
                     return self.subject.call(self.case, inputs)  # who calls there looks at it there
                 given = list(inputs.values())
-                if there:  # each call by itself in this circumstance, and what comes before them before them all
+                if (
+                    there
+                ):  # each call by itself in this circumstance, and what comes before them before them all
                     before = Circumstance(before=self.circumstance.before)
                     with under(replace(self.circumstance, before="")):
                         return performed(lambda change: self._handed(inputs, change), given, before)

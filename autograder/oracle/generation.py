@@ -45,8 +45,9 @@ def perplexity(
     rows, wanted = logits[counts], targets[counts].unsqueeze(-1)
     losses = round(round(rows.logsumexp(-1, keepdim=True)) - rows.gather(-1, wanted))
     value = round(round(losses.mean()).exp())
-    # exp turns the rounding of the mean loss, which is as large as the logits, into a relative error.
-    return {"perplexity": Quantity(value, value.abs(), 2 * float(rows.detach().abs().max()))}
+    # exp turns the rounding of the mean loss, which is as large as logits and losses, into a relative error.
+    largest = max(float(part.detach().abs().nan_to_num(0.0, 0.0, 0.0).max()) for part in (rows, losses))
+    return {"perplexity": Quantity(value, value.abs(), 2 * largest)}
 
 
 def kept(
