@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autograder.case import Case, Draw
 from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject, Subject, is_remote
-from autograder.circumstance import ORDINARY, performed
+from autograder.circumstance import ORDINARY, Circumstance, performed, under
 from autograder.oracle import Comparison, Quantity, compare, rounder, within_rounding
 from autograder.trees import mapped
 
@@ -99,12 +99,17 @@ class Trial:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
         try:
             with student_code():
-                if self.circumstance == ORDINARY or is_remote(
-                    self.subject
-                ):  # who calls there looks at it there
-                    return self.subject.call(self.case, inputs)
-                module = self.subject.module(self.case) if isinstance(self.subject, ModuleSubject) else None
+                there, several = is_remote(self.subject), getattr(self.subject, "several_calls", False)
+                if self.circumstance == ORDINARY or (there and not several):
+                    return self.subject.call(self.case, inputs)  # who calls there looks at it there
                 given = list(inputs.values())
+                if (
+                    there
+                ):  # each call by itself in this circumstance, and what comes before them before them all
+                    before = Circumstance(before=self.circumstance.before)
+                    with under(replace(self.circumstance, before="")):
+                        return performed(lambda change: self._handed(inputs, change), given, before)
+                module = self.subject.module(self.case) if isinstance(self.subject, ModuleSubject) else None
                 return performed(
                     lambda change: self._handed(inputs, change), given, self.circumstance, module
                 )

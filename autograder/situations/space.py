@@ -109,6 +109,7 @@ class Situations:
     together: tuple[tuple[str, ...], ...] = ()
     module: bool = False
     after: bool = False
+    right: Callable[[Trial, Mapping[str, Tensor]], None] | None = None
 
     def arranged(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
         """The exercise's written checks, and the groups as checks before or after them."""

@@ -82,9 +82,9 @@ def hold(space: Situations, trial: Trial) -> None:
             if row.get("gradient") in GRADIENT:
                 _differentiates(space, trial, row)
             else:
-                _right(trial, _results(trial, _laid_out(space, trial.fresh(), row)))
+                _judge(space, trial, _laid_out(space, trial.fresh(), row))
                 if row.get("state") == "beside a second object":
-                    _right(trial, _results(trial, trial.fresh()))
+                    _judge(space, trial, trial.fresh())
     finally:
         trial.circumstance = ORDINARY
 
@@ -99,7 +99,7 @@ def _before(space: Situations, trial: Trial, row: Row) -> None:
     if state == "after other sizes":
         trial.run(trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
     elif state == "beside a second object":
-        _right(trial, _results(trial, trial.fresh()))
+        _judge(space, trial, trial.fresh())
         other = replace(trial.case, number=trial.case.number + CASES_PER_SEED // 2)
         second = Trial(trial.target, trial.subject, other)  # a module of its own, with weights of its own
         second.circumstance = trial.circumstance
@@ -120,6 +120,18 @@ def _laid_out(space: Situations, inputs: dict[str, Any], row: Row) -> dict[str, 
     if layout == "strided":
         return {**inputs, **strided({n: v for n, v in inputs.items() if isinstance(v, Tensor)})}
     return expanded(inputs, space.axes) if layout == "expanded" else inputs
+
+
+def _judge(space: Situations, trial: Trial, given: Mapping[str, Any]) -> None:
+    """The results for these inputs are right: as the exercise says, or else the formula's. Raises: Failure."""
+    if space.right is None:
+        _right(trial, _results(trial, given))
+        return
+    try:
+        results = trial.named(trial.run(given))
+    except Failure as failure:
+        raise _explained(failure, trial) from failure
+    space.right(trial, results)
 
 
 def _results(trial: Trial, given: Mapping[str, Any]) -> dict[str, Tensor]:
