@@ -173,7 +173,7 @@ def as_the_authors_write_it(num_heads, length_q, length_k):
         return slopes(closest) + every(2 * closest)[0::2][: n - closest]
 
     i, j = torch.meshgrid(torch.arange(length_q), torch.arange(length_k), indexing="ij")
-    return torch.einsum("h,qk->hqk", torch.tensor(every(num_heads)), (j - i).float())
+    return torch.einsum("h,qk->hqk", torch.tensor(every(num_heads), dtype=torch.float32), (j - i).float())
 
 
 @right("alibi_bias")

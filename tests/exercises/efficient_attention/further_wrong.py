@@ -172,29 +172,24 @@ for name, made in (("all_pairs_by_hand", by_hand), ("all_pairs_by_matrix_and_vec
     mutant(*COST, only="sparse cost")(made)
 
 
-def alibi(name, only, wrong):
-    register("alibi_bias", name, None, wrong, only)
-
-
 def right_bias(heads, q, k):
     return solved.alibi_bias(heads, q, k)
 
 
-alibi("known_numbers_of_heads", "other numbers of heads",
-      lambda heads, q, k: right_bias(heads, q, k) * (heads in (1, 2, 3, 4, 6, 7, 8, 12, 16)))  # fmt: skip
-alibi(
-    "distance_in_int8",
-    "unequal lengths",
-    lambda heads, q, k: (
-        right_bias(heads, 1, 2)[:, :, 1:]
-        * (torch.arange(k).to(torch.int8) - torch.arange(q).to(torch.int8)[:, None])
-    ),
-)
-alibi(
-    "single_query_is_the_last",
-    "unequal lengths",
-    lambda heads, q, k: right_bias(heads, k, k)[:, -1:] if q == 1 else right_bias(heads, q, k),
-)
+@mutant("alibi_bias")
+def known_numbers_of_heads(heads, q, k):
+    return right_bias(heads, q, k) * (heads in (1, 2, 3, 4, 6, 7, 8, 12, 16))
+
+
+@mutant("alibi_bias")
+def distance_in_int8(heads, q, k):
+    distance = torch.arange(k).to(torch.int8) - torch.arange(q).to(torch.int8)[:, None]
+    return right_bias(heads, 1, 2)[:, :, 1:] * distance
+
+
+@mutant("alibi_bias", "a single query stands at the end")
+def single_query_is_the_last(heads, q, k):
+    return right_bias(heads, k, k)[:, -1:] if q == 1 else right_bias(heads, q, k)
 
 
 @mutant("sliding_window_mask", "writes into a tensor", only="tensor operations")
@@ -488,9 +483,6 @@ def fusion(name, named, factors):
 
 fusion("all_scaled", "all scores divided by sqrt(d_model)", (-1, -1))
 fusion("cosine_scaled", "cosine divided by sqrt(d_model)", (-1, 0))
-register(
-    "alibi_bias", "half_as_steep", "slopes half as steep", lambda heads, q, k: right_bias(heads, q, k) / 2
-)
 register(
     "alibi_score",
     "lowest_number_in_the_future",
