@@ -90,10 +90,11 @@ def under(circumstance: Circumstance) -> Iterator[None]:
 
 
 HERE, THERE = "the default device", "the inputs' device"
-ASIDE = frozenset({"to", "copy_", "type_as", "expand_as", "view_as", "reshape_as", "result_type", "__setitem__", "__getitem__",
-                   "index_put", "index_put_", "_index_put_impl_", "new_tensor", "is_same_size", "broadcast_tensors", "set_", "can_cast"})  # fmt: skip
+ASIDE = frozenset({
+    "__getitem__", "__setitem__", "_index_put_impl_", "broadcast_tensors", "can_cast", "copy_", "expand_as", "index_put",
+    "index_put_", "is_same_size", "new_tensor", "reshape_as", "result_type", "set_", "to", "type_as", "view_as",
+})  # fmt: skip
 """Functions that may be given tensors of two devices."""
-FROM_FIRST = ("_like", "new_")
 EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 
 

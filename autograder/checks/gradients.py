@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -133,7 +134,8 @@ def works_as_made(output: str = "output") -> Probe:
     """With the weights that its constructor gives it, the module takes the case's inputs, and training can begin.
 
     Every other check puts weights of its own in their place. The case must be of the default dtype. One weight that
-    starts at zero, as that of a last layer may, still learns; where all of them have no gradient, nothing ever does.
+    starts at zero, as that of a last layer may, still learns, but not where it has no gradient either. A weight whose numbers
+    are all alike has units that stay alike; and no two objects hold the same parameter.
     """
 
     def probe(trial: Trial) -> None:
@@ -168,7 +170,20 @@ def works_as_made(output: str = "output") -> Probe:
         gradients = torch.autograd.grad(
             (result * factors).sum(), [start[n] for n in weights], allow_unused=True
         )
-        if all(one is None or not bool((one != 0).any()) for one in gradients):
+        _require_different(module, weights)
+        if trial.subject.common(trial.case):
+            raise Failure(
+                "two objects of the class hold the same parameter, so that training one changes the other. Is a layer made "
+                "once for the class, and not in __init__?",
+                mistake="objects share what they hold",
+            )
+        stuck = [n for n, one in zip(weights, gradients, strict=True) if not _any(start[n]) and not _any(one)]
+        if stuck:
+            raise Failure(
+                f"{stuck[0]} starts at zero, where its gradient is zero, too: it never learns. Should it start at random?",
+                mistake="unusable start values",
+            )
+        if not any(_any(one) for one in gradients):
             raise Failure(
                 "with the weights that it is made with, the gradient of every weight is zero, so training would not "
                 "change them. Do they all start at zero?",
@@ -176,3 +191,26 @@ def works_as_made(output: str = "output") -> Probe:
             )
 
     return probe
+
+
+def _any(numbers: Tensor | None) -> bool:
+    """Whether any of them is not zero."""
+    return numbers is not None and bool((numbers != 0).any())
+
+
+def _require_different(module: Any, weights: list[str]) -> None:
+    """Raises: Failure if a matrix of the module starts with all its numbers alike, other than zero."""
+    held = dict(module.named_parameters())
+    for name in weights:
+        numbers = held[name].detach()
+        if (
+            numbers.dim() > 1
+            and min(numbers.shape) > 1
+            and _any(numbers)
+            and bool((numbers == numbers.flatten()[0]).all())
+        ):
+            raise Failure(
+                f"all numbers of {name} start alike, at {float(numbers.flatten()[0]):.3g}: what it makes stays alike for ever. "
+                "Should they start at random?",
+                mistake="unusable start values",
+            )

@@ -18,11 +18,13 @@ __all__ = ["Remote", "RemoteObject", "attribute", "construct", "invoke", "is_cla
 class Remote:
     """A student's object that lives in another process, and can say there what a call does.
 
-    kind: "class", "function", or "" for a module made from a class. uses: the global names that its code uses.
+    kind: "class", "function", or "" for a module made from a class. uses: the global names that its code uses. common: it
+    is a module that holds a parameter of another one.
     """
 
     kind = ""
     uses: frozenset[str] = frozenset()
+    common = False
 
     def beside_the_gpu(self) -> Remote:
         """The same, with its tensors moved to the GPU there for a call, where kernels are not interpreted."""

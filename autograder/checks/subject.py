@@ -193,6 +193,14 @@ class ModuleSubject:
 
         return mapped(result, leaf)
 
+    def common(self, case: Case) -> bool:
+        """Whether a second module of the class, made for this case, holds a parameter of the first."""
+        first, second = self.module(case), self.make(case)
+        if isinstance(second, Remote):
+            return second.common
+        held = {id(one) for one in first.parameters()}
+        return any(id(one) in held for one in second.parameters())
+
     def trainable(self, case: Case) -> dict[str, Tensor]:
         """Fresh float leaves for all the parameters that the module would train, by its own names."""
         module, _ = self._built(case)

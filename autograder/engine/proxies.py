@@ -307,7 +307,9 @@ class ClassProxy(_Proxy):
         if not isinstance(number, int):
             raise Stopped("the process sent an object that makes no sense")
         if answer.get("kind") == "module":
-            return _module(self.worker, number, answer)
+            module = _module(self.worker, number, answer)
+            module.common = answer.get("common") is True
+            return module
         name = str(answer.get("type"))
         return type(name if name.isidentifier() else "object", (ObjectProxy,), {})(self.worker, number)
 

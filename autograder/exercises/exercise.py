@@ -29,8 +29,8 @@ class Exercise:
     used_as: where set, makes of a student's object what the checks see, in place of a FunctionSubject or ModuleSubject:
     object, positional arguments, parameters -> Subject. A class that is no module has `parameters` ().
     kernels: the work is done by Triton kernels, so a report says whether they ran on a GPU. situations: in which ways its
-    inputs and circumstances differ; their cases follow those of the recipes, and their groups are checks, too. diagnoses: what to try
-    on a failing case where no mistake fits, for its name: probes by the input without which they make no sense, or "".
+    inputs and circumstances differ; their cases follow those of the recipes, and their groups are checks, too. diagnoses: what to
+    try on a failing case where no mistake fits, for its name: probes by the input without which they make no sense, or "".
     """
 
     name: str

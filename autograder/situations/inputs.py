@@ -36,8 +36,8 @@ def drawn_by(
     mask: the axes of a bool `attn_mask`, such as "... S_q S_k". values, init: arguments that are sizes, of the function
     or the constructor, by the symbol of the size. derived: sizes that are no free choice. leading: how many leading axes.
     The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is), `dtype`,
-    `size` (a factor of the first tensor), `kind` (of mask: "one for all", "per batch", "per head", "padding", "empty", "dead", "shared dead"), `is_causal`, and
-    sizes by their symbols: a number, a range (low, high), a list to choose from, or another symbol, "S_k" for as long as that.
+    `size` (a factor of the first tensor), `kind` of mask ("one for all", "per batch", "per head",
+    "padding", "empty" with a sentence of nothing but padding, "dead", "shared dead"), `is_causal`, and sizes by their symbols: a number, a range (low, high), a list to choose from, or another symbol, "S_k" for as long as that.
     """
     names = [
         s

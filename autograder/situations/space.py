@@ -20,8 +20,9 @@ __all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "expanded", "gr
 GRADIENT = ("a gradient asked", "a gradient of one input", "activation checkpointing")
 
 CIRCUMSTANCES: Mapping[str, tuple[str, ...]] = {
-    "gradient": ("no gradient asked", "a gradient asked", "a gradient of one input", "no_grad", "inference_mode", "activation checkpointing"),
-    "state": ("first call", "after other sizes", "with an earlier result", "in tensors used before", "after results were written over"),
+    "gradient": ("no gradient asked", *GRADIENT[:2], "no_grad", "inference_mode", GRADIENT[2]),
+    "state": ("first call", "after other sizes", "with an earlier result", "in tensors used before",
+              "after results were written over"),
     "layout": ("contiguous", "strided", "expanded"),
     "device": ("one device", "a second device"),
     "default dtype": ("the default dtype", "another default dtype"),
@@ -66,21 +67,21 @@ class Group:
     factors: tuple[str, ...]
 
 
-GROUPS: Mapping[str, tuple[str, str, tuple[str, ...]]] = {
-    "lengths": ("lengths", "right for any lengths and any number of leading axes", ("lengths", "axes")),
-    "masks": ("masks", "attn_mask says which keys each query may see, in any shape; a query that may see none gets zero", ("mask",)),
-    "causal": ("causal", "with is_causal the future cannot change the past, with and without a mask", ("causal",)),
-    "scores": ("scores", "large, low, equal and far apart scores, and huge numbers behind a mask", ("scores",)),
-    "dtypes": ("dtypes", "the dtype of the inputs is kept, and its precision; the default dtype does not matter", ("dtype", "default dtype")),
-    "gradient": ("gradient", "backward() gives the derivative; no_grad, inference_mode and checkpointing change nothing", ("gradient",)),
-    "calls": ("calls", "earlier calls, memory layout, device and mode change nothing; no input is written to", ("state", "layout", "device", "mode")),
+GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "lengths": ("right for any lengths and any number of leading axes", ("lengths", "axes")),
+    "masks": ("a query sees the keys that attn_mask allows it, in any shape, and gets zero if there are none", ("mask",)),
+    "causal": ("with is_causal the future cannot change the past, with and without a mask", ("causal",)),
+    "scores": ("large, low, equal and far apart scores, and huge numbers behind a mask", ("scores",)),
+    "dtypes": ("the inputs' dtype is kept, and its precision, under any default dtype", ("dtype", "default dtype")),
+    "gradient": ("backward() gives the derivative; no_grad and checkpointing change nothing", ("gradient",)),
+    "calls": ("earlier calls, layout, device and mode change nothing; no input is written to", ("state", "layout", "device", "mode")),
 }  # fmt: skip
-"""What most exercises group their factors into: name, claim and factors."""
+"""What most exercises group their factors into: claim and factors."""
 
 
 def groups(formula: str, points: float, more: tuple[Group, ...] = (), **worth: float) -> tuple[Group, ...]:
     """The group of the ordinary situation, what it claims and is worth, then `more`, then those of GROUPS by their points."""
-    rest = tuple(Group(*GROUPS[name][:2], points, GROUPS[name][2]) for name, points in worth.items())
+    rest = tuple(Group(name, GROUPS[name][0], points, GROUPS[name][1]) for name, points in worth.items())
     return (Group("agrees with the formula", formula, points, ()), *more, *rest)
 
 

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["MUTANTS", "RIGHT", "Mutant", "Right", "load", "mutant", "right"]
+__all__ = ["MUTANTS", "OTHERWISE", "RIGHT", "Mutant", "Right", "load", "mutant", "right"]
 
 RIGHT: list[Right] = []
 MUTANTS: list[Mutant] = []
+OTHERWISE: set[tuple[str, str]] = set()
+"""Exercise and mistake, where a report rightly gives another name: two mistakes look alike, or a plainer one comes first."""
 
 
 @dataclass(frozen=True)

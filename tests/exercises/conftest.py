@@ -8,6 +8,7 @@ import pytest
 
 from autograder.exercises import Exercise, in_assignment
 from tests.exercises import catalogue
+from tests.exercises.derived import derivable, spoilers_of
 
 SEEDS = (3, 1_204)
 
@@ -23,12 +24,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     coded = [one for one in exercises.values() if isinstance(one, Exercise)]
     right = [one for one in catalogue.RIGHT if one.exercise in exercises]
     mutants = [one for one in catalogue.MUTANTS if one.exercise in exercises]
+    mistakes = [(one, mistake) for one in coded if derivable(one) for mistake in one.mistakes]
+    # One seed for each mutant, in turn: many mutants, and neither seed is a lucky one.
     values: dict[str, list[Any]] = {
         "exercise": list(exercises.values()),
         "coded": coded,
         "right": right,
-        # One seed for each mutant, in turn: many mutants, and neither seed is a lucky one.
         "mutant_and_seed": [(one, SEEDS[place % len(SEEDS)]) for place, one in enumerate(mutants)],
+        "mistake": [(*pair, SEEDS[place % len(SEEDS)]) for place, pair in enumerate(mistakes)],
+        "spoiler": [(one, how) for one in coded for how in spoilers_of(one)],
         "seed": list(SEEDS),
     }
     for name in metafunc.fixturenames:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from autograder.checks.configured import ConfiguredModule
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
 
-__all__ = ["SPOILERS", "derivable", "reference", "spoilt", "student_of"]
+__all__ = ["SPOILERS", "derivable", "reference", "spoilers_of", "spoilt", "student_of"]
 
 
 def reference(exercise: Exercise) -> Any:
@@ -32,17 +33,27 @@ def derivable(exercise: Exercise) -> bool:
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
     """A function, or a class of modules, that makes this mistake: the mistake's formula in float64, rounded at the end."""
-    return _module(exercise, mistake.formula) if exercise.parameters is not None else _function(exercise, mistake.formula)
+    return (
+        _module(exercise, mistake.formula)
+        if exercise.parameters is not None
+        else _function(exercise, mistake.formula)
+    )
 
 
 def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-    exact = {n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in given.items()}
-    dtype = next((v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), torch.float32)
+    exact = {
+        n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in given.items()
+    }
+    dtype = next(
+        (v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), torch.float32
+    )
     found = formula(**exact)
     if exercise.target.whole:
         values = tuple(int(found[name]) for name in exercise.target.outputs)
     else:
-        values = tuple(v.to(dtype) if v.is_floating_point() else v for v in (found[n] for n in exercise.target.outputs))
+        values = tuple(
+            v.to(dtype) if v.is_floating_point() else v for v in (found[n] for n in exercise.target.outputs)
+        )
     return values if len(values) > 1 else values[0]
 
 
@@ -69,7 +80,9 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
                     setattr(self, one.name, nn.Parameter(torch.ones(sizes)))
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
-            weights = {n.replace(".weight", "").replace(".bias", "_bias"): p for n, p in self.named_parameters()}
+            weights = {
+                n.replace(".weight", "").replace(".bias", "_bias"): p for n, p in self.named_parameters()
+            }
             given = {**dict(zip(exercise.positional, args, strict=False)), **kwargs, **weights}
             if exercise.used_as is ConfiguredModule:
                 given |= {n: v for n, v in self.made.items() if n not in ("bias", "dropout")}
@@ -184,6 +197,48 @@ WRAPPERS: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
     "remembers the first result": _remembering,
     "hands out the same memory": _same_memory,
 }
+
+
+NEEDS: Mapping[str, tuple[str, str]] = {
+    "the default dtype": ("default dtype", "another"),
+    "single precision inside": ("dtype", "float64"),
+    "double precision": ("dtype", "float"),
+    "no gradient": ("gradient", "a gradient asked"),
+    "inputs written to": ("dtype", "float"),
+    "a little too large": ("dtype", "float"),
+    "nan": ("dtype", "float"),
+    "a table on the CPU": ("device", "a second"),
+    "wrong under no_grad": ("gradient", "no_grad"),
+    "at most a thousand": ("lengths", "over "),
+    "remembers the first result": ("dtype", "float"),
+    "hands out the same memory": ("state", "with an earlier result"),
+}
+"""What a spoiler needs to show: a level of that factor whose name begins so."""
+
+
+def spoilers_of(exercise: Exercise) -> tuple[str, ...]:
+    """The spoilers that can be seen in an exercise's situations."""
+    right, space = reference(exercise), exercise.situations
+    if space is None or not (
+        isinstance(right, FunctionType) or (isinstance(right, type) and issubclass(right, nn.Module))
+    ):
+        return ()
+    names = [
+        how
+        for how in (*SPOILERS, *WRAPPERS)
+        if how != "the order of results" or len(exercise.target.outputs) > 1
+    ]
+    tensors = not exercise.target.whole
+    return tuple(
+        how
+        for how in names
+        if how == "nothing"
+        or (tensors and (how not in NEEDS or _has(space.levels.get(NEEDS[how][0], ()), NEEDS[how][1])))
+    )
+
+
+def _has(levels: tuple[str, ...], beginning: str) -> bool:
+    return any(level.startswith(beginning) for level in levels)
 
 
 def spoilt(exercise: Exercise, how: str) -> Any:

@@ -104,6 +104,14 @@ class _Worker:
             return {"kind": "other", "object": number, "type": type(made).__name__[:80]}
         parameters = dict(made.named_parameters(remove_duplicate=False))
         first = {id(p): name for name, p in reversed(parameters.items())}
+        handed = {
+            id(p)
+            for layer in (*args, *kwargs.values())
+            if isinstance(layer, nn.Module)
+            for p in layer.parameters()
+        }
+        others = [one for one in self.objects.values() if isinstance(one, nn.Module) and one is not made]
+        held = {id(p) for one in others for p in one.parameters()} - handed
         return {
             "kind": "module",
             "object": number,
@@ -112,6 +120,7 @@ class _Worker:
                 name: value.detach() for name, value in made.state_dict().items() if isinstance(value, Tensor)
             },
             "parameters": {name: bool(p.requires_grad) for name, p in parameters.items()},
+            "common": any(place in held for place in first),
             "shared": {name: first[id(p)] for name, p in parameters.items() if first[id(p)] != name},
         }
 

@@ -50,9 +50,9 @@ def _do_not_fit(*, key: int = 0, width: int = 0, value: int = 0) -> Callable[[Dr
 
 
 UNFIT = {
-    "a key wider than the query": {"width": 2}, "a key narrower than the query": {"width": -1}, "a key of width 1": {"width": 1},
-    "a value longer than the key": {"value": 2}, "a value shorter than the key": {"value": -1}, "a value of length 1": {"value": 1},
-    "a key of length 1": {"key": 1},
+    "a key wider than the query": {"width": 2}, "a key narrower than the query": {"width": -1},
+    "a value longer than the key": {"value": 2}, "a value shorter than the key": {"value": -1},
+    "a key of width 1": {"width": 1}, "a value of length 1": {"value": 1}, "a key of length 1": {"key": 1},
 }  # fmt: skip
 
 
@@ -103,27 +103,33 @@ ATTENTION = Exercise(
     ),
     checks=(
         Check("sizes that do not fit", "are refused with a ValueError", 0.25, tuple(UNFIT), raises_value_error(), RESULTS[0]),
-        Check("own work", "attention is written out", 0.25, ("plain", "masked", "causal"), obeys(FUSED, "attention"), RESULTS, True),
-        Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",), affordable(flops, largest), RESULTS),
+        Check("own work", "attention is written out", 0.25, ("plain", "masked", "causal"), obeys(FUSED, "attention"),
+              RESULTS, binding=True),
+        Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",),
+              affordable(flops, largest), RESULTS),
     ),
     diagnoses={
         "": (
-            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}), weights_agree(_made), average_of_values(), sharp(),
+            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}), weights_agree(_made),
+            average_of_values(), sharp(),
             agrees_with_slices({**dict.fromkeys(("query", "key", "value", "attn_mask"), 2)}, OUTPUTS), ties_share(),
             permutation({"key": -2, "value": -2}, {"output": None, "weights": -1}, "keys"),
             permutation({"query": -2}, {"output": -2, "weights": -2}, "queries"),
         ),
-        "attn_mask": (mask_selects("query", ("key", "value")), hidden_keys_do_nothing(_made), dead_rows(("query", "key", "value"))),
+        "attn_mask": (
+            mask_selects("query", ("key", "value")), hidden_keys_do_nothing(_made), dead_rows(("query", "key", "value")),
+        ),
         "is_causal": (causal({"key": -2, "value": -2}, {"query": -2}, OUTPUTS),),
     },
     mistakes=slips(attend, *ATTENTION_SLIPS),
     hints=(
-        "Four steps: scores, mask, softmax over the keys, average of the values. Check the widths and the lengths before the first "
-        "step.",
-        "Build one boolean table `allowed` of shape (S_q, S_k): all True, its lower triangle if is_causal, and `&` with attn_mask if "
-        "there is one. Fill the rest of the scaled scores with the dtype's lowest number, softmax over -1, then zero the forbidden "
-        "weights.",
-        "`allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)`; `.tril()` aligns at the top left. After "
-        "the softmax: `weights = weights.masked_fill(~allowed, 0.0)`, and the output is `weights @ value`.",
+        "Four steps: scores, mask, softmax over the keys, average of the values. Check the widths and the lengths "
+        "before the first step.",
+        "Build one boolean table `allowed` of shape (S_q, S_k): all True, its lower triangle if is_causal, and `&` "
+        "with attn_mask if there is one. Fill the rest of the scaled scores with the dtype's lowest number, softmax "
+        "over -1, then zero the forbidden weights.",
+        "`allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)`; `.tril()` aligns at the "
+        "top left. After the softmax: `weights = weights.masked_fill(~allowed, 0.0)`, and the output is `weights @ "
+        "value`.",
     ),
 )  # fmt: skip

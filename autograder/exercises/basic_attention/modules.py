@@ -225,10 +225,10 @@ SELF_ATTENTION = Exercise(
     ),
     hints=(
         "One sequence plays three parts. Which four linear layers do you need, and where does each of them act?",
-        "Query, key and value are three different projections of the same x. Your `attention` does the rest, masks included; the "
-        "output passes through out_proj, the weights do not.",
-        "In forward: call `attention` with `self.q_proj(x)`, `self.k_proj(x)`, `self.v_proj(x)`, `attn_mask` and `is_causal`; return "
-        "`self.out_proj(output)` and the weights.",
+        "Query, key and value are three different projections of the same x. Your `attention` does the rest, masks "
+        "included; the output passes through out_proj, the weights do not.",
+        "In forward: call `attention` with `self.q_proj(x)`, `self.k_proj(x)`, `self.v_proj(x)`, `attn_mask` and "
+        "`is_causal`; return `self.out_proj(output)` and the weights.",
     ),
 )  # fmt: skip
 
@@ -266,9 +266,9 @@ CROSS_ATTENTION = Exercise(
     ),
     hints=(
         "Who asks, and who answers? Only one of the two sequences gives the queries.",
-        "Queries come from x, keys and values both from context. So k_proj and v_proj take d_context in and give d_model out; q_proj "
-        "and out_proj stay d_model to d_model.",
-        "In forward: `attention(self.q_proj(x), self.k_proj(context), self.v_proj(context), attn_mask)`, then `self.out_proj` on the "
-        "output only.",
+        "Queries come from x, keys and values both from context. So k_proj and v_proj take d_context in and give "
+        "d_model out; q_proj and out_proj stay d_model to d_model.",
+        "In forward: `attention(self.q_proj(x), self.k_proj(context), self.v_proj(context), attn_mask)`, then "
+        "`self.out_proj` on the output only.",
     ),
 )  # fmt: skip
