@@ -118,11 +118,16 @@ class _Devices(TorchFunctionMode):
         places = {_place(one) for one in given} - {None}
         if len(places) == 2 and name not in ASIDE:
             strangers = [one for one in given if _place(one) == HERE and one.dim()]
-            if strangers:
-                raise MixedDevices(
-                    f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
-                    "met one on the inputs' device"
-                )
+        elif len(places) == 2 and name == "__getitem__":  # an index may stand on the CPU, what is indexed not
+            by = [one for one in _tensors(args[1:]) if _place(one) == THERE and one.dim()]
+            strangers = [args[0]] if by and _place(args[0]) == HERE else []
+        else:
+            strangers = []
+        if strangers:
+            raise MixedDevices(
+                f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
+                "met one on the inputs' device"
+            )
         result = self._made(name, func(*args, **kwargs))
         if name == "__iter__":
             result = list(result)
@@ -264,7 +269,9 @@ def _called_before(
 def _others(tensor: Tensor) -> Tensor:
     if tensor.is_floating_point():
         return tensor.detach() * 0.5 + 0.25
-    return tensor.flip(-1) if tensor.dtype == torch.bool and tensor.dim() else tensor.clone()
+    return (
+        tensor.flip(-1) if tensor.dim() else tensor.clone()
+    )  # whole numbers, too: indices stay in their range
 
 
 def _write(tensor: Tensor, numbers: Tensor) -> None:
