@@ -148,6 +148,7 @@ ALIBI_BIAS = Exercise(
     situations=Situations(
         draw=draw,
         factors={"heads": HEADS, "lengths": LENGTHS},
+        never=({"lengths": tuple(LENGTHS)[-2:], "heads": tuple(HEADS)[1:]},),
         groups=groups(
             "slope[h] (j - i) for 8 heads", 1.0,
             more=(

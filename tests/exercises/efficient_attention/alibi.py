@@ -72,7 +72,7 @@ def one_head_squeezed(num_heads, length_q, length_k):
     return by_recursion(num_heads, length_q, length_k).squeeze(0)
 
 
-@mutant(NAME)
+@mutant(NAME, "the formula for powers of two used for all")
 def at_least_four_heads(num_heads, length_q, length_k):
     first = 2.0 ** (-8 / max(4, num_heads))
     made = torch.tensor([first ** (h + 1) for h in range(num_heads)], dtype=torch.float32)

@@ -211,11 +211,6 @@ def added_in_place(score, batch, head, query_index, key_index):
     return score.mul(1.0).add_(torch.exp2(-(head + 1.0)) * (key_index - query_index))
 
 
-@mutant("alibi_score", "result of another dtype", only="dtype")
-def slopes_in_float64(score, batch, head, query_index, key_index):
-    return score + torch.exp2(-(head.double() + 1)) * (key_index - query_index)
-
-
 def phi(x):
     return F.elu(x) + 1
 
@@ -483,12 +478,6 @@ def fusion(name, named, factors):
 
 fusion("all_scaled", "all scores divided by sqrt(d_model)", (-1, -1))
 fusion("cosine_scaled", "cosine divided by sqrt(d_model)", (-1, 0))
-register(
-    "alibi_score",
-    "lowest_number_in_the_future",
-    "future hidden by the bias",
-    lambda s, b, h, q, k: torch.where(k > q, torch.finfo(s.dtype).min, solved.alibi_score(s, b, h, q, k)),
-)
 
 
 @mutant("AttentionFusion", only="agrees with the formula")
