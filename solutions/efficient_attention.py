@@ -39,7 +39,7 @@ def online_softmax(
         exponential = torch.exp(scores - safe)
         total = total * torch.exp(before - safe) + exponential.sum(-1, keepdim=True)
         exponentials.append(exponential)
-        maxima.append(safe)
+        maxima.append(largest)  # -inf as long as all was masked: exp(-inf) is 0 then
     alive = total > 0
     scale = torch.where(alive, 1 / torch.where(alive, total, 1.0), 0.0)
     # Each block was measured against the maximum of its own time.

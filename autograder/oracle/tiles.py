@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,13 +48,24 @@ def log_sum_exp(scores: Tensor, allowed: Tensor, growth: float, round: Rounder) 
     return Quantity(round(value), magnitude, growth)
 
 
-def online_softmax(scores: Tensor, sizes: Sequence[int], round: Rounder = exact) -> dict[str, Quantity]:
-    """scores (..., S_k), cut into blocks of these sizes -> weights (..., S_k), log_sum_exp (...)."""
+def online_softmax(
+    scores: Tensor, sizes: Sequence[int], learns: int | None = None, round: Rounder = exact
+) -> dict[str, Quantity]:
+    """scores (..., S_k), cut into blocks of these sizes -> weights (..., S_k), log_sum_exp (...).
+
+    learns: the place of the only block to which a gradient flows, if it is not all of them.
+    """
     if sum(sizes) != scores.shape[-1]:
         raise ValueError("blocks that do not make up the scores have no result")
+    if learns is not None:
+        blocks = list(scores.split(list(sizes), -1))
+        kept = blocks[learns]
+        scores = torch.cat([one if one is kept else one.detach() for one in blocks], -1)
     weights = masked_softmax(scores, scores > -torch.inf, round)
+    # A weight may be exp(score - log_sum_exp), two numbers as large as the scores.
+    growth = float(scores.detach().masked_fill(scores == -torch.inf, 0.0).abs().max())
     return {
-        "weights": weights,
+        "weights": replace(weights, growth=max(weights.growth, growth)),
         "log_sum_exp": log_sum_exp(scores, scores > -torch.inf, 0.0, round),
     }
 

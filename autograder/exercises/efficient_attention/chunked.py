@@ -145,7 +145,11 @@ def _mistakes() -> tuple[Mistake, ...]:
     aligned = "With is_causal, query i sees keys 0..i, counted from the start of both sequences."
     tail = "The block size need not divide the length. How long is the last block, and what stands behind its end?"
     rows: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        *STREAM_SLIPS,
+        *(
+            (name, question, dict(way))
+            for question, rows in STREAM_SLIPS.items()
+            for name, way in rows.items()
+        ),  # type: ignore
         ("not scaled", scale, {"scale": lambda D: 1.0}),
         ("divided by D", scale, {"scale": lambda D: 1 / D}),
         ("divided by the fourth root of D", scale, {"scale": lambda D: D**-0.25}),
