@@ -43,8 +43,8 @@ def log_sum_exp(scores: Tensor, allowed: Tensor, growth: float, round: Rounder) 
     """
     hidden = scores.masked_fill(~allowed, -torch.inf)
     value = hidden.logsumexp(-1)
-    largest = hidden.amax(-1)
-    magnitude = torch.where(torch.isfinite(value), largest.abs() + 1.0, 0.0)
+    largest = torch.maximum(hidden.amax(-1).abs() + 1.0, value.abs())  # the result itself is rounded, too
+    magnitude = torch.where(torch.isfinite(value), largest, 0.0)
     return Quantity(round(value), magnitude, growth)
 
 
@@ -101,8 +101,16 @@ def sliding_window_attention(
     """query, key (..., S, D), value (..., S, D_v) -> output (..., S, D_v)."""
     if window < 1:
         raise ValueError("a window of no position has no result")
-    mask = pairs_of_window(query.shape[-2], window)
-    return {"output": attention(query, key, value, mask, False, round)["output"]}
+    length = query.shape[-2]
+    if length <= 4 * window:
+        return {
+            "output": attention(query, key, value, pairs_of_window(length, window), False, round)["output"]
+        }
+    # A long one: each query with its own window of keys, (..., S, window, D), those before the start hidden.
+    places = torch.arange(length).unsqueeze(-1) - torch.arange(window - 1, -1, -1)  # (S, window)
+    keys, values = key[..., places.clamp(min=0), :], value[..., places.clamp(min=0), :]
+    found = attention(query.unsqueeze(-2), keys, values, (places >= 0).unsqueeze(-2), False, round)["output"]
+    return {"output": replace(found, value=found.value.squeeze(-2), magnitude=found.magnitude.squeeze(-2))}
 
 
 def pairs_of_blocks(block_mask: Tensor, block_size: int, S_q: int, S_k: int) -> Tensor:
