@@ -65,7 +65,7 @@ LENGTHS: Factor = {
     "all sizes equal": {"S_q": [4, 6], **dict.fromkeys(("S_k", "D", "D_v"), "S_q")},
     "one key": {"S_k": 1},
     "wide vectors": {"D": [131, 137], "D_v": [137, 139]},
-    "over two thousand keys": {"S_q": (2, 4), "S_k": [2053, 2063, 2081], "axes": 0, "block": 509},
+    "over two thousand keys": {"S_q": 2, "S_k": [2053, 2063, 2081], "axes": 0, "block": 509},
     "over two thousand queries": {"S_q": [2053, 2063, 2081], "S_k": [4, 6], "axes": 0},
     "over 256 positions in bfloat16": (
         {"S_q": [263, 269, 271], "S_k": [277, 281, 283], "D": 2, "axes": 0, "block": 131, "dtype": torch.bfloat16},

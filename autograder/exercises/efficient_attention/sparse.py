@@ -66,7 +66,7 @@ def draw(
 BLOCKS: Factor = {
     "whole blocks": {},
     "shorter last blocks": {"short": (1, 2)},
-    "blocks of one": {"size": 1, "blocks": (5, 6)},
+    "blocks of one": {"size": 1, "blocks": (4, 5)},
     "a block larger than both": {"size": 9, "blocks": (1, 1), "short": (4, 2)},
 }
 LENGTHS: Factor = {
@@ -75,9 +75,9 @@ LENGTHS: Factor = {
     "one block of queries": {"blocks": (1, 4)},
     "one block of keys": {"blocks": (4, 1)},
     "all sizes equal": {"blocks": (3, 3), **dict.fromkeys(("D", "D_v"), "S_q")},
-    "wide vectors": {"D": [131, 137], "D_v": [137, 139]},
-    "over two thousand keys": {"blocks": (2, 138), "size": 15, "short": (9, 7), "axes": 0},
-    "over two thousand queries": {"blocks": (69, 2), "size": 30, "short": (9, 7), "axes": 0},
+    "wide vectors": {"blocks": (2, 3), "D": [131, 137], "D_v": [137, 139]},
+    "over two thousand keys": {"blocks": (2, 138), "size": 15, "short": (9, 7), "axes": 0, "share": 0.3},
+    "over two thousand queries": {"blocks": (52, 2), "size": 40, "short": (9, 30), "axes": 0},
 }
 ALLOWED: Factor = {
     "some blocks allowed": {},

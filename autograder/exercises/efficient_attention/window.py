@@ -61,7 +61,7 @@ LENGTHS: Factor = {
     "wide vectors": {"S": [7, 8], "D": [131, 137], "D_v": [137, 139]},
     "one position": {"S": 1},
     "over 256 positions in bfloat16": (
-        {"S": [269, 271, 277], "w": 16, "axes": 0, "dtype": torch.bfloat16}, growing_values,
+        {"S": [269, 271, 277], "w": 31, "D": 2, "axes": 0, "dtype": torch.bfloat16}, growing_values,
     ),
     "over 2,048 positions in float16": {"S": [2081, 2083], "w": 67, "D": 2, "D_v": 3, "axes": 0, "dtype": torch.float16},
 }  # fmt: skip
@@ -113,7 +113,7 @@ def _padded(query: Tensor, key: Tensor, value: Tensor, window: int) -> Tensor:
     return attend(query, key, value, (distance >= 0) & (distance < window))["output"]
 
 
-def _or_nan(near: Near) -> list[dict[str, Any]]:
+def _or_nan(near: Near) -> list[Any]:
     """A first position that sees nothing may come out as zero or as nan."""
     return [{"near": near}, {"near": near, "weigh": lambda s, a: s.masked_fill(~a, -torch.inf).softmax(-1)}]
 
