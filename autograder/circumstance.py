@@ -114,34 +114,42 @@ class _Devices(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if not self.apart:
             return self._made(name, func(*args, **kwargs))
-        given = [*_tensors(args), *_tensors(kwargs.values())]
-        places = {_place(one) for one in given} - {None}
-        if len(places) == 2 and name not in ASIDE:
+        given = [*_tensors(args), *(_tensors(kwargs.values()) if kwargs else ())]
+        here = there = False
+        for one in given:
+            place = _place(one)
+            here, there = here or place == HERE, there or place == THERE
+        if here and there:
+            self._meet(name, args, given)
+        result = self._made(name, func(*args, **kwargs))
+        if name == "__iter__":
+            result = list(result)
+        place = THERE if there else HERE if here else None
+        if place is None or name in ("to", "cpu"):
+            device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
+            if place is None and name not in ("__get__", "__iter__"):
+                place = HERE if device is None or isinstance(device, str) else THERE
+            elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
+                place = HERE
+            elif name == "to" and isinstance(device, torch.device):
+                place = THERE
+        if place is not None:
+            mark((result,) if isinstance(result, Tensor) else _tensors([result]), place)
+        return iter(result) if name == "__iter__" else result
+
+    def _meet(self, name: str, args: Any, given: list[Tensor]) -> None:
+        """Tensors of both devices are given to one function. Raises: MixedDevices if it takes no such."""
+        strangers: list[Tensor] = []
+        if name not in ASIDE:
             strangers = [one for one in given if _place(one) == HERE and one.dim()]
-        elif len(places) == 2 and name == "__getitem__":  # an index may stand on the CPU, what is indexed not
+        elif name == "__getitem__":  # an index may stand on the CPU, what is indexed not
             by = [one for one in _tensors(args[1:]) if _place(one) == THERE and one.dim()]
             strangers = [args[0]] if by and _place(args[0]) == HERE else []
-        else:
-            strangers = []
         if strangers:
             raise MixedDevices(
                 f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
                 "met one on the inputs' device"
             )
-        result = self._made(name, func(*args, **kwargs))
-        if name == "__iter__":
-            result = list(result)
-        place = THERE if THERE in places else HERE if HERE in places else None
-        device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
-        if place is None and name not in ("__get__", "__iter__"):
-            place = HERE if device is None or isinstance(device, str) else THERE
-        elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
-            place = HERE
-        elif name == "to" and isinstance(device, torch.device):
-            place = THERE
-        if place is not None:
-            mark(_tensors([result]), place)
-        return iter(result) if name == "__iter__" else result
 
     def _made(self, name: str, result: Any) -> Any:
         if self.poisoned and name in EMPTY and isinstance(result, Tensor) and result.is_floating_point():
