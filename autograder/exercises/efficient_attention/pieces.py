@@ -39,16 +39,17 @@ NEVER = (
         "gradient": ("a gradient asked", "a gradient of one input", "activation checkpointing"),
     },
     {"scores": "huge scores", "dtype": ("bfloat16", "float16")},
+    {"scores": DEEP, "dtype": ("float32", "bfloat16", "float16")},
 )
-"""Where scores are huge, their rounding is, too: nothing could be wrong."""
+"""Where scores are huge, their rounding is, too: only a wider dtype shows what is wrong."""
 
 
 def kinds_of_scores() -> Factor:
     """Those of attention, lower ones, and huge ones: "1e5 and more of either sign"."""
 
     def low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-        """All products equal, so that none is rounded, and scores below -3e5, or as low as float16 can hold; large values."""
-        far = 240.0 if inputs["query"].dtype == torch.float16 else 2.0**11
+        """All products equal, so that none is rounded, and scores of about -1e6; large values besides."""
+        far = 2.0**11
         made = {name: torch.zeros_like(inputs[name]) for name in ("query", "key")}
         made["query"][..., 0], made["key"][..., 0] = far, -far
         return {**inputs, **made, "value": inputs["value"] * 1e3}
