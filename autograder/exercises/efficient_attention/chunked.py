@@ -183,9 +183,6 @@ CHUNKED_SLIPS: Slips = {
     f"{TAIL} A key of zero has score 0, not -inf.": {"tail of the last block not masked": {"pad": True}},
     TAIL: {"keys behind the last whole block left out": {"fit": True}},
     "Is is_causal used at all?": {"is_causal ignored": {"allow": lambda q, k, b: _triangle(k)(q, k, b)}},
-    "Is it dropped for a single query? That one stands at key 0.": {
-        "a single query sees all keys": {"allow": lambda q, k, b: _triangle(k if q == 1 else 0)(q, k, b)},
-    },
     "Should keys be hidden only if is_causal is True?": {"always causal": {"always": True}},
     ALIGNED: {
         "causal mask shows one key of the future": {"allow": _triangle(1)},
@@ -223,6 +220,7 @@ CHUNKED_ATTENTION = Exercise(
                         ("blocks",)),),
             causal=0.5, scores=0.5, lengths=0.25, gradient=0.5, dtypes=0.25, calls=0.5,
         ),
+        together=(("blocks", "lengths", "causal"),),
         never=(
             *NEVER,
             {"lengths": LONG, "blocks": tuple(BLOCKS)[1:]},
