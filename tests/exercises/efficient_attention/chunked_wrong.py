@@ -165,7 +165,7 @@ def each_block_alone(query, key, value, block_size, is_causal=False):
     return output, right_lse(query, key, value, block_size, is_causal)
 
 
-@mutant(NAME, "overflows or underflows for large scores")
+@mutant(NAME)
 def exponentials_without_maximum(query, key, value, block_size, is_causal=False):
     refuse(block_size)
     q, k, v = (x.to(wide(query)) for x in (query, key, value))
