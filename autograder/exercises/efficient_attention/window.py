@@ -13,7 +13,7 @@ from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
 from autograder.checks.agreement import raises_value_error
 from autograder.checks.conduct import half_the_pairs
-from autograder.checks.structure import agrees_with_slices, responds
+from autograder.checks.structure import agrees_with_slices
 from autograder.checks.tiling import far_from_zero, tiled
 from autograder.exercises.efficient_attention.pieces import (
     NEVER,
@@ -197,7 +197,6 @@ SLIDING_WINDOW_ATTENTION = Exercise(
     diagnoses={"": (
         far_from_zero("query", lambda inputs: True),
         agrees_with_slices(dict.fromkeys(TRIPLE, 2), OUTPUTS),
-        responds(dict.fromkeys(TRIPLE, OUTPUTS)),
     )},
     mistakes=(
         *slips(windowed, WINDOW_SLIPS, output="output"),

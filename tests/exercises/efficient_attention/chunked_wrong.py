@@ -190,7 +190,7 @@ def built_in(query, key, value, block_size, is_causal=False):
     return output, right_lse(query, key, value, block_size, is_causal)
 
 
-@mutant(NAME, "query has no effect")
+@mutant(NAME)
 def mean_of_the_values(query, key, value, block_size, is_causal=False):
     refuse(block_size)
     mean = value.mean(-2, keepdim=True)
