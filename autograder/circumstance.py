@@ -116,34 +116,47 @@ class _Devices(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if not self.apart:
             return self._made(name, func(*args, **kwargs))
-        given = [*_tensors(args), *_tensors(kwargs.values())]
-        places = {_place(one) for one in given} - {None}
-        if name in TO_NUMPY and THERE in places:
+        given = [*_tensors(args), *(_tensors(kwargs.values()) if kwargs else ())]
+        here = there = False
+        for one in given:
+            place = _place(one)
+            here, there = here or place == HERE, there or place == THERE
+        if name in TO_NUMPY and there:
             raise MixedDevices(
                 f"Can't convert a tensor on the inputs' device to numpy: in {name}. Use Tensor.cpu() to copy it to host memory "
                 "first"
             )
-        if len(places) == 2 and name not in ASIDE:
-            strangers = [one for one in given if _place(one) == HERE and one.dim()]
-            if strangers:
-                raise MixedDevices(
-                    f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
-                    "met one on the inputs' device"
-                )
+        if here and there:
+            self._meet(name, args, given)
         result = self._made(name, func(*args, **kwargs))
         if name == "__iter__":
             result = list(result)
-        place = THERE if THERE in places else HERE if HERE in places else None
-        device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
-        if place is None and name not in ("__get__", "__iter__"):
-            place = HERE if device is None or isinstance(device, str) else THERE
-        elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
-            place = HERE
-        elif name == "to" and isinstance(device, torch.device):
-            place = THERE
+        place = THERE if there else HERE if here else None
+        if place is None or name in ("to", "cpu"):
+            device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
+            if place is None and name not in ("__get__", "__iter__"):
+                place = HERE if device is None or isinstance(device, str) else THERE
+            elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
+                place = HERE
+            elif name == "to" and isinstance(device, torch.device):
+                place = THERE
         if place is not None:
-            mark(_tensors([result]), place)
+            mark((result,) if isinstance(result, Tensor) else _tensors([result]), place)
         return iter(result) if name == "__iter__" else result
+
+    def _meet(self, name: str, args: Any, given: list[Tensor]) -> None:
+        """Tensors of both devices are given to one function. Raises: MixedDevices if it takes no such."""
+        strangers: list[Tensor] = []
+        if name not in ASIDE:
+            strangers = [one for one in given if _place(one) == HERE and one.dim()]
+        elif name == "__getitem__":  # an index may stand on the CPU, what is indexed not
+            by = [one for one in _tensors(args[1:]) if _place(one) == THERE and one.dim()]
+            strangers = [args[0]] if by and _place(args[0]) == HERE else []
+        if strangers:
+            raise MixedDevices(
+                f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
+                "met one on the inputs' device"
+            )
 
     def _made(self, name: str, result: Any) -> Any:
         if self.poisoned and name in EMPTY and isinstance(result, Tensor) and result.is_floating_point():
@@ -273,7 +286,9 @@ def _called_before(
 def _others(tensor: Tensor) -> Tensor:
     if tensor.is_floating_point():
         return tensor.detach() * 0.5 + 0.25
-    return tensor.flip(-1) if tensor.dtype == torch.bool and tensor.dim() else tensor.clone()
+    return (
+        tensor.flip(-1) if tensor.dim() else tensor.clone()
+    )  # whole numbers, too: indices stay in their range
 
 
 def _write(tensor: Tensor, numbers: Tensor) -> None:

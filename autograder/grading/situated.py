@@ -142,8 +142,8 @@ class Situated:
         names = {self.failures[number].mistake for number in numbers}
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
-        shared = [NAMES.get(one, NAMES.get((one[0], ""))) for one in cause if one[1] != self.ordinary[one[0]]]
-        told = next((one for one in shared if one is not None), None)
+        special = [one for one in cause if one[1] != self.ordinary[one[0]]]
+        told = NAMES.get(special[0], NAMES.get((special[0][0], ""))) if len(special) == 1 else None
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))

@@ -183,7 +183,7 @@ def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
                 mistake="does not keep the dtype",
             )
         expected = trial.expect()[name].value
-        if name == "weights" and bool(((value != 0) & (expected == 0)).any()):
+        if name == "weights" and bool((value.nan_to_num(0.0) != 0)[expected == 0].any()):
             raise Failure(
                 "a key that is not allowed keeps some weight; it must weigh exactly zero. Is the fill low enough for all scores?",
                 mistake="forbidden keys keep some weight",
@@ -229,7 +229,9 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
         )
         # What a gradient is a sum of: its terms are products of a factor and of inputs, whatever their sum is.
         sizes = sorted(
-            max(1.0, float(v.abs().max())) for n in trial.differentiable if (v := trial.inputs[n]).numel()
+            max(1.0, float(v.masked_fill(~v.isfinite(), 0.0).abs().max()))
+            for n in trial.differentiable
+            if (v := trial.inputs[n]).numel()
         )
         terms = float(factors.abs().max()) * math.prod(sizes[-2:])
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + reference.growth) * terms

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -110,10 +110,12 @@ def _each(change: Callable[[Tensor], Any]) -> Spoiler:
     return spoil
 
 
-def _floats(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+def _floats(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor) and value.is_floating_point():
             yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _floats(value, {})
 
 
 def _writes(result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
