@@ -34,6 +34,7 @@ NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("state", ""): STATE,
     ("layout", ""): ("depends on the memory layout of its inputs", "Is there a view where reshape is meant?"),
     ("mode", ""): ("depends on train() or eval()", "Does anything but dropout ask for self.training?"),
+    ("dtype", "float64"): ("less precise than its dtype", "Is a part computed in another dtype?"),
     ("default dtype", ""): ("depends on the default dtype", "Is a tensor made without dtype=...?"),
     ("gradient", "activation checkpointing"): ("another result when it is computed again", "What has changed by then?"),
     ("gradient", "no_grad"): ("depends on whether gradients are on", "Does it ask for requires_grad or is_grad_enabled?"),
