@@ -152,8 +152,8 @@ def no_gradient_through(memory: str, returned: str, output: str = "output") -> P
         trial.run(trial.fresh() | {memory: own})
         if not own.requires_grad:
             raise Failure(
-                f"the call switches off the gradient of the {memory} that it is given, for its owner, too. Is it requires_grad_ or "
-                "detach_ where detach is meant?",
+                f"the call switches off the gradient of the {memory} that it is given, for its owner, too. Is it "
+                "requires_grad_ or detach_ where detach is meant?",
                 mistake="changes its inputs in place",
             )
         first = trial(**{**leaves, memory: None})[returned]

@@ -16,10 +16,10 @@ from autograder.checks.conduct import affordable, half_the_pairs
 from autograder.checks.structure import responds
 from autograder.exercises.efficient_attention.linear import (
     FEATURE_SLIPS,
-    Map,
-    elu_plus_one,
     FEATURES,
     IN_DOUBLE,
+    Map,
+    elu_plus_one,
 )
 from autograder.exercises.exercise import Exercise
 from autograder.mistakes import Slips, slips
@@ -116,7 +116,7 @@ def _steps(
     return {"output": divide(above, below), "kv": kept[0] * sums + more[0], "z": kept[1] * norms + more[1]}
 
 
-def _last_sum(query: Tensor, key: Tensor, value: Tensor, **state: Tensor) -> Mapping[str, Tensor]:
+def _last_sum(query: Tensor, key: Tensor, value: Tensor, **state: Any) -> Mapping[str, Tensor]:
     plain = _steps(query, key, value, **state, divide=lambda above, below: above)
     return {**plain, "output": plain["output"] / (elu_plus_one(query) @ plain["z"].unsqueeze(-1))}
 

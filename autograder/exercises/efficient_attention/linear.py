@@ -20,7 +20,7 @@ from autograder.oracle.linear import linear_attention as formula
 from autograder.situations import DTYPES, LENGTHS, MODULE_AXES, Situations, drawn_by, groups, without
 from autograder.situations.factors import Factor
 
-__all__ = ["FEATURE_SLIPS", "LINEAR_ATTENTION", "Map", "elu_plus_one", "FEATURES", "IN_DOUBLE"]
+__all__ = ["FEATURES", "FEATURE_SLIPS", "IN_DOUBLE", "LINEAR_ATTENTION", "Map", "elu_plus_one"]
 
 OUTPUT = ("output",)
 FORMULA = "agrees with the formula"
@@ -136,8 +136,9 @@ LINEAR_SLIPS: Slips = {
     },
     "Is a small number added to the denominator, or is that clamped? Features are positive.": {
         "a small number in the denominator": [
-            {"average": lambda w, v, add=add: w @ v / (w.sum(-1, keepdim=True) + add)} for add in (1e-6, 1e-8, 1e-12)
-        ] + [{"average": lambda w, v, low=low: w @ v / w.sum(-1, keepdim=True).clamp_min(low)} for low in (1e-6, 1e-8)],
+            *({"average": lambda w, v, add=add: w @ v / (w.sum(-1, keepdim=True) + add)} for add in (1e-6, 1e-8, 1e-12)),
+            *({"average": lambda w, v, low=low: w @ v / w.sum(-1, keepdim=True).clamp_min(low)} for low in (1e-6, 1e-8)),
+        ],
     },
     "This is ordinary attention. Here the weights are products of features: no softmax over the keys.": {
         "softmax attention": lambda query, key, value: torch.softmax(query @ key.mT / query.shape[-1] ** 0.5, -1) @ value,

@@ -37,7 +37,8 @@ def draw(
     inputs = _segment(draw, **options)
     if not given:
         inputs["memory"] = None
-    S, d, M = *inputs["x"].shape[-2:], 0 if inputs["memory"] is None else inputs["memory"].shape[-2]
+    S, d = inputs["x"].shape[-2:]
+    M = 0 if inputs["memory"] is None else inputs["memory"].shape[-2]
     scaled = {name: inputs[name] / d**0.5 for name in ("W_q", "W_k", "W_v")}
     return inputs | scaled | {"memory_length": keep(S, M)}
 
@@ -76,7 +77,8 @@ LEFT: Factor = {
 
 
 def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-    return {**inputs, "W_q": inputs["W_q"] * (300.0 if inputs["x"].dtype == torch.float16 else 1e5)}
+    """So large that exp overflows; larger still where rounding hides nothing."""
+    return {**inputs, "W_q": inputs["W_q"] * (1e5 if inputs["x"].dtype == torch.float64 else 300.0)}
 
 
 def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -132,18 +134,18 @@ def _steps(
     return {"output": output, "new_memory": keep(x, old, memory_length)}
 
 
-def _updated_first(x: Tensor, memory: Tensor | None, memory_length: int, **W: Tensor) -> Mapping[str, Tensor]:
+def _updated_first(x: Tensor, memory: Tensor | None, memory_length: int, **W: Any) -> Mapping[str, Tensor]:
     """The new memory, x in it, is read instead of the old one."""
     new = _steps(x, memory, **W, memory_length=memory_length)["new_memory"]
     return {**_steps(x, new, **W, memory_length=memory_length), "new_memory": new}
 
 
-def _outputs_kept(x: Tensor, memory: Tensor | None, memory_length: int, **W: Tensor) -> Mapping[str, Tensor]:
+def _outputs_kept(x: Tensor, memory: Tensor | None, memory_length: int, **W: Any) -> Mapping[str, Tensor]:
     found = _steps(x, memory, **W, memory_length=memory_length)["output"]
     return {"output": found, "new_memory": _last(found, memory_length)}
 
 
-def _clipped_first(x: Tensor, memory: Tensor | None, memory_length: int, **W: Tensor) -> Mapping[str, Tensor]:
+def _clipped_first(x: Tensor, memory: Tensor | None, memory_length: int, **W: Any) -> Mapping[str, Tensor]:
     """Only the last memory_length rows of the old memory are read."""
     right = _steps(x, memory, **W, memory_length=memory_length)
     old = None if memory is None else _last(memory, memory_length)
@@ -219,7 +221,8 @@ RECURRENT_ATTENTION = Exercise(
         Check("own work", "attention is written out", 0.25, ("plain",), obeys(FUSED, "attention"), FORMULA, binding=True),
     ),
     diagnoses={
-        "": (finite_when("huge scores", "all scores low"), *(responds({name: ("output",)}) for name in ("x", "W_q", "W_k", "W_v"))),
+        "": (finite_when("huge scores", "all scores low"),
+             *(responds({name: ("output",)}) for name in ("x", "W_q", "W_k", "W_v"))),
         "memory": (remembers("x", "memory", "new_memory", "memory_length"),),
     },
     mistakes=(*slips(_steps, SLIPS), *slips(_steps, *SCORE_SLIPS, steps="knobs")),
