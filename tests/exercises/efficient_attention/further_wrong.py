@@ -364,7 +364,7 @@ class Fusion(solved.AttentionFusion):
         return weights @ value, weights
 
 
-@mutant("AttentionFusion", "a small number in the norms", only="small inputs")
+@mutant("AttentionFusion", "a small number in the norms")
 class NormsKeptAbove(Fusion):
     def lengths(self, query, key):
         return super().lengths(query, key).clamp(min=1e-2)
@@ -449,20 +449,6 @@ class AsManyHeadsAsWide(solved.LatentAttention):
         return x.unflatten(-1, (-1, self.num_heads)).transpose(-3, -2)
 
 
-def fusion(name, named, factors):
-    class Mixed(solved.AttentionFusion):
-        def forward(self, query, key, value):
-            products, shares, root = query @ key.mT, torch.softmax(self.mix, 0), query.shape[-1] ** 0.5
-            cosine = products / (query.norm(dim=-1, keepdim=True) * key.norm(dim=-1).unsqueeze(-2))
-            kinds = products / root, cosine * root ** factors[0], query @ self.W @ key.mT * root ** factors[1]
-            weights = sum(share * kind for share, kind in zip(shares, kinds, strict=True)).softmax(-1)
-            return weights @ value, weights
-
-    register("AttentionFusion", name, named, Mixed)
-
-
-fusion("all_scaled", "all scores divided by sqrt(d_model)", (-1, -1))
-fusion("cosine_scaled", "cosine divided by sqrt(d_model)", (-1, 0))
 register(
     "alibi_bias", "half_as_steep", "slopes half as steep", lambda heads, q, k: right_bias(heads, q, k) / 2
 )
@@ -474,7 +460,7 @@ register(
 )
 
 
-@mutant("AttentionFusion", only="agrees with the formula")
+@mutant("AttentionFusion")
 class MixAndMatrixUnused(solved.AttentionFusion):
     """Plain attention: the parameters are there, and do nothing."""
 
