@@ -16,6 +16,7 @@ from autograder.oracle.attention import allowed_keys
 __all__ = [
     "average_of_values",
     "few_keys",
+    "finite_when",
     "hides_from_low_scores",
     "sharp",
     "survives_large_inputs",
@@ -175,6 +176,22 @@ def survives_large_inputs(output: str = "output", weights: str = "weights") -> P
             return
         allowed = allowed_keys(results[weights].shape, mask, is_causal)
         require_hidden_from_low(results[weights], allowed, "with large scores")
+
+    return probe
+
+
+def finite_when(*levels: str, output: str = "output") -> Probe:
+    """Results are finite in situations of these levels, such as "huge scores", if those of small inputs are."""
+
+    def probe(trial: Trial) -> None:
+        small = {name: trial.inputs[name] * 1e-3 for name in trial.differentiable}
+        finite = [bool(torch.isfinite(trial(**given)[output]).all()) for given in ({}, small)]
+        level = next((one for one in levels if one in trial.case.situation.values()), None)
+        if level and finite == [False, True]:
+            raise Failure(
+                f"with {level} the result holds nan or inf. Is the row's maximum subtracted before exp?",
+                mistake="overflows or underflows for large scores",
+            )
 
     return probe
 

@@ -148,6 +148,14 @@ def no_gradient_through(memory: str, returned: str, output: str = "output") -> P
                     "reach back through all earlier segments. Is it detached?",
                     mistake="gradient flows into the memory",
                 )
+        own = trial.inputs[memory].clone().requires_grad_()
+        trial.run(trial.fresh() | {memory: own})
+        if not own.requires_grad:
+            raise Failure(
+                f"the call switches off the gradient of the {memory} that it is given, for its owner, too. Is it "
+                "requires_grad_ or detach_ where detach is meant?",
+                mistake="changes its inputs in place",
+            )
         first = trial(**{**leaves, memory: None})[returned]
         for made, when in ((results[returned], ""), (first, f" where there is no {memory} yet")):
             if not made.requires_grad:

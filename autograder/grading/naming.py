@@ -58,8 +58,10 @@ def _same(one: Outcome, other: Outcome) -> bool:
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape or not one.numel():
+    if one.shape != other.shape:
         return False
+    if not one.numel():
+        return True
     gap = float((one - other).abs().max())
     if math.isfinite(gap):  # and so is everything in both
         return gap <= SAME * max(float(other.abs().max()), 1e-12)

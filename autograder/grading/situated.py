@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autograder.case import CASES_PER_SEED, Case
@@ -27,6 +28,8 @@ MOST_NAMED = 12
 MOST_EXCUSED = 24
 """So many situations are looked at for what is right but for a mistake."""
 
+HALF = (torch.float16, torch.bfloat16)
+IMPRECISE = "less precise than its dtype"
 STATE = ("keeps state between calls", "Is something remembered from an earlier call?")
 NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("axes", ""): ("fixed number of leading axes", "Are axes counted from the end, as in transpose(-2, -1)?"),
@@ -36,6 +39,7 @@ NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("device", ""): ("makes a tensor on the CPU", "Is device=... left out?"),
     ("dropout", ""): ("dropout acts in eval mode", "Does dropout look at self.training, as nn.Dropout does?"),
     ("mode", ""): ("depends on train() or eval()", "Does anything but dropout ask for self.training?"),
+    ("dtype", "float64"): (IMPRECISE, "Is a part computed in another dtype?"),
     ("default dtype", ""): ("depends on the default dtype", "Is a tensor made without dtype=...?"),
     ("gradient", "activation checkpointing"): ("another result when it is computed again", "What has changed by then?"),
     ("gradient", "no_grad"): ("depends on whether gradients are on", "Does it ask for requires_grad or is_grad_enabled?"),
@@ -178,10 +182,16 @@ class Situated:
         return told(self.causes, len(self.failures), len(self.seen) - len(self.failures))
 
     def to_be_named(self) -> list[Trial]:
-        """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right."""
-        trials = sorted(self.trials.items(), key=lambda pair: pair[1].size)
+        """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right.
+
+        What is merely less precise comes last: there a mistake gives nearly what is right.
+        """
+        trials = sorted(self.trials.items(), key=lambda pair: (self._imprecise(pair[0]), pair[1].size))
         failing, right = ([one for n, one in trials if (n in self.failures) is bad] for bad in (True, False))
         return failing[:MOST_NAMED] + right[:MOST_NAMED]
+
+    def _imprecise(self, number: int) -> bool:
+        return number in self.failures and self.failures[number].mistake == IMPRECISE
 
     def right_but_for(self, mistake: Mistake, group: str) -> bool:
         """Whether a group is right if the formula is taken with this mistake in it."""
@@ -224,8 +234,8 @@ class Situated:
     def diagnosed(self) -> Failure | None:
         """What the exercise's diagnoses say of a failing case: the first that knows a mistake's name."""
         for trial in self.to_be_named():
-            if trial.case.number not in self.failures:
-                continue
+            if trial.case.number not in self.failures or trial.dtype in HALF:
+                continue  # rounding in half precision looks like many things
             for wanted, probes in self.exercise.diagnoses.items():
                 if wanted and trial.inputs.get(wanted) is None:
                     continue

@@ -61,7 +61,8 @@ def _averaged(
 ) -> Quantity:
     """The values averaged by phi_q . phi_k where allowed (S_q, S_k), and what a state adds."""
     table = phi_q.value @ phi_k.value.mT * allowed  # (..., S_q, S_k)
-    terms = phi_q.magnitude @ phi_k.magnitude.mT * allowed
+    # An error of one factor is multiplied by the other as it is, not by what that is rounded from.
+    terms = (phi_q.magnitude @ phi_k.value.mT + phi_q.value @ phi_k.magnitude.mT) * allowed
     above, below = table @ value, table.sum(-1, keepdim=True)
     size_above, size_below = terms @ value.abs(), terms.sum(-1, keepdim=True)
     if kv is not None and z is not None:

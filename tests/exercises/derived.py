@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
@@ -28,7 +29,7 @@ def reference(exercise: Exercise) -> Any:
 
 def derivable(exercise: Exercise) -> bool:
     """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot."""
-    return exercise.used_as in (None, ConfiguredModule) and not exercise.kernels
+    return exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
 
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
@@ -62,7 +63,11 @@ def _function(exercise: Exercise, formula: Callable[..., Any]) -> Any:
     def student(*args: Any, **kwargs: Any) -> Any:
         return _results(exercise, formula, {**dict(zip(exercise.positional, args, strict=False)), **kwargs})
 
-    return student
+    def with_state(*args: Any, state: tuple[Tensor, Tensor] | None = None) -> Any:
+        output, *new = student(*args, **({} if state is None else {"kv": state[0], "z": state[1]}))
+        return output, tuple(new)
+
+    return with_state if exercise.used_as is StateSubject else student
 
 
 def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:

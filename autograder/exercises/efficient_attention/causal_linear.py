@@ -11,73 +11,62 @@ from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees
-from autograder.checks.carrying import StateSubject, pieces_agree, texts_in_turn
+from autograder.checks.carrying import StateSubject
 from autograder.checks.conduct import affordable, half_the_pairs
-from autograder.checks.customary import COUNTS, FORMULA, conduct
-from autograder.checks.structure import agrees_with_slices, responds
-from autograder.exercises.efficient_attention.linear import FEATURE_SLIPS, Map, elu_plus_one, small_features
-from autograder.exercises.exercise import Exercise, Mistake
+from autograder.checks.structure import responds
+from autograder.exercises.efficient_attention.linear import (
+    FEATURE_SLIPS,
+    FEATURES,
+    IN_DOUBLE,
+    Map,
+    elu_plus_one,
+)
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
 from autograder.oracle.linear import causal_linear_attention as formula
 from autograder.oracle.linear import features
+from autograder.situations import DTYPES, MODULE_AXES, Group, Situations, drawn_by, groups
+from autograder.situations.factors import LONG_PRIMES, Factor
 
 __all__ = ["CAUSAL_LINEAR_ATTENTION"]
 
 OUTPUTS = ("output", "kv", "z")
-STATE = "the state"
-HANDED_ON = "state handed on"
+FORMULA = "agrees with the formula"
+SHAPES = {"query": "... S D", "key": "... S D", "value": "... S D_v"}
+STATE = {"kv": "... D D_v", "z": "... D"}
 BLOCK = 160
 """Positions that may be compared with each other at once, by those who work in blocks."""
+_piece = drawn_by(SHAPES, leading=1, high=8)
 
 
-def _inputs(
-    draw: Draw,
-    *,
-    axes: int = 1,
-    dtype: torch.dtype = torch.float32,
-    size: float = 1.0,
-    shift: float = 0.0,
-    length: int = 0,
-    seen: int = 0,
-    high: int = 9,
-) -> dict[str, Any]:
-    """query and key (..., S, D), value (..., S, D_v), all sizes different; the state that `seen` positions left, if any."""
-    *lead, S, D, D_v = draw.sizes(axes + 3, 2, high)
-    if length > 9:
-        D, D_v = draw.sizes(2, 3, 5)
-    S = length or S
-    inputs = {
-        "query": draw.normal(*lead, S, D, dtype=dtype) * size + shift,
-        "key": draw.normal(*lead, S, D, dtype=dtype) * size + shift,
-        "value": draw.normal(*lead, S, D_v, dtype=dtype),
-    }
-    if seen:
-        phi, value = (
-            features(draw.normal(*lead, seen, D, dtype=torch.float64)).value,
-            draw.normal(*lead, seen, D_v),
-        )
-        inputs |= {"kv": (phi.mT @ value.double()).to(dtype), "z": phi.sum(-2).to(dtype)}
-    return inputs
+def draw(draw: Draw, *, seen: int | None = None, **options: Any) -> dict[str, Any]:
+    """A piece, and the state that `seen` positions before it have left, if any."""
+    inputs = _piece(draw, **options)
+    if seen is None:
+        return inputs
+    (*lead, _, D), D_v, dtype = inputs["key"].shape, inputs["value"].shape[-1], inputs["key"].dtype
+    phi, value = (
+        features(draw.normal(*lead, seen, D, dtype=torch.float64)).value,
+        draw.normal(*lead, seen, D_v),
+    )
+    return inputs | {"kv": (phi.mT @ value.double()).to(dtype), "z": phi.sum(-2).to(dtype)}
 
 
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_inputs, **options))
-
-
-RECIPES = (
-    _recipe("unequal sizes"),
-    _recipe("large inputs", size=3.0),
-    _recipe("with a state", seen=4),
-    _recipe("pieces", length=9),
-    _recipe("one position", length=1),
-    _recipe("two leading axes", axes=2, seen=3),
-    _recipe("small, float64", axes=0, dtype=torch.float64, high=6, seen=2),
-    _recipe("float64", dtype=torch.float64),
-    _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("float16", dtype=torch.float16, seen=3),
-    _recipe("long sequences", axes=0, length=1000),
-    _recipe("small features, float64", dtype=torch.float64, shift=-10.0),
-)
+LONG = {"S": LONG_PRIMES, "axes": 0, "D": (2, 4), "D_v": (2, 4)}
+LENGTHS: Factor = {
+    "several positions": {"S": (3, 9)},
+    "a single position": {"S": 1},
+    "as many positions as features": {"S": "D", "D_v": "D"},
+    "over a thousand positions": {**LONG, "seen": None},
+    "over a thousand positions after a state": {**LONG, "seen": 5},
+}
+GIVEN: Factor = {
+    "no state": {},
+    "a state": {"seen": 4},
+    "the state of one position": {"seen": 1},
+    "the state of a long text": {"seen": 300},
+    "a state of zeros": {"seen": 0},
+}
 
 
 def _sizes(inputs: Mapping[str, Any]) -> tuple[int, int, int, int]:
@@ -96,7 +85,7 @@ def _largest(inputs: Mapping[str, Any]) -> int:
     return elements * S * max(2 * D * D_v, BLOCK)
 
 
-def _variant(
+def _steps(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -112,7 +101,7 @@ def _variant(
     added: bool = True,
     left: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> Mapping[str, Tensor]:
-    """The function with knobs.
+    """The function in steps.
 
     see: a change of the table (S, S). divide: numerator and denominator -> output. read: what the given kv and z count
     for in the output; kept: in the state that is returned. added: this piece is in the state. left: the positions that are.
@@ -127,62 +116,41 @@ def _variant(
     return {"output": divide(above, below), "kv": kept[0] * sums + more[0], "z": kept[1] * norms + more[1]}
 
 
+def _last_sum(query: Tensor, key: Tensor, value: Tensor, **state: Any) -> Mapping[str, Tensor]:
+    plain = _steps(query, key, value, **state, divide=lambda above, below: above)
+    return {**plain, "output": plain["output"] / (elu_plus_one(query) @ plain["z"].unsqueeze(-1))}
+
+
 ON = (
     "What comes back must stand for every position seen so far: the given state, and this piece on top, once."
 )
 CAUSAL = "Position i sees positions 0..i: is it a running sum (cumsum) over the positions, its own included?"
 
-SLIPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
-    ("sum over all positions", "The future is in it. " + CAUSAL, {"see": lambda table: table}),
-    (
-        "a position does not see itself",
-        CAUSAL,
-        {"see": lambda table: table.tril(-1), "divide": lambda above, below: (above / below).nan_to_num()},
-    ),
-    (
-        "future instead of past",
-        CAUSAL,
-        {"see": torch.triu},
-    ),
-    (
-        "not normalised",
-        "Divide by phi(q) . z, z the running sum of phi(k).",
-        {"divide": lambda above, below: above},
-    ),
-    ("state not read", "Does the given state enter the output?", {"read": (0.0, 0.0)}),
-    ("state not handed on", ON, {"read": (0.0, 0.0), "kept": (0.0, 0.0)}),
-    (
-        "z of the state not read",
-        "kv is read, z is not. The denominator counts the past, too.",
-        {"read": (1.0, 0.0)},
-    ),
-    ("given state not in the returned one", ON, {"kept": (0.0, 0.0)}),
-    ("given state returned as it is", ON, {"added": False}),
-    ("state handed on twice", ON, {"kept": (2.0, 2.0)}),
-    ("state read twice", "The given state counts once in the output.", {"read": (2.0, 2.0)}),
-    ("last position not in the state", ON, {"left": lambda rows: rows[..., :-1, :]}),
-)
-
-
-def _last_sum(
-    query: Tensor, key: Tensor, value: Tensor, kv: Tensor | None = None, z: Tensor | None = None
-) -> Mapping[str, Tensor]:
-    plain = _variant(query, key, value, kv, z, divide=lambda above, below: above)
-    return {**plain, "output": plain["output"] / (elu_plus_one(query) @ plain["z"].unsqueeze(-1))}
-
-
-MISTAKES = (
-    *(
-        Mistake(name, question, partial(_variant, **knobs))
-        for name, question, knobs in (*FEATURE_SLIPS, *SLIPS)
-    ),
-    Mistake(
-        "normalised by the last sum",
-        "Each position has a z of its own: the sum up to it, not that of the whole piece.",
-        _last_sum,
-    ),
-)
-
+SLIPS: Slips = {
+    "The future is in it. " + CAUSAL: {"sum over all positions": {"see": lambda table: table}},
+    CAUSAL: {
+        "a position does not see itself": {"see": lambda table: table.tril(-1), "divide": lambda a, b: (a / b).nan_to_num()},
+        "future instead of past": {"see": torch.triu},
+    },
+    "Divide by phi(q) . z, z the running sum of phi(k).": {"not normalised": {"divide": lambda above, below: above}},
+    "Is a small number added to the denominator, or is that clamped? Features are positive.": {
+        "a small number in the denominator": [
+            *({"divide": lambda a, b, add=add: a / (b + add)} for add in (1e-6, 1e-8, 1e-12)),
+            *({"divide": lambda a, b, low=low: a / b.clamp_min(low)} for low in (1e-6, 1e-8)),
+        ],
+    },
+    "Does the given state enter the output?": {"state not read": {"read": (0.0, 0.0)}},
+    ON: {
+        "state not handed on": {"read": (0.0, 0.0), "kept": (0.0, 0.0)},
+        "given state not in the returned one": {"kept": (0.0, 0.0)},
+        "given state returned as it is": {"added": False},
+        "state handed on twice": {"kept": (2.0, 2.0)},
+        "last position not in the state": {"left": lambda rows: rows[..., :-1, :]},
+    },
+    "kv is read, z is not. The denominator counts the past, too.": {"z of the state not read": {"read": (1.0, 0.0)}},
+    "The given state counts once in the output.": {"state read twice": {"read": (2.0, 2.0)}},
+    "Each position has a z of its own: the sum up to it, not that of the whole piece.": {"normalised by the last sum": _last_sum},
+}  # fmt: skip
 
 CAUSAL_LINEAR_ATTENTION = Exercise(
     name="causal_linear_attention",
@@ -190,101 +158,33 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
     target=Target("causal_linear_attention", OUTPUTS, formula),
     positional=("query", "key", "value"),
     used_as=StateSubject,
-    recipes=RECIPES,
+    situations=Situations(
+        draw=draw,
+        factors={"given": GIVEN, "lengths": LENGTHS, "scores": FEATURES, "dtype": DTYPES, "axes": MODULE_AXES},
+        axes=SHAPES | STATE,
+        groups=groups(
+            "without a state, position i averages the values 0..i by phi(q) . phi(k); kv and z are the sums", 1.5,
+            (Group("state handed on", "a given state is read, and handed on with this piece added", 1.75, ("given",)),),
+            lengths=0.5, scores=0.25, gradient=0.5, dtypes=0.25, calls=0.75,
+        ),
+        never=(IN_DOUBLE,),
+    ),
+    recipes=(Recipe("long sequences", partial(draw, axes=0, S=1000, D=(3, 4), D_v=(3, 5))),),
     checks=(
-        Check(
-            COUNTS,
-            "output and state change with what they are made of",
-            0.5,
-            ("unequal sizes",),
-            responds({"query": ("output",), "key": OUTPUTS, "value": ("output", "kv")}, mixing="value"),
-        ),
-        Check(
-            FORMULA,
-            "without a state, position i averages the values 0..i by phi(q) . phi(k)",
-            1.0,
-            ("unequal sizes", "large inputs"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            STATE,
-            "kv is the sum of phi(k) v^T, z that of phi(k)",
-            0.5,
-            ("unequal sizes", "large inputs"),
-            agrees("kv", "z"),
-            COUNTS,
-        ),
-        Check(
-            "small features",
-            "nothing is added to the denominator, and none is kept above a bound",
-            0.25,
-            ("small features, float64",),
-            small_features("output"),
-            FORMULA,
-        ),
-        Check(
-            HANDED_ON,
-            "a given state is read, and handed on with this piece added",
-            1.0,
-            ("with a state",),
-            agrees(*OUTPUTS),
-            (FORMULA, STATE),
-        ),
-        Check(
-            "pieces",
-            "a sequence in pieces gives what it gives as a whole, to the last single position",
-            0.5,
-            ("pieces", "one position"),
-            pieces_agree(("query", "key", "value"), ("kv", "z")),
-            HANDED_ON,
-        ),
-        Check(
-            "two texts in turn",
-            "each goes on from the state that it is handed",
-            0.25,
-            ("pieces",),
-            texts_in_turn(("query", "key", "value"), ("kv", "z")),
-            "pieces",
-        ),
-        Check(
-            "linear cost",
-            "work and memory grow with the length, not with its square",
-            0.75,
-            ("long sequences",),
-            affordable(_flops, _largest, half_the_pairs),
-            (FORMULA, STATE),
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"query": 2, "key": 2, "value": 2, "kv": 2, "z": 1}, OUTPUTS),
-            HANDED_ON,
-        ),
-        *conduct(
-            (FORMULA, STATE, HANDED_ON),
-            outputs=OUTPUTS,
-            gradient="backward() gives the derivative, for a given state too",
-            untouched=("unequal sizes", "with a state"),
-        ),
+        Check("linear cost", "work and memory grow with the length, not with its square", 0.75, ("long sequences",),
+              affordable(_flops, _largest, half_the_pairs), (FORMULA, "state handed on")),
     ),
-    mistakes=MISTAKES,
+    diagnoses={
+        "": (responds({"query": ("output",), "key": OUTPUTS, "value": ("output", "kv")}, mixing="value"),),
+    },
+    mistakes=slips(_steps, FEATURE_SLIPS, SLIPS),
     hints=(
-        (
-            "Without a mask, one kv and one z serve all queries. With a causal one, position i needs those of "
-            "positions 0..i. What turns a sum over positions into all its partial sums?"
-        ),
-        (
-            "The outer products phi(k) v^T of all positions are (..., S, D, D_v); their cumsum over the "
-            "positions is the state after each of them. A given state is added to every partial sum, and the "
-            "last partial sum is what you return."
-        ),
-        (
-            "`kv = (phi_k.unsqueeze(-1) * value.unsqueeze(-2)).cumsum(-3)`, `z = phi_k.cumsum(-2)`, plus the "
-            "state if there is one; output `(phi_q.unsqueeze(-2) @ kv).squeeze(-2)` divided by "
-            "`(phi_q * z).sum(-1, keepdim=True)`; return it with `(kv[..., -1, :, :], z[..., -1, :])`."
-        ),
+        "Without a mask, one kv and one z serve all queries. With a causal one, position i needs those of positions 0..i. "
+        "What turns a sum over positions into all its partial sums?",
+        "The outer products phi(k) v^T of all positions are (..., S, D, D_v); their cumsum over the positions is the state after "
+        "each of them. A given state is added to every partial sum, and the last partial sum is what you return.",
+        "`kv = (phi_k.unsqueeze(-1) * value.unsqueeze(-2)).cumsum(-3)`, `z = phi_k.cumsum(-2)`, plus the state if there is one; "
+        "output `(phi_q.unsqueeze(-2) @ kv).squeeze(-2)` divided by `(phi_q * z).sum(-1, keepdim=True)`; return it with "
+        "`(kv[..., -1, :, :], z[..., -1, :])`.",
     ),
-)
+)  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,76 +10,98 @@ from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees
-from autograder.checks.averaging import hides_from_low_scores
+from autograder.checks.averaging import finite_when
 from autograder.checks.carrying import no_gradient_through, remembers
 from autograder.checks.conduct import FUSED, obeys
-from autograder.checks.customary import COUNTS, FORMULA, conduct
-from autograder.checks.structure import agrees_with_slices, responds
-from autograder.exercises.basic_attention.variants import attend
-from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.variants import chosen
+from autograder.checks.structure import responds
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
+from autograder.mistakes.attention import attend, only
 from autograder.oracle.reach import recurrent_attention as formula
+from autograder.situations import DTYPES, MODULE_AXES, Group, Situations, drawn_by, groups
+from autograder.situations.factors import LONG_PRIMES, VERY_LONG, Factor
 
 __all__ = ["RECURRENT_ATTENTION"]
 
 OUTPUTS = ("output", "new_memory")
-MEMORY = "the new memory"
-ARGUMENTS = ("x", "memory", "W_q", "W_k", "W_v", "memory_length")
+FORMULA, MEMORY, KEPT = "agrees with the formula", "given memory", "new memory"
+SHAPES = {"x": "... S d", "memory": "... M d", "W_q": "d D", "W_k": "d D", "W_v": "d D_v"}
+_segment = drawn_by(SHAPES, leading=1, low=3, high=8)
+Keep = Callable[[int, int], int]
 
 
-def _inputs(
-    draw: Draw,
-    *,
-    axes: int = 1,
-    dtype: torch.dtype = torch.float32,
-    size: float = 1.0,
-    zero: bool = False,
-    kept: str = "most",
-    memory: int | None = -1,
-    high: int = 9,
+def draw(
+    draw: Draw, *, keep: Keep = lambda S, M: max(S + M - 2, 1), given: bool = True, **options: Any
 ) -> dict[str, Any]:
-    """x (..., S, d), memory (..., M, d) or None, W_q and W_k (d, D), W_v (d, D_v), all sizes different.
-
-    memory: how many rows it has; -1 for any number, None for no memory. kept: the new memory's length: "most" of the
-    M + S positions, "few" (less than M and S), or "all" and two more.
-    """
-    *lead, S, M, d, D, D_v = draw.sizes(axes + 5, 3, high)
-    M = M if memory is None or memory < 0 else memory
-    lengths = {"most": M + S - 2, "few": min(M, S) - 1, "all": M + S + 2}
-    W_q, W_k, W_v = (draw.normal(d, width, dtype=torch.float64) / d**0.5 for width in (D, D, D_v))
-    inputs: dict[str, Any] = {
-        "x": draw.normal(*lead, S, d, dtype=dtype) * size,
-        "memory": None if memory is None else draw.normal(*lead, M, d, dtype=dtype) * size,
-        "W_q": W_q.to(dtype),
-        "W_k": W_k.to(dtype),
-        "W_v": W_v.to(dtype),
-        "memory_length": lengths[kept],
-    }
-    if zero:  # so that not every score of 0 is a hidden one
-        inputs["x"][..., 1, :] = 0.0
-    return inputs
+    """x, memory (None unless given), the three matrices, and memory_length by what `keep` makes of S and M."""
+    inputs = _segment(draw, **options)
+    if not given:
+        inputs["memory"] = None
+    S, d = inputs["x"].shape[-2:]
+    M = 0 if inputs["memory"] is None else inputs["memory"].shape[-2]
+    scaled = {name: inputs[name] / d**0.5 for name in ("W_q", "W_k", "W_v")}
+    return inputs | scaled | {"memory_length": keep(S, M)}
 
 
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_inputs, **options))
+def _near(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The segment counts for more than the memory."""
+    return {**inputs, "x": inputs["x"] * 6.0}
 
 
-RECIPES = (
-    _recipe("unequal sizes"),
-    _recipe("a short memory", kept="few"),
-    _recipe("a long memory", kept="all"),
-    _recipe("no memory yet", memory=None),
-    _recipe("an empty memory", memory=0, kept="all"),
-    _recipe("large scores", size=2.0, zero=True),
-    _recipe("huge scores", size=60.0),
-    _recipe("two leading axes", axes=2),
-    _recipe("small, float64", axes=0, dtype=torch.float64, high=8),
-    _recipe("float64", dtype=torch.float64),
-    _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("float16", dtype=torch.float16),
-)
+FAR: Factor = {
+    "over two thousand rows of memory": {"S": (2, 3), "M": VERY_LONG, "axes": 0, "given": True},
+    "over a thousand rows of memory in bfloat16":
+        ({"S": (3, 4), "M": LONG_PRIMES, "axes": 0, "given": True, "dtype": torch.bfloat16}, _near),
+}  # fmt: skip
+GIVEN: Factor = {
+    "a memory": {},
+    "no memory yet": {"given": False},
+    "a memory of no rows": {"M": 0},
+    "a memory of one row": {"M": 1},
+}
+LENGTHS: Factor = {
+    "several positions": {},
+    "a single position": {"S": 1},
+    "as many positions as features": {"S": "d"},
+    **FAR,
+}
+LEFT: Factor = {
+    "most rows are kept": {},
+    "fewer are kept than there were": {"keep": lambda S, M: max(min(S, M) - 1, 1)},
+    "as many are kept as there were": {"keep": lambda S, M: M},
+    "as many are kept as are new": {"keep": lambda S, M: S},
+    "all are kept": {"keep": lambda S, M: S + M},
+    "more could be kept": {"keep": lambda S, M: S + M + 2},
+    "none is kept": {"keep": lambda S, M: 0},
+}
 
+
+def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """So large that exp overflows; larger still where rounding hides nothing."""
+    return {**inputs, "W_q": inputs["W_q"] * (1e5 if inputs["x"].dtype == torch.float64 else 300.0)}
+
+
+def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """All scores equal, and below -1e5 (in float16, its lowest number over the root of D)."""
+    far = (256.0, 128.0) if inputs["x"].dtype == torch.float16 else (2.0**10, 2.0**10)
+    made = {name: inputs[name].clone() for name in ("x", "memory") if inputs[name] is not None}
+    for rows in made.values():
+        rows[..., 0] = 1.0
+    made |= {name: torch.zeros_like(inputs[name]) for name in ("W_q", "W_k")}
+    made["W_q"][0, 0], made["W_k"][0, 0] = far[0], -far[1]
+    return {**inputs, **made}
+
+
+def _zeros(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A position of nothing but zeros: not every score of 0 is a hidden one."""
+    x = inputs["x"].clone()
+    x[..., x.shape[-2] // 2, :] = 0.0
+    return {**inputs, "x": x}
+
+
+SCORES: Factor = {
+    "ordinary scores": {}, "huge scores": _huge, "all scores low": _low, "a position of zeros": _zeros,
+}  # fmt: skip
 Rows = Callable[[Tensor, Tensor], Tensor]
 """Of x and the old memory."""
 
@@ -89,7 +110,7 @@ def _last(rows: Tensor, length: int) -> Tensor:
     return rows[..., max(rows.shape[-2] - length, 0) :, :]
 
 
-def _variant(
+def _steps(
     x: Tensor,
     memory: Tensor | None,
     W_q: Tensor,
@@ -98,219 +119,119 @@ def _variant(
     memory_length: int,
     *,
     context: Rows = lambda x, old: torch.cat([old, x], -2),
-    queries: Rows = lambda x, old: x,
     triangle: Callable[[Tensor, int], Tensor] = lambda ones, M: ones.tril(M),
     keep: Callable[[Tensor, Tensor, int], Tensor] = lambda x, old, n: _last(torch.cat([old, x], -2), n),
     weights: tuple[int, int, int] = (0, 1, 2),
-    **knobs: Any,
+    knobs: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Tensor]:
-    """The function with knobs: what is attended to, by what, what is allowed, what is kept, which matrix makes what."""
+    """The function in steps: what is attended to, what is allowed, what is kept, which matrix makes what."""
     old = x[..., :0, :] if memory is None else memory
-    rows, asking = context(x, old), queries(x, old)
+    rows = context(x, old)
     made = [(W_q, W_k, W_v)[n] for n in weights]
-    query, key, value = asking @ made[0], rows @ made[1], rows @ made[2]
+    query, key, value = x @ made[0], rows @ made[1], rows @ made[2]
     allowed = triangle(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool), old.shape[-2])
-    output = attend(query, key, value, allowed, **knobs)["output"]
-    return {"output": output[..., -x.shape[-2] :, :], "new_memory": keep(x, old, memory_length)}
+    output = attend(query, key, value, allowed, **(knobs or {}))["output"]
+    return {"output": output, "new_memory": keep(x, old, memory_length)}
+
+
+def _updated_first(x: Tensor, memory: Tensor | None, memory_length: int, **W: Any) -> Mapping[str, Tensor]:
+    """The new memory, x in it, is read instead of the old one."""
+    new = _steps(x, memory, **W, memory_length=memory_length)["new_memory"]
+    return {**_steps(x, new, **W, memory_length=memory_length), "new_memory": new}
+
+
+def _outputs_kept(x: Tensor, memory: Tensor | None, memory_length: int, **W: Any) -> Mapping[str, Tensor]:
+    found = _steps(x, memory, **W, memory_length=memory_length)["output"]
+    return {"output": found, "new_memory": _last(found, memory_length)}
+
+
+def _clipped_first(x: Tensor, memory: Tensor | None, memory_length: int, **W: Any) -> Mapping[str, Tensor]:
+    """Only the last memory_length rows of the old memory are read."""
+    right = _steps(x, memory, **W, memory_length=memory_length)
+    old = None if memory is None else _last(memory, memory_length)
+    return {**_steps(x, old, **W, memory_length=memory_length), "new_memory": right["new_memory"]}
 
 
 SEES = "Position i sees the whole memory and positions 0..i of the segment: tril(M) of (S, M + S)."
 KEEPS = "The new memory is the last memory_length rows of [memory, x], in that order."
-Slips = tuple[tuple[str, str, dict[str, Any]], ...]
-SLIPS: Slips = (
-    (
-        "memory not read",
-        "Keys and values are made of [memory, x].",
-        {"context": lambda x, old: x, "triangle": lambda ones, M: ones.tril()},
-    ),
-    (
-        "memory after the segment",
-        "The memory is older: it comes first in the concatenation.",
-        {"context": lambda x, old: torch.cat([x, old], -2)},
-    ),
-    ("causal mask without the memory's offset", SEES, {"triangle": lambda ones, M: ones.tril()}),
-    ("nothing is masked", SEES, {"triangle": lambda ones, M: ones}),
-    ("a position does not see itself", SEES, {"triangle": lambda ones, M: ones.tril(M - 1)}),
-    ("one position of the future is seen", SEES, {"triangle": lambda ones, M: ones.tril(M + 1)}),
-    (
-        "first rows kept instead of the last",
-        KEEPS,
-        {"keep": lambda x, old, n: torch.cat([old, x], -2)[..., :n, :]},
-    ),
-    ("old memory dropped", KEEPS + " Is only x kept?", {"keep": lambda x, old, n: _last(x, n)}),
-    ("old memory returned", KEEPS + " Where is x?", {"keep": lambda x, old, n: _last(old, n)}),
-    ("memory grows without end", KEEPS, {"keep": lambda x, old, n: torch.cat([old, x], -2)}),
-    ("one row too many kept", KEEPS, {"keep": lambda x, old, n: _last(torch.cat([old, x], -2), n + 1)}),
-    (
-        "segment before the memory in what is kept",
-        KEEPS,
-        {"keep": lambda x, old, n: _last(torch.cat([x, old], -2), n)},
-    ),
-    (
-        "keys and values made by the other's matrix",
-        "W_k makes the keys, W_v the values.",
-        {"weights": (0, 2, 1)},
-    ),
-    ("keys made by W_q", "W_k makes the keys.", {"weights": (0, 0, 2)}),
-    (
-        "divided by sqrt(D_v)",
-        "Scores are divided by the root of the width of the keys, not of the values.",
-        {"scale": lambda q, k, v: v.shape[-1] ** -0.5},
-    ),
+
+SLIPS: Slips = {
+    "Keys and values are made of [memory, x].": {
+        "memory not read": {"context": lambda x, old: x, "triangle": lambda ones, M: ones.tril()},
+    },
+    "The memory is older: it comes first in the concatenation.": {
+        "memory after the segment": {"context": lambda x, old: torch.cat([x, old], -2)},
+    },
+    SEES: {
+        "causal mask without the memory's offset": {"triangle": lambda ones, M: ones.tril()},
+        "nothing is masked": {"triangle": lambda ones, M: ones},
+        "a position does not see itself": {"triangle": lambda ones, M: ones.tril(M - 1)},
+        "one position of the future is seen": {"triangle": lambda ones, M: ones.tril(M + 1)},
+    },
+    KEEPS: {
+        "first rows kept instead of the last": {"keep": lambda x, old, n: torch.cat([old, x], -2)[..., :n, :]},
+        "memory grows without end": {"keep": lambda x, old, n: torch.cat([old, x], -2)},
+        "one row too many kept": {"keep": lambda x, old, n: _last(torch.cat([old, x], -2), n + 1)},
+        "segment before the memory in what is kept": {"keep": lambda x, old, n: _last(torch.cat([x, old], -2), n)},
+    },
+    KEEPS + " Careful: [-0:] keeps everything.": {
+        "everything kept where nothing is asked": {"keep": lambda x, old, n: torch.cat([old, x], -2)[..., -n:, :]},
+    },
+    KEEPS + " Is only x kept?": {"old memory dropped": {"keep": lambda x, old, n: _last(x, n)}},
+    KEEPS + " Where is x?": {"old memory returned": {"keep": lambda x, old, n: _last(old, n)}},
+    KEEPS + " It holds inputs, not results.": {"outputs kept instead of x": _outputs_kept},
+    "The memory that this segment reads must not hold this segment. Is it updated after the attention?": {
+        "new memory read instead of the old": _updated_first,
+    },
+    "memory_length says what is kept for later. What is given is read as a whole.": {
+        "old memory cut before it is read": _clipped_first,
+    },
+    "W_k makes the keys, W_v the values.": {"keys and values made by the other's matrix": {"weights": (0, 2, 1)}},
+    "W_k makes the keys.": {"keys made by W_q": {"weights": (0, 0, 2)}},
+    "Is the mask value -inf or the dtype's lowest number, or merely a low one?": {
+        "mask value is not low enough": [
+            {"knobs": {"weigh": lambda s, a, low=low: s.masked_fill(~a, low).softmax(-1)}} for low in (-1e4, -65504.0, -1e5)
+        ],
+    },
+}  # fmt: skip
+SCORE_SLIPS = only(
+    "not scaled", "divided by D", "divided by sqrt(D_v)", "softmax over the queries", "no softmax"
 )
-
-
-def _updated_first(
-    x: Tensor, memory: Tensor | None, W_q: Tensor, W_k: Tensor, W_v: Tensor, memory_length: int
-) -> Mapping[str, Tensor]:
-    """The new memory, x in it, is read instead of the old one."""
-    new = _variant(x, memory, W_q, W_k, W_v, memory_length)["new_memory"]
-    return {**_variant(x, new, W_q, W_k, W_v, memory_length), "new_memory": new}
-
-
-def _outputs_kept(
-    x: Tensor, memory: Tensor | None, W_q: Tensor, W_k: Tensor, W_v: Tensor, memory_length: int
-) -> Mapping[str, Tensor]:
-    found = _variant(x, memory, W_q, W_k, W_v, memory_length)["output"]
-    return _variant(x, memory, W_q, W_k, W_v, memory_length, keep=lambda x, old, n: _last(found, n))
-
-
-def _clipped_first(
-    x: Tensor, memory: Tensor | None, W_q: Tensor, W_k: Tensor, W_v: Tensor, memory_length: int
-) -> Mapping[str, Tensor]:
-    """Only the last memory_length rows of the old memory are read."""
-    right = _variant(x, memory, W_q, W_k, W_v, memory_length)
-    old = None if memory is None else _last(memory, memory_length)
-    return {**_variant(x, old, W_q, W_k, W_v, memory_length), "new_memory": right["new_memory"]}
-
 
 RECURRENT_ATTENTION = Exercise(
     name="recurrent_attention",
     assignment="efficient_attention",
     target=Target("recurrent_attention", OUTPUTS, formula),
-    positional=ARGUMENTS,
-    recipes=RECIPES,
+    positional=(*SHAPES, "memory_length"),
+    situations=Situations(
+        draw=draw,
+        factors={"given": GIVEN, "dtype": DTYPES, "lengths": LENGTHS, "kept": LEFT, "scores": SCORES, "axes": MODULE_AXES},
+        axes=SHAPES,
+        groups=groups(
+            "causal attention of x to [memory, x]", 1.75,
+            (Group(MEMORY, "with None, or a memory of no rows, it is causal self-attention", 0.75, ("given",)),
+             Group(KEPT, "the last rows of [memory, x]; what is kept does not change what is read", 1.0, ("kept",))),
+            lengths=0.5, scores=0.5, gradient=0.5, dtypes=0.25, calls=0.75,
+        ),
+    ),
+    recipes=(Recipe("plain", draw), Recipe("float64", lambda one: draw(one, axes=0, dtype=torch.float64))),
     checks=(
-        Check(
-            COUNTS,
-            "the output changes with each argument, also with x at an earlier position",
-            0.5,
-            ("unequal sizes",),
-            responds(
-                {"x": OUTPUTS, "memory": OUTPUTS, **{name: ("output",) for name in ("W_q", "W_k", "W_v")}},
-                mixing="x",
-            ),
-        ),
-        Check(
-            FORMULA,
-            "causal attention of x to [memory, x]",
-            1.25,
-            ("unequal sizes", "large scores"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "no memory yet",
-            "with None, or a memory of no rows, it is causal self-attention",
-            0.5,
-            ("no memory yet", "an empty memory"),
-            agrees("output"),
-            FORMULA,
-        ),
-        Check(
-            MEMORY,
-            "the last memory_length rows of [memory, x], however many there are",
-            1.0,
-            ("unequal sizes", "a short memory", "a long memory"),
-            agrees("new_memory"),
-            COUNTS,
-        ),
-        Check(
-            "any length",
-            "from no memory at all to more than there is",
-            0.5,
-            ("unequal sizes",),
-            remembers("x", "memory", "new_memory", "memory_length"),
-            (FORMULA, MEMORY, "no memory yet"),
-        ),
-        Check(
-            "old memory read",
-            "what is kept for later does not change what is read now",
-            0.5,
-            ("a short memory", "a long memory"),
-            agrees("output"),
-            FORMULA,
-        ),
-        Check(
-            "no gradient into the memory",
-            "earlier segments are not trained through it, nor this one by later ones",
-            1.0,
-            ("small, float64",),
-            no_gradient_through("memory", "new_memory"),
-            (FORMULA, MEMORY, "no memory yet"),
-        ),
-        Check(
-            "huge scores",
-            "no overflow for large inputs, and hidden keys lose against scores far below zero",
-            0.25,
-            ("huge scores",),
-            hides_from_low_scores(("x", "memory"), {"W_q": 0, "W_k": 0}, "W_k"),
-            FORMULA,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"x": 2, "memory": 2}, OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "own work",
-            "attention is written out",
-            0.25,
-            ("unequal sizes",),
-            obeys(FUSED, "attention"),
-            FORMULA,
-            binding=True,
-        ),
-        *conduct(
-            (FORMULA, MEMORY),
-            outputs=OUTPUTS,
-            gradient="backward() gives the derivative; W_k and W_v learn from the memory, too",
-            derived=("output",),
-        ),
+        Check("no gradient into the memory", "earlier segments are not trained through it, nor this one by later ones", 1.0,
+              ("float64",), no_gradient_through("memory", "new_memory"), (FORMULA, MEMORY, KEPT)),
+        Check("own work", "attention is written out", 0.25, ("plain",), obeys(FUSED, "attention"), FORMULA, binding=True),
     ),
-    mistakes=(
-        *(Mistake(name, question, partial(_variant, **knobs)) for name, question, knobs in SLIPS),
-        *(
-            Mistake(name, question, partial(_variant, **knobs))
-            for name, question, knobs in chosen(
-                "not scaled", "divided by D", "softmax over the queries", "no softmax"
-            )
-        ),
-        Mistake(
-            "new memory read instead of the old",
-            "The memory that this segment reads must not hold this segment. Is it updated after the attention?",
-            _updated_first,
-        ),
-        Mistake(
-            "old memory cut before it is read",
-            "memory_length says what is kept for later. What is given is read as a whole.",
-            _clipped_first,
-        ),
-        Mistake("outputs kept instead of x", KEEPS + " It holds inputs, not results.", _outputs_kept),
-    ),
+    diagnoses={
+        "": (finite_when("huge scores", "all scores low"),
+             *(responds({name: ("output",)}) for name in ("x", "W_q", "W_k", "W_v"))),
+        "memory": (remembers("x", "memory", "new_memory", "memory_length"),),
+    },
+    mistakes=(*slips(_steps, SLIPS), *slips(_steps, *SCORE_SLIPS, steps="knobs")),
     hints=(
         "There are S queries and M + S keys. Which key is query i's own position?",
-        (
-            "Concatenate the detached memory and x; make queries of x, keys and values of the whole. The mask is "
-            "tril(M) of (S, M + S). The new memory is the tail of the same concatenation, detached."
-        ),
-        (
-            "`context = torch.cat([memory.detach(), x], -2)`; `allowed.tril(memory.shape[-2])`; "
-            "`context[..., max(context.shape[-2] - memory_length, 0):, :].detach()`. Careful: `[-0:]` keeps "
-            "everything. Detach the memory, not the keys, or W_k does not learn from it."
-        ),
+        "Concatenate the detached memory and x; make queries of x, keys and values of the whole. The mask is tril(M) of "
+        "(S, M + S). The new memory is the tail of the same concatenation, detached.",
+        "`context = torch.cat([memory.detach(), x], -2)`; `allowed.tril(memory.shape[-2])`; "
+        "`context[..., max(context.shape[-2] - memory_length, 0):, :].detach()`. Careful: `[-0:]` keeps everything. Detach "
+        "the memory, not the keys, or W_k does not learn from it.",
     ),
-)
+)  # fmt: skip

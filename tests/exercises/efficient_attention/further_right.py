@@ -297,9 +297,10 @@ def by_einsum_and_positions(x, memory, W_q, W_k, W_v, memory_length):
     query = torch.einsum("...sd,de->...se", x, W_q)
     key, value = (torch.einsum("...sd,de->...se", context, W) for W in (W_k, W_v))
     scores = torch.einsum("...qe,...ke->...qk", query, key) * W_q.shape[1] ** -0.5
-    hidden = torch.arange(M + S) > torch.arange(M, M + S).unsqueeze(-1)
-    weights = (scores + torch.zeros(S, M + S, dtype=x.dtype).masked_fill(hidden, -INF)).softmax(-1)
-    rows = torch.arange(max(M + S - memory_length, 0), M + S)
+    place = torch.arange(M + S, device=x.device)
+    bias = torch.zeros(S, M + S, dtype=x.dtype, device=x.device)
+    weights = (scores + bias.masked_fill(place > place[M:].unsqueeze(-1), -INF)).softmax(-1)
+    rows = place[max(M + S - memory_length, 0) :]
     return torch.einsum("...qk,...kv->...qv", weights, value), context.data.index_select(-2, rows)
 
 
@@ -356,7 +357,8 @@ class InDouble(nn.Module):
 def difference_kept_below_zero(query, key, value, span, ramp):
     """The maximum of what is seen; differences above it are hidden ones, and are cut."""
     S = query.shape[-2]
-    back = torch.arange(S).view(-1, 1) - torch.arange(S).view(1, -1)
+    place = torch.arange(S, device=query.device)
+    back = place.view(-1, 1) - place.view(1, -1)
     mask = torch.clamp((ramp + span.view(-1, 1, 1) - back) / ramp, min=0, max=1).tril()
     scores = query @ key.mT / query.shape[-1] ** 0.5
     top = scores.masked_fill(mask == 0, -INF).amax(-1, keepdim=True)
@@ -369,7 +371,8 @@ def difference_kept_below_zero(query, key, value, span, ramp):
 def with_relus_in_double(query, key, value, span, ramp):
     q, k, v, z = (x.double() for x in (query, key, value, span))
     S = q.shape[-2]
-    back = (torch.arange(S)[:, None] - torch.arange(S)).double()
+    place = torch.arange(S, device=query.device)
+    back = (place[:, None] - place).double()
     mask = F.hardtanh((ramp + z[:, None, None] - back) / ramp, 0.0, 1.0).tril()
     log = torch.where(mask > 0, mask, 1.0).log() + torch.where(mask > 0, 0.0, -INF)
     weights = F.softmax(torch.einsum("...hqd,...hkd->...hqk", q, k) / math.sqrt(q.shape[-1]) + log, dim=-1)

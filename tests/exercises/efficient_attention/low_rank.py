@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as functional
 
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.efficient_attention.conduct import in_a_wrong_manner, of_function, without_an_attempt
-from tests.exercises.shared_attention.lazy import register
 
 NAME = "low_rank_attention"
 
@@ -60,70 +58,23 @@ def float32_inside(query, key, value, E, F):
     return plainly(*(t.to(wide) for t in (query, key, value, E, F))).to(query.dtype)
 
 
-def variant(
-    name,
-    named,
-    *,
-    only=None,
-    mix=lambda k, v, E, F: (E @ k, F @ v),
-    scale=lambda D, n: D**-0.5,
-    weigh=lambda s: s.softmax(-1),
-    check=fit,
-):
-    """A mutant with one step exchanged."""
-
-    def wrong(query, key, value, E, F):
-        check(key, E, F)
-        keys, values = mix(key, value, E, F)
-        return weigh(query @ keys.mT * scale(query.shape[-1], keys.shape[-2])) @ values
-
-    register(NAME, name, named, wrong, only)
-
-
-def on_features(x, mixture):
-    return x @ mixture.mT if x.shape[-1] == mixture.shape[-1] else mixture @ x
-
-
-variant(
-    "along_the_features",
-    "projected along the features",
-    mix=lambda k, v, E, F: (on_features(k, E), on_features(v, F)),
-    only="equal sizes",
-)
-variant("always_along_the_features", None, mix=lambda k, v, E, F: (k @ E.mT, v @ F.mT))
-variant(
-    "exchanged", "E and F exchanged", mix=lambda k, v, E, F: (F @ k, E @ v), only="agrees with the formula"
-)
-variant("E_twice", "E for keys and values", mix=lambda k, v, E, F: (E @ k, E @ v))
-variant("F_twice", "F for keys and values", mix=lambda k, v, E, F: (F @ k, F @ v))
-variant("unused", "nothing projected", mix=lambda k, v, E, F: (k, v))
-variant(
-    "cut_off",
-    "first positions instead of mixtures",
-    mix=lambda k, v, E, F: (k[..., : len(E), :], v[..., : len(E), :]),
-)
-variant(
-    "averages", "softmax of the projections", mix=lambda k, v, E, F: (E.softmax(-1) @ k, F.softmax(-1) @ v)
-)
-variant("again", "projected twice", mix=lambda k, v, E, F: (E @ E.mT @ E @ k, F @ F.mT @ F @ v))
-variant("unscaled", "not scaled", scale=lambda D, n: 1.0)
-variant("by_width", "divided by D", scale=lambda D, n: 1 / D)
-variant("by_rank", "divided by sqrt(S_k)", scale=lambda D, n: n**-0.5)
-variant("over_queries", "softmax over the queries", weigh=lambda s: s.softmax(-2))
-variant("raw_scores", "no softmax", weigh=lambda s: s)
-variant(
-    "no_maximum",
-    "overflows or underflows for large scores",
-    weigh=lambda s: s.exp() / s.exp().sum(-1, keepdim=True),
-    only="huge scores",
-)
-variant("unchecked", "sizes are not compared", check=lambda *sizes: None, only="sizes that do not fit")
-
-
-@mutant(NAME, "weights projected after the softmax")
-def weights_projected(query, key, value, E, F):
+@mutant(NAME, "E and F exchanged")
+def exchanged(query, key, value, E, F):
     fit(key, E, F)
-    return (query @ key.mT / query.shape[-1] ** 0.5).softmax(-1) @ E.mT @ (F @ value)
+    scores = torch.einsum("...qd,ks,...sd->...qk", query, F, key) / query.shape[-1] ** 0.5
+    return torch.einsum("...qk,ks,...sv->...qv", scores.softmax(-1), E, value)
+
+
+@mutant(NAME, "overflows or underflows for large scores")
+def no_maximum(query, key, value, E, F):
+    fit(key, E, F)
+    seen = (query @ (E @ key).mT / query.shape[-1] ** 0.5).exp()
+    return seen / seen.sum(-1, keepdim=True) @ (F @ value)
+
+
+@mutant(NAME, "sizes are not compared", only="sizes that do not fit")
+def unchecked(query, key, value, E, F):
+    return (query @ (E @ key).mT / query.shape[-1] ** 0.5).softmax(-1) @ (F @ value)
 
 
 @mutant(NAME, "does too much work", only="linear cost")
@@ -151,18 +102,7 @@ def fused(query, key, value, E, F):
     return functional.scaled_dot_product_attention(query, E @ key, F @ value)
 
 
-@mutant(NAME, "output has the wrong shape", only="one mixture")
+@mutant(NAME, "output has the wrong shape")
 def one_mixture_squeezed(query, key, value, E, F):
     output = plainly(query, key, value, E, F)
     return output if len(E) > 1 else output.squeeze(-2).mean(-2)
-
-
-@mutant(NAME, "equal weights for all keys")
-def mean_of_the_values(query, key, value, E, F):
-    fit(key, E, F)
-    return (F @ value).mean(-2, keepdim=True).expand(*query.shape[:-1], value.shape[-1])
-
-
-make = of_function(plainly)
-without_an_attempt(NAME, make, "query has no effect", copied="output has the wrong shape")
-in_a_wrong_manner(NAME, make)
