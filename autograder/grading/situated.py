@@ -130,7 +130,7 @@ class Situated:
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
         shared = [NAMES.get(one, NAMES.get((one[0], ""))) for one in cause if one[1] != self.ordinary[one[0]]]
-        told = next((one for one in shared if one is not None), None)
+        told = shared[0] if shared and None not in shared else None  # else what is wrong may be the other level
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
