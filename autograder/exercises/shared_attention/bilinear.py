@@ -109,7 +109,7 @@ def _do_not_fit(
     return drawn
 
 
-UNFIT = {
+UNFIT: dict[str, dict[str, Any]] = {
     "a matrix the wrong way round": {"turned": True}, "a matrix of too many rows": {"rows": 2},
     "a matrix of too few columns": {"columns": -1}, "a matrix of one column": {"columns": 1}, "a matrix of one row": {"rows": 1},
     "a matrix for each batch element": {"batch": True}, "a value longer than the key": {"value": 2},
