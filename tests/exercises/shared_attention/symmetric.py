@@ -170,7 +170,7 @@ class AKeyProjectionOnTop(Three):
 class AScaleOnTop(Three):
     def __init__(self, d_model):
         super().__init__(d_model)
-        self.temperature = nn.Parameter(torch.ones(1))
+        self.temperature = nn.Parameter(torch.ones(()))
 
     def score(self, query, key):
         return super().score(query, key) * self.temperature.to(query.dtype)
