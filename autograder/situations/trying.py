@@ -60,7 +60,8 @@ def cut(inputs: Mapping[str, Any], axes: Mapping[str, str], lengths: tuple[str, 
     for name, spec in axes.items():
         value = inputs.get(name)
         if isinstance(value, Tensor) and symbol in (names := spec.split()):
-            for place in [n - len(names) for n, one in enumerate(names) if one == symbol]:
+            places = [n - len(names) for n, one in enumerate(names) if one == symbol]
+            for place in [one for one in places if value.dim() >= -one]:  # a mask may have fewer axes
                 size = value.shape[place]
                 if size > 1 or name != "attn_mask":
                     order = torch.arange(size - 1) if size > 1 else torch.zeros(3, dtype=torch.int64)
