@@ -131,8 +131,10 @@ class Situated:
         names = {self.failures[number].mistake for number in numbers}
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
-        shared = [NAMES.get(one, NAMES.get((one[0], ""))) for one in cause if one[1] != self.ordinary[one[0]]]
-        told = next((one for one in shared if one is not None), None)
+        special = [one for one in cause if one[1] != self.ordinary[one[0]]]
+        # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
+        alone = len(special) == 1 and cause == self.causes[0]
+        told = NAMES.get(special[0], NAMES.get((special[0][0], ""))) if alone else None
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
@@ -173,10 +175,10 @@ class Situated:
         return Trial(trial.target, _Formula(trial.target), case)
 
     def diagnosed(self) -> Failure | None:
-        """What the exercise's diagnoses say of a failing case: the first that knows a mistake's name."""
-        for trial in self.to_be_named():
-            if trial.case.number not in self.failures:
-                continue
+        """What the exercise's diagnoses say of a failing case, of the plainest that they know a mistake's name for."""
+        for trial in [self.trials[number] for number, _ in self._failing if number in self.trials][
+            :MOST_NAMED
+        ]:
             for wanted, probes in self.exercise.diagnoses.items():
                 if wanted and trial.inputs.get(wanted) is None:
                     continue

@@ -98,13 +98,13 @@ def _before(space: Situations, trial: Trial, row: Row) -> None:
     """What happens before the call that counts: what it gives is not looked at, but it must not fail."""
     state = row.get("state")
     if state == "after other sizes":
-        trial.run(trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
+        _called(trial, trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
     elif state == "beside a second object":
         _right(trial, _results(trial, trial.fresh()))
         other = replace(trial.case, number=trial.case.number + CASES_PER_SEED // 2)
         second = Trial(trial.target, trial.subject, other)  # a module of its own, with weights of its own
         second.circumstance = trial.circumstance
-        second.run(second.fresh(**others(second.inputs)))
+        _called(second, second.fresh(**others(second.inputs)))
 
 
 def others(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,8 +124,12 @@ def _laid_out(space: Situations, inputs: dict[str, Any], row: Row) -> dict[str, 
 
 
 def _results(trial: Trial, given: Mapping[str, Any]) -> dict[str, Tensor]:
+    return trial.shaped(_called(trial, given))
+
+
+def _called(trial: Trial, given: Mapping[str, Any]) -> Any:
     try:
-        return trial.shaped(trial.run(given))
+        return trial.run(given)
     except Failure as failure:
         raise _explained(failure, trial) from failure
 
