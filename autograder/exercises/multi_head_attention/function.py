@@ -130,8 +130,8 @@ MULTI_HEAD_ATTENTION = Exercise(
     positional=("query", "key", "value", "num_heads"),
     situations=Situations(
         draw=draw,
-        factors={"lengths": without(HEAD_LENGTHS, "more queries than keys"), "heads": HEADS, "mask": HEAD_MASKS, "scores": scores(),
-                 "dtype": DTYPES, "axes": MODULE_AXES},
+        factors={"lengths": without(HEAD_LENGTHS, "more queries than keys"), "heads": HEADS, "mask": HEAD_MASKS,
+                 "scores": scores(), "dtype": DTYPES, "axes": MODULE_AXES},
         axes={**SHAPES, "attn_mask": "... H S_q S_k"},
         groups=groups(
             "each head attends with its own piece of query, key and value; the pieces are joined", 2.75,
@@ -165,9 +165,10 @@ MULTI_HEAD_ATTENTION = Exercise(
     mistakes=(*slips(heads, HEAD_SLIPS), *slips(heads, *SLIPS)),
     hints=(
         "Attention you can write. What is new is before it and after it: which axis is cut, and what is put together?",
-        "Split query, key and value with split_heads; the axis of heads is then just one more leading axis, and attention over the "
-        "last two axes runs as before. The width under the root is that of one head.",
+        "Split query, key and value with split_heads; the axis of heads is then just one more leading axis, and attention over "
+        "the last two axes runs as before. The width under the root is that of one head.",
         "`queries, keys, values = (split_heads(x, num_heads) for x in (query, key, value))`, scores "
-        "`queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])`, mask, softmax over -1, then `merge_heads(weights @ values)`.",
+        "`queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])`, mask, softmax over -1, then "
+        "`merge_heads(weights @ values)`.",
     ),
 )  # fmt: skip

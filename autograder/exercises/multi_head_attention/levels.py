@@ -42,8 +42,8 @@ NEVER = (
     {"scores": "all scores low", "mask": "no mask"},
     {"scores": "all scores low", "dtype": ("float16", "bfloat16"), "gradient": GRADIENT},
 )
-"""Sizes that are all equal are equal to those of the batch and of the heads, too. Low scores are for masks, whose value may not be
-low enough; in half precision the logarithm of a sum of them has no digit left, so that its gradient is anything."""
+"""Sizes that are all equal are equal to those of the batch and of the heads, too. Low scores are for masks, whose value may not
+be low enough; in half precision the logarithm of a sum of them has no digit left, so that its gradient is anything."""
 
 
 def _dead_by_head(draw: Draw, inputs: Inputs) -> Inputs:

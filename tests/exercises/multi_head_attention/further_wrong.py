@@ -45,7 +45,7 @@ class WithATriangle(ByTheBook):
         self.register_buffer("triangle", torch.ones(self.size, self.size, dtype=torch.bool).tril(), False)
 
 
-@mutant("MultiHeadAttention", "causal mask of a fixed size")
+@mutant("MultiHeadAttention", "causal mask of a fixed size", only="causal")
 class TriangleTooSmall(WithATriangle):
     def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
         if is_causal:
@@ -55,7 +55,7 @@ class TriangleTooSmall(WithATriangle):
         return super().forward(query, key, value, attn_mask, False, need_weights)
 
 
-@mutant("MultiHeadAttention", "changes its inputs in place")
+@mutant("MultiHeadAttention", "changes its inputs in place", only="inputs untouched")
 class JoinsMasksInPlace(ByTheBook):
     def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
         if is_causal and attn_mask is not None:
@@ -63,7 +63,7 @@ class JoinsMasksInPlace(ByTheBook):
         return super().forward(query, key, value, attn_mask, is_causal, need_weights)
 
 
-@mutant("MultiHeadAttention", "depends on train() or eval()")
+@mutant("MultiHeadAttention", "depends on train() or eval()", only="layout")
 class NoMaskInEval(ByTheBook):
     def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
         mask = attn_mask if self.training else None
@@ -85,7 +85,7 @@ class MadeInFloat64(TwoBranches):
         self.double()
 
 
-@mutant("TransformerBlock", "depends on train() or eval()")
+@mutant("TransformerBlock", "depends on train() or eval()", only="layout")
 class SeesTheFutureInEval(TwoBranches):
     def forward(self, x, attn_mask=None, is_causal=False):
         return super().forward(x, attn_mask, is_causal and self.training)
