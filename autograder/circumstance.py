@@ -110,6 +110,7 @@ class _Devices(TorchFunctionMode):
     def __init__(self, apart: bool, poisoned: bool):
         super().__init__()
         self.apart, self.poisoned = apart, poisoned
+        self.mapped = False  # torch.vmap hands out tensors without a mark
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -132,9 +133,10 @@ class _Devices(TorchFunctionMode):
         if name == "__iter__":
             result = list(result)
         place = THERE if there else HERE if here else None
+        self.mapped = self.mapped or any(map(torch._C._functorch.is_functorch_wrapped_tensor, given))
         if place is None or name in ("to", "cpu"):
             device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
-            if place is None and name not in ("__get__", "__iter__"):
+            if place is None and name not in ("__get__", "__iter__") and not (self.mapped and given):
                 place = HERE if device is None or isinstance(device, str) else THERE
             elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
                 place = HERE

@@ -147,7 +147,9 @@ class Situated:
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
         special = [one for one in cause if one[1] != self.ordinary[one[0]]]
-        told = NAMES.get(special[0], NAMES.get((special[0][0], ""))) if len(special) == 1 else None
+        # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
+        alone = len(special) == 1 and cause == self.causes[0]
+        told = NAMES.get(special[0], NAMES.get((special[0][0], ""))) if alone else None
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
@@ -232,9 +234,10 @@ class Situated:
         return Trial(trial.target, _Formula(trial.target), case)
 
     def diagnosed(self) -> Failure | None:
-        """What the exercise's diagnoses say of a failing case: the first that knows a mistake's name."""
-        for trial in self.to_be_named():
-            if trial.case.number not in self.failures or trial.dtype in HALF:
+        """What the exercise's diagnoses say of a failing case, of the plainest that they know a mistake's name for."""
+        for number, _ in self._failing[:MOST_NAMED]:
+            trial = self.trials.get(number)
+            if trial is None or trial.dtype in HALF:
                 continue  # rounding in half precision looks like many things
             for wanted, probes in self.exercise.diagnoses.items():
                 if wanted and trial.inputs.get(wanted) is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from autograder.mistakes.attention import Weigh, attend, weigh
@@ -110,6 +111,9 @@ HEAD_SLIPS: Slips = {
     },
     "A sum over the heads is the score of one wide head. Does num_heads play any part in the weights?": {
         "scores summed over the heads": [{"score": _summed}, {"score": _summed, "scale": _whole_width}],
+    },
+    "Do the scores enter the weights?": {
+        "equal weights for all keys": {"weigh": lambda s, a: torch.full_like(s, 1 / s.shape[-1])},
     },
     "attn_mask may have an axis of heads. Is its first head taken for all?": {
         "mask of the first head used for all": {"allow": _first_heads_mask},

@@ -60,7 +60,8 @@ def cut(inputs: Mapping[str, Any], axes: Mapping[str, str], lengths: tuple[str, 
     for name, spec in axes.items():
         value = inputs.get(name)
         if isinstance(value, Tensor) and symbol in (names := spec.split()):
-            for place in [n - len(names) for n, one in enumerate(names) if one == symbol]:
+            places = [n - len(names) for n, one in enumerate(names) if one == symbol]
+            for place in [one for one in places if value.dim() >= -one]:  # a mask may have fewer axes
                 size = value.shape[place]
                 if size > 1 or name != "attn_mask":
                     order = torch.arange(size - 1) if size > 1 else torch.zeros(3, dtype=torch.int64)
@@ -97,13 +98,13 @@ def _before(space: Situations, trial: Trial, row: Row) -> None:
     """What happens before the call that counts: what it gives is not looked at, but it must not fail."""
     state = row.get("state")
     if state == "after other sizes":
-        trial.run(trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
+        _called(trial, trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
     elif state == "beside a second object":
         _judge(space, trial, trial.fresh())
         other = replace(trial.case, number=trial.case.number + CASES_PER_SEED // 2)
         second = Trial(trial.target, trial.subject, other)  # a module of its own, with weights of its own
         second.circumstance = trial.circumstance
-        second.run(second.fresh(**others(second.inputs)))
+        _called(second, second.fresh(**others(second.inputs)))
 
 
 def others(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,8 +136,12 @@ def _judge(space: Situations, trial: Trial, given: Mapping[str, Any]) -> None:
 
 
 def _results(trial: Trial, given: Mapping[str, Any]) -> dict[str, Tensor]:
+    return trial.shaped(_called(trial, given))
+
+
+def _called(trial: Trial, given: Mapping[str, Any]) -> Any:
     try:
-        return trial.shaped(trial.run(given))
+        return trial.run(given)
     except Failure as failure:
         raise _explained(failure, trial) from failure
 
