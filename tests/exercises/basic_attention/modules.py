@@ -14,7 +14,7 @@ from tests.exercises.catalogue import mutant, right
 
 
 def together(query, key, attn_mask, is_causal):
-    allowed = torch.ones(*query.shape[:-1], key.shape[-2], dtype=torch.bool)
+    allowed = torch.ones(*query.shape[:-1], key.shape[-2], dtype=torch.bool, device=query.device)
     if is_causal:
         allowed = allowed.tril()
     return allowed if attn_mask is None else allowed & attn_mask
@@ -102,7 +102,9 @@ class TriangleInABuffer(Four):
 
     def forward(self, x, attn_mask=None, is_causal=False):
         S = x.size(-2)
-        allowed = self.triangle[:S, :S] if is_causal else torch.ones(S, S, dtype=torch.bool)
+        allowed = torch.ones(S, S, dtype=torch.bool, device=x.device)
+        if is_causal:
+            allowed = self.triangle[:S, :S]
         if attn_mask is not None:
             allowed = torch.logical_and(allowed, attn_mask)
         scores = self.q_proj(x) @ self.k_proj(x).transpose(-2, -1) / math.sqrt(x.size(-1))
@@ -141,7 +143,7 @@ class InheritsFromCross(RightCross):
 
     def forward(self, x, attn_mask=None, is_causal=False):
         if is_causal:
-            triangle = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool).tril()
+            triangle = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool, device=x.device).tril()
             attn_mask = triangle if attn_mask is None else attn_mask & triangle
         return super().forward(x, x, attn_mask)
 
@@ -161,7 +163,7 @@ class FlatBatch(Four):
         *lead, S, D = x.shape
         flat = x.reshape(-1, D)
         query, key, value = (one(flat).view(-1, S, D) for one in (self.q_proj, self.k_proj, self.v_proj))
-        scores = torch.baddbmm(torch.zeros(1, dtype=x.dtype), query, key.mT, beta=0, alpha=D**-0.5)
+        scores = torch.baddbmm(x.new_zeros(1), query, key.mT, beta=0, alpha=D**-0.5)
         weights = right_weights(scores, together(x, x, attn_mask, is_causal).reshape(-1, S, S))
         return self.out_proj(weights @ value).view(x.shape), weights.view(*lead, S, S)
 
@@ -200,9 +202,9 @@ class FloatMaskAdded(Four):
         query, key, value = self.q_proj(x), self.k_proj(context), self.v_proj(context)
         scores = torch.einsum("...qd,...kd->...qk", query, key) / math.sqrt(query.shape[-1])
         if attn_mask is None:
-            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool)
+            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device)
         dead = ~attn_mask.any(-1, keepdim=True)
-        bias = torch.zeros(attn_mask.shape, dtype=x.dtype).masked_fill_(~attn_mask & ~dead, float("-inf"))
+        bias = x.new_zeros(attn_mask.shape).masked_fill_(~attn_mask & ~dead, float("-inf"))
         weights = torch.exp(F.log_softmax(scores + bias, dim=-1)).masked_fill(dead, 0)
         return self.out_proj(weights @ value), weights
 
@@ -490,7 +492,7 @@ both(
 
 def cut(diagonal, upper=False):
     def see(query, key, attn_mask, is_causal):
-        ones = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool)
+        ones = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device)
         allowed = together(query, key, attn_mask, False)
         return allowed & (ones.triu(diagonal) if upper else ones.tril(diagonal)) if is_causal else allowed
 
