@@ -151,7 +151,8 @@ def module_scores(
 
     def sized(factor: float) -> Level:
         def change(draw: Draw, inputs: Inputs) -> Inputs:
-            half = inputs[asking].dtype == torch.float16  # whose products must not overflow
+            # Products must not overflow float16, nor scores be rounded by more than what tells them apart.
+            half = inputs[asking].dtype in (torch.float16, torch.bfloat16)
             return inputs | {n: inputs[n] * (min(factor, 6.0) if half else factor) for n in given(inputs)}
 
         return change
