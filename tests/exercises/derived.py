@@ -29,7 +29,11 @@ def reference(exercise: Exercise) -> Any:
 
 def derivable(exercise: Exercise) -> bool:
     """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot."""
-    return exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
+    return (
+        exercise.situations is not None
+        and exercise.used_as in (None, ConfiguredModule, StateSubject)
+        and not exercise.kernels
+    )
 
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
