@@ -15,7 +15,7 @@ from autograder.checks import Check, Trial
 from autograder.situations.covering import Row, covering_array, pairs
 from autograder.situations.factors import Factor, Level
 
-__all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "expanded", "groups"]
+__all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "besides", "expanded", "groups"]
 
 GRADIENT = ("a gradient asked", "a gradient of one input", "activation checkpointing")
 
@@ -84,6 +84,12 @@ def groups(formula: str, points: float, more: tuple[Group, ...] = (), **worth: f
     """The group of the ordinary situation, what it claims and is worth, then `more`, then those of GROUPS by their points."""
     rest = tuple(Group(name, GROUPS[name][0], points, GROUPS[name][1]) for name, points in worth.items())
     return (Group("agrees with the formula", formula, points, ()), *more, *rest)
+
+
+def besides(points: float) -> tuple[Group, ...]:
+    """The one group of an exercise whose written checks come first, each on cases of its own."""
+    claim = "right whatever the lengths, numbers, dtype, mode, layout and device, and after whatever calls"
+    return (Group("every situation", claim, points, ("lengths",)),)
 
 
 @dataclass(frozen=True)
