@@ -29,12 +29,13 @@ def reference(exercise: Exercise) -> Any:
 
 
 def derivable(exercise: Exercise) -> bool:
-    """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot."""
-    return (
-        exercise.situations is not None
-        and exercise.used_as in (None, ConfiguredModule, StateSubject)
-        and not exercise.kernels
-    )
+    """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot.
+
+    Where the situations only stand beside written checks, the mutants are still written by hand.
+    """
+    space = exercise.situations
+    plain = exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
+    return plain and space is not None and not space.after
 
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
@@ -47,22 +48,18 @@ def student_of(exercise: Exercise, mistake: Mistake) -> Any:
 
 
 def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-    exact = {
-        n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in given.items()
-    }
     dtype = next(
         (v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), torch.float32
     )
     with unobserved():  # a formula knows of no second device
-        found = formula(**exact)
-    if exercise.target.whole:
-        values = tuple(int(found[name]) for name in exercise.target.outputs)
-    else:
-        values = tuple(
-            v.to(dtype) if v is not None and v.is_floating_point() else v
-            for v in (found.get(n) for n in exercise.target.outputs)
-        )
+        found = formula(**{n: v.double() if _floating(v) else v for n, v in given.items()})
+        made = [found.get(name) for name in exercise.target.outputs]
+        values = tuple(int(v) if exercise.target.whole else v.to(dtype) if _floating(v) else v for v in made)
     return values if len(values) > 1 else values[0]
+
+
+def _floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _function(exercise: Exercise, formula: Callable[..., Any]) -> Any:

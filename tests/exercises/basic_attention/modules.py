@@ -338,7 +338,7 @@ both(
 
 # Mutants: the layers
 
-both("raw_keys", "keys not projected", project=lambda m, x, c: (m.q_proj(x), c, m.v_proj(c)))
+both("raw_keys", None, project=lambda m, x, c: (m.q_proj(x), c, m.v_proj(c)))
 both(
     "x_and_context_joined",
     "weights has the wrong shape",
@@ -381,7 +381,7 @@ def mask_spoilt(query, key, value, attn_mask, is_causal):
     return result
 
 
-both("mask_inverted_in_place", "changes its inputs in place", attend=mask_spoilt)
+both("mask_inverted_in_place", None, attend=mask_spoilt)
 
 
 def input_spoilt(module, x, context):

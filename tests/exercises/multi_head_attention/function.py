@@ -265,7 +265,7 @@ variant(
 )
 variant(
     "dead_in_all_heads_only",
-    "uniform weights where no key is allowed",
+    None,
     weigh=lambda s, a: (
         s.masked_fill(~a, torch.finfo(s.dtype).min).softmax(-1)
         * a.any(-1, keepdim=True).any(-3, keepdim=True)
