@@ -247,7 +247,7 @@ def weights_joined(blocks):
     return torch.cat(weights, -1), lse
 
 
-@mutant(NAME, "overflows or underflows for large scores")
+@mutant(NAME, None)
 def stale_maximum(blocks):
     """The maximum of the first block serves for all."""
     m = finite(blocks[0].amax(-1, keepdim=True))

@@ -175,7 +175,7 @@ def window_shorter_than_the_sequence(query, key, value, window):
     return in_blocks(query, key, value, window)
 
 
-@mutant(NAME, "overflows or underflows for large scores")
+@mutant(NAME, None)
 def exponentials_without_maximum(query, key, value, window):
     refuse(window)
     wide = torch.promote_types(query.dtype, torch.float32)

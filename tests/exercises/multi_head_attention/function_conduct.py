@@ -73,7 +73,7 @@ def layout_guessed(query, key, value, num_heads, attn_mask=None):
     return right_heads(query, key, value, num_heads, attn_mask)
 
 
-@mutant(NAME, "changes its inputs in place")
+@mutant(NAME, None)
 def mask_spoilt(query, key, value, num_heads, attn_mask=None):
     result = right_heads(query, key, value, num_heads, attn_mask)
     if attn_mask is not None:

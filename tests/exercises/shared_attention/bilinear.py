@@ -109,9 +109,7 @@ variant(
     weigh=lambda s: s.exp() / s.exp().sum(-1, keepdim=True),
 )
 variant("small_weights_dropped", None, finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-6, 0.0)))
-variant(
-    "clamped", None, finish=lambda w, v, s: ((w @ v).clamp(-50, 50), w)
-)
+variant("clamped", None, finish=lambda w, v, s: ((w @ v).clamp(-50, 50), w))
 variant("weights_detached", "gradient is cut off", finish=lambda w, v, s: (w @ v, w.detach()))
 variant("values_shifted", "depends on the order of the keys", finish=lambda w, v, s: (w @ v.roll(1, -2), w))
 

@@ -56,7 +56,7 @@ def loss(logits, targets, ignore_index=-100):
     return by_cross_entropy(logits, targets, ignore_index).log()
 
 
-@mutant("perplexity", "sentences weigh alike")
+@mutant("perplexity", None)
 def mean_of_means(logits, targets, ignore_index=-100):
     losses, counts = losses_of(logits, targets, ignore_index)
     return ((losses * counts).sum(-1) / counts.sum(-1)).mean().exp()
@@ -81,13 +81,13 @@ def in_float32(logits, targets, ignore_index=-100):
     return by_cross_entropy(logits.float(), targets, ignore_index)
 
 
-@mutant("perplexity", "ignore_index is taken for -100")
+@mutant("perplexity", None)
 def fixed_index(logits, targets, ignore_index=-100):
     losses, counts = losses_of(logits, targets, -100)
     return losses[counts].mean().exp() if counts.any() else by_cross_entropy(logits, targets)
 
 
-@mutant("perplexity", "shifted once more")
+@mutant("perplexity", None)
 def shifts(logits, targets, ignore_index=-100):
     return by_cross_entropy(logits[..., :-1, :], targets[..., 1:], ignore_index)
 
