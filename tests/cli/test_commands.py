@@ -145,7 +145,7 @@ def test_check_passes_right_answers_of_a_file(attn) -> None:
     result = attn("check", "mine.py")
     assert result.code == 0
     assert "dot_scores: all checks passed" in result.out
-    assert "2 of 2 exercises pass, 4.5 of 4.5 points." in result.out
+    assert "2 of 2 exercises pass, 4 of 4 points." in result.out
     assert "Not defined: softmax, masked_softmax, " in result.out
     assert "shared_attention" not in result.out, "an assignment that has not been begun"
     assert result.err == ""
