@@ -311,7 +311,7 @@ def latent_with(value):
 
 def span_by(weigh):
     def wrong(query, key, value, span, ramp):
-        place = torch.arange(query.shape[-2])
+        place = torch.arange(query.shape[-2], device=query.device)
         back = place[:, None] - place
         mask = ((ramp + span[:, None, None] - back) / ramp).clamp(0, 1).masked_fill(back < 0, 0.0)
         weights = weigh(query @ key.mT / query.shape[-1] ** 0.5, mask)
@@ -337,17 +337,16 @@ def cut_after_exp(scores, mask):
 
 register("recurrent_attention", "minus_10000", LOW[0], recurrent_with(-1e4))
 register("LatentAttention", "minus_10000", LOW[0], latent_with(-1e4), LOW[1])
-register("adaptive_span_attention", "minus_10000", LOW[0], span_by(below(-1e4)), LOW[1])
+register("adaptive_span_attention", "minus_10000", LOW[0], span_by(below(-1e4)))
 register(
     "adaptive_span_attention",
     "cut_after_exp",
-    "nan gradients beyond the span",
+    "nan gradients",
     span_by(cut_after_exp),
-    "beyond the span",
 )
 
 
-@mutant("adaptive_span_attention")
+@mutant("adaptive_span_attention", "ramp cut to a whole number")
 def ramp_of_whole_positions(query, key, value, span, ramp):
     return solved.adaptive_span_attention(query, key, value, span, max(1, int(ramp)))
 
