@@ -227,7 +227,8 @@ ADAPTIVE_SPAN_ATTENTION = Exercise(
             (Group(SPAN, "longer than the text, none at all, different for each head, with any ramp", 1.25, ("spans", "heads")),),
             lengths=0.5, scores=1.0, gradient=0.5, dtypes=0.25, calls=0.75,
         ),
-        never=({"spans": ("whole numbers", "no span"), "gradient": GRADIENT},),  # a corner of m has no derivative
+        never=({"spans": ("whole numbers", "no span"), "gradient": GRADIENT},  # a corner of m has no derivative
+               {"scores": "all scores low", "lengths": "a single position"}),  # no position hidden
     ),
     recipes=(Recipe("plain", draw),),
     checks=(

@@ -108,7 +108,7 @@ variant(
 )
 variant(
     "no_maximum",
-    "overflows or underflows for large scores",
+    None,
     weigh=lambda s, m: (
         e := m * s.double().masked_fill(m == 0, -torch.inf).exp(),
         (e / e.sum(-1, keepdim=True)).to(s.dtype),
