@@ -95,6 +95,8 @@ ASIDE = frozenset({
     "index_put_", "is_same_size", "new_tensor", "reshape_as", "result_type", "set_", "to", "type_as", "view_as",
 })  # fmt: skip
 """Functions that may be given tensors of two devices."""
+TO_NUMPY = ("numpy", "__array__")
+"""Functions that need a tensor on the CPU."""
 EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
 
 
@@ -108,35 +110,55 @@ class _Devices(TorchFunctionMode):
     def __init__(self, apart: bool, poisoned: bool):
         super().__init__()
         self.apart, self.poisoned = apart, poisoned
+        self.mapped = False  # torch.vmap hands out tensors without a mark
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if not self.apart:
             return self._made(name, func(*args, **kwargs))
-        given = [*_tensors(args), *_tensors(kwargs.values())]
-        places = {_place(one) for one in given} - {None}
-        if len(places) == 2 and name not in ASIDE:
-            strangers = [one for one in given if _place(one) == HERE and one.dim()]
-            if strangers:
-                raise MixedDevices(
-                    f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
-                    "met one on the inputs' device"
-                )
+        given = [*_tensors(args), *(_tensors(kwargs.values()) if kwargs else ())]
+        here = there = False
+        for one in given:
+            place = _place(one)
+            here, there = here or place == HERE, there or place == THERE
+        if name in TO_NUMPY and there:
+            raise MixedDevices(
+                f"Can't convert a tensor on the inputs' device to numpy: in {name}. Use Tensor.cpu() to copy it to host memory "
+                "first"
+            )
+        if here and there:
+            self._meet(name, args, given)
         result = self._made(name, func(*args, **kwargs))
         if name == "__iter__":
             result = list(result)
-        place = THERE if THERE in places else HERE if HERE in places else None
-        device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
-        if place is None and name not in ("__get__", "__iter__"):
-            place = HERE if device is None or isinstance(device, str) else THERE
-        elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
-            place = HERE
-        elif name == "to" and isinstance(device, torch.device):
-            place = THERE
+        place = THERE if there else HERE if here else None
+        self.mapped = self.mapped or any(map(torch._C._functorch.is_functorch_wrapped_tensor, given))
+        if place is None or name in ("to", "cpu"):
+            device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
+            if place is None and name not in ("__get__", "__iter__") and not (self.mapped and given):
+                place = HERE if device is None or isinstance(device, str) else THERE
+            elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
+                place = HERE
+            elif name == "to" and isinstance(device, torch.device):
+                place = THERE
         if place is not None:
-            mark(_tensors([result]), place)
+            mark((result,) if isinstance(result, Tensor) else _tensors([result]), place)
         return iter(result) if name == "__iter__" else result
+
+    def _meet(self, name: str, args: Any, given: list[Tensor]) -> None:
+        """Tensors of both devices are given to one function. Raises: MixedDevices if it takes no such."""
+        strangers: list[Tensor] = []
+        if name not in ASIDE:
+            strangers = [one for one in given if _place(one) == HERE and one.dim()]
+        elif name == "__getitem__":  # an index may stand on the CPU, what is indexed not
+            by = [one for one in _tensors(args[1:]) if _place(one) == THERE and one.dim()]
+            strangers = [args[0]] if by and _place(args[0]) == HERE else []
+        if strangers:
+            raise MixedDevices(
+                f"Expected all tensors to be on the same device: in {name} a tensor {tuple(strangers[0].shape)} on cpu "
+                "met one on the inputs' device"
+            )
 
     def _made(self, name: str, result: Any) -> Any:
         if self.poisoned and name in EMPTY and isinstance(result, Tensor) and result.is_floating_point():
@@ -215,6 +237,8 @@ def performed(
             result = checkpoint(call, _same, use_reentrant=False)
         else:
             result = call(_same)
+    if circumstance.second_device and any(_place(one) == HERE and one.dim() for one in _tensors([result])):
+        raise MixedDevices("a result is on cpu, and not on the inputs' device")
     if any(not _equal(one, before) for one, before in earlier):
         raise EarlierResultChanged("a later call changed an earlier result")
     if circumstance.watched and any(not _equal(a, b) for a, b in zip(tensors, kept, strict=True)):
@@ -264,7 +288,9 @@ def _called_before(
 def _others(tensor: Tensor) -> Tensor:
     if tensor.is_floating_point():
         return tensor.detach() * 0.5 + 0.25
-    return tensor.flip(-1) if tensor.dtype == torch.bool and tensor.dim() else tensor.clone()
+    return (
+        tensor.flip(-1) if tensor.dim() else tensor.clone()
+    )  # whole numbers, too: indices stay in their range
 
 
 def _write(tensor: Tensor, numbers: Tensor) -> None:

@@ -39,7 +39,7 @@ def online_softmax(
         exponential = torch.exp(scores - safe)
         total = total * torch.exp(before - safe) + exponential.sum(-1, keepdim=True)
         exponentials.append(exponential)
-        maxima.append(safe)
+        maxima.append(largest)  # -inf as long as all was masked: exp(-inf) is 0 then
     alive = total > 0
     scale = torch.where(alive, 1 / torch.where(alive, total, 1.0), 0.0)
     # Each block was measured against the maximum of its own time.
@@ -186,7 +186,8 @@ def alibi_bias(num_heads: int, length_q: int, length_k: int) -> Float[Tensor, "H
     """
 
     def slopes_of(heads: int) -> Tensor:  # heads a power of two
-        return 2.0 ** (-8.0 / heads * torch.arange(1, heads + 1))
+        steps = torch.arange(1, heads + 1, dtype=torch.float32)
+        return 2.0 ** (-8.0 / heads * steps)
 
     power = 2 ** int(math.log2(num_heads))
     slopes = torch.cat([slopes_of(power), slopes_of(2 * power)[::2][: num_heads - power]])

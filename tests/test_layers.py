@@ -15,6 +15,7 @@ LAYERS = (
     {"kernels"},
     {"case", "circumstance", "observation"},
     {"oracle"},
+    {"mistakes"},
     {"checks", "parity"},
     {"situations", "mistakes"},
     {"exercises"},

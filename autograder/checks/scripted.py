@@ -14,10 +14,10 @@ from autograder.checks.objects import construct, invoke
 from autograder.checks.subject import FunctionSubject, ModuleSubject
 from autograder.observation import Observation
 
-__all__ = ["FedModule", "NumberedFunction", "UsedObject", "length_of", "numbers_as_tensors"]
+__all__ = ["FedModule", "UsedFunction", "UsedObject", "length_of", "numbers_as_tensors"]
 
 Script = Callable[[Callable[..., Any], Mapping[str, Any]], Any]
-"""Makes objects with the class that it is given, calls their methods, and returns what came out."""
+"""Puts to use what it is given (what makes objects of a class, or calls a function), and returns what came out."""
 
 
 def numbers_as_tensors(result: Any) -> Any:
@@ -29,16 +29,33 @@ def numbers_as_tensors(result: Any) -> Any:
     return result
 
 
-class NumberedFunction(FunctionSubject):
-    """A student's function that may return plain numbers."""
+class UsedFunction(FunctionSubject):
+    """A student's function that may return plain numbers, as another function that `script` makes of it.
+
+    script: what calls the function with arguments by name, and the inputs -> the result; without one, a single call.
+    """
+
+    several_calls = True
+
+    def __init__(
+        self, function: Callable[..., Any], positional: tuple[str, ...], script: Script | None = None
+    ):
+        super().__init__(function, positional)
+        self.script = script
 
     def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
-        """The function's result on `inputs`, numbers as tensors."""
-        return numbers_as_tensors(super().call(case, inputs))
+        """What the script gives, numbers as tensors."""
+        once = super().call
+        if self.script is None:
+            return numbers_as_tensors(once(case, inputs))
+        return numbers_as_tensors(self.script(lambda given: once(case, given), inputs))
 
 
 class UsedObject:
     """A student's class that is no module, as the function that `script` makes of it."""
+
+    several_calls = True
+    """The script makes several calls: what comes before a call comes before all of them."""
 
     def __init__(self, made: Callable[..., Any], script: Script):
         self.made, self.script = made, script
@@ -65,6 +82,8 @@ class FedModule(ModuleSubject):
 
     Inputs that are arguments of the constructor, too, are for the formula and are not handed over.
     """
+
+    several_calls = True
 
     def call_with(self, case: Case, inputs: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
         """The outputs for all pieces, one after the other along the positions; the ordinary call without `chunks`."""

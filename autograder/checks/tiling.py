@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "BlocksFunction",
     "a_block_at_a_time",
     "dead_blocks",
+    "far_from_zero",
     "masked_blocks",
     "survives_extremes",
     "tiled",
@@ -95,6 +96,38 @@ def _require_torch(seen: Observation) -> None:
         )
 
 
+def far_from_zero(asked: str, masked: Callable[[Mapping[str, Any]], bool] = lambda inputs: False) -> Probe:
+    """What is right for scores near zero is right for scores far from it, of either sign. To name what is wrong elsewhere.
+
+    asked: the input to which the scores are proportional. masked: whether some of the scores are hidden.
+    """
+
+    def probe(trial: Trial) -> None:
+        results, expected = trial(), trial.expect()
+        if all(trial.close(name, result) for name, result in results.items()):
+            return
+        near = {asked: trial.inputs[asked] * 1e-3}
+        if not all(trial.close(name, result, **near) for name, result in trial(**near).items()):
+            return  # something else is wrong
+        if not all(
+            bool(torch.isfinite(result[torch.isfinite(expected[name].value)]).all())
+            for name, result in results.items()
+        ):
+            raise Failure(
+                "scores far from zero give nan or inf. Is the largest score that was seen so far subtracted before exp, also "
+                "where all of them are negative?",
+                mistake="overflows or underflows for large scores",
+            )
+        if masked(trial.inputs):
+            raise Failure(
+                "where the scores lie far below zero it differs from the formula. Is the mask value -inf or the dtype's lowest "
+                "number, or merely a low one?",
+                mistake="mask value is not low enough",
+            )
+
+    return probe
+
+
 def survives_extremes(outputs: tuple[str, ...]) -> Probe:
     """Scores far from zero, of either sign, overflow and underflow nowhere, and hidden keys do not win against them."""
 
@@ -125,8 +158,11 @@ class BlocksFunction(FunctionSubject):
     """A student's function of a list of blocks, as a function of `scores` (..., S_k) and the `sizes` of its blocks."""
 
     def call(self, case: Case, inputs: Mapping[str, Any]) -> Any:
-        """(weights, log_sum_exp), the weights joined along the last axis."""
-        blocks = [one.clone() for one in inputs["scores"].split(inputs["sizes"], -1)]
+        """(weights, log_sum_exp), the weights joined along the last axis. learns: the only block with a gradient."""
+        blocks = list(inputs["scores"].split(inputs["sizes"], -1))
+        if inputs.get("learns") is not None:
+            kept = blocks[inputs["learns"]]
+            blocks = [one if one is kept else one.detach() for one in blocks]
         result = self.function(list(blocks))
         if not isinstance(result, (tuple, list)) or len(result) != 2:
             return result  # whoever named the results says what is wrong

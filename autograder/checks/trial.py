@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autograder.case import Case, Draw
 from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject, Subject, is_remote
-from autograder.circumstance import ORDINARY, performed
+from autograder.circumstance import ORDINARY, Circumstance, performed, under
 from autograder.oracle import Comparison, Quantity, compare, rounder, within_rounding
 from autograder.trees import mapped
 
@@ -34,13 +34,15 @@ SIGNATURE = re.compile(
 class Target:
     """What a subject must compute: the names of its results, and the float64 formula that yields them.
 
-    whole: the results are whole numbers, plain ints and not tensors.
+    whole: the results are whole numbers, plain ints and not tensors. on_request: results that some cases do not ask for: where
+    the formula gives none, None must come back.
     """
 
     name: str
     outputs: tuple[str, ...]
     formula: Formula
     whole: bool = False
+    on_request: tuple[str, ...] = ()
 
 
 class Trial:
@@ -97,12 +99,17 @@ class Trial:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
         try:
             with student_code():
-                if self.circumstance == ORDINARY or is_remote(
-                    self.subject
-                ):  # who calls there looks at it there
-                    return self.subject.call(self.case, inputs)
-                module = self.subject.module(self.case) if isinstance(self.subject, ModuleSubject) else None
+                there, several = is_remote(self.subject), getattr(self.subject, "several_calls", False)
+                if self.circumstance == ORDINARY or (there and not several):
+                    return self.subject.call(self.case, inputs)  # who calls there looks at it there
                 given = list(inputs.values())
+                if (
+                    there
+                ):  # each call by itself in this circumstance, and what comes before them before them all
+                    before = Circumstance(before=self.circumstance.before)
+                    with under(replace(self.circumstance, before="")):
+                        return performed(lambda change: self._handed(inputs, change), given, before)
+                module = self.subject.module(self.case) if isinstance(self.subject, ModuleSubject) else None
                 return performed(
                     lambda change: self._handed(inputs, change), given, self.circumstance, module
                 )
@@ -124,7 +131,7 @@ class Trial:
 
     def shaped(self, result: Any, **changes: Any) -> dict[str, Tensor]:
         """A raw result for the case's inputs with `changes`, by name. Raises: Failure if kinds or shapes are wrong."""
-        results = self.named(result)
+        results = self.named(result, **changes)
         expected = {name: tuple(quantity.value.shape) for name, quantity in self.expect(**changes).items()}
         got = {name: tuple(results[name].shape) for name in expected}
         wrong = next((name for name in expected if got[name] != expected[name]), None)
@@ -138,8 +145,9 @@ class Trial:
             mistake="results in the wrong order" if turned else f"{wrong} has the wrong shape",
         )
 
-    def named(self, result: Any) -> dict[str, Tensor]:
-        """A raw result by name. Raises: Failure if it is not the tensors that the target names."""
+    def named(self, result: Any, **changes: Any) -> dict[str, Tensor]:
+        """A raw result by name, without what the case does not ask for. Raises: Failure if it is not the tensors that the
+        target names."""
         names = self.target.outputs
         wanted = names[0] if len(names) == 1 else f"({', '.join(names)})"
         values = [result] if len(names) == 1 else result
@@ -150,14 +158,22 @@ class Trial:
             )
         if self.target.whole:
             return {name: _whole(name, value) for name, value in zip(names, values, strict=True)}
+        asked = self.expect(**changes) if self.target.on_request else names
         for name, value in zip(names, values, strict=True):
+            if name not in asked:
+                if value is None:
+                    continue
+                raise Failure(
+                    f"{name} must be None where none are asked for; it is {_kind(value)}.",
+                    mistake=f"{name} come without being asked for",
+                )
             # A subclass of Tensor could answer comparisons as it likes, and isinstance believes what __class__ says.
             if type(value) not in PLAIN:
                 raise Failure(
                     f"must return {wanted} as torch tensors; {name} is {_kind(value)}.",
                     mistake="does not return what is asked for",
                 )
-        return dict(zip(names, values, strict=True))
+        return {name: value for name, value in zip(names, values, strict=True) if name in asked}
 
     def expect(self, **changes: Any) -> Mapping[str, Quantity]:
         """The formula's float64 results for the same inputs."""

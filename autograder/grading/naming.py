@@ -79,7 +79,7 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, .
 
     A mistake counts for a case where the student's result is wrong and equals the mistake's; it is out if on any case
     the student is right where the mistake would not be, or if it explains fewer than one in LEAST of the wrong cases
-    that it touches at all: a chance hit. Together the mistakes must explain two in three of the wrong cases.
+    that it touches at all: a chance hit. Together the mistakes must explain half of the wrong cases.
     """
     wrong, right = _sorted(trials)
     right.sort(key=lambda tried: tried[0].size)  # the cheapest cases rule most mistakes out
@@ -98,7 +98,7 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, .
             explains[place] = cases
     chosen = _cover(explains)
     explained = {n for place in chosen for n in explains[place]}
-    if exercise.situations is not None and 3 * len(explained) < 2 * len(wrong):
+    if exercise.situations is not None and 2 * len(explained) < len(wrong):
         chosen = []  # most of what is wrong has another cause: a wrong name is worse than none
     named = tuple(exercise.mistakes[place] for place in chosen)
     return named, frozenset(wrong[n][0].case.number for place in chosen for n in explains[place])

@@ -36,6 +36,8 @@ NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("state", "beside a second object"): ("objects share what they hold", "Does something belong to the class, not to self?"),
     ("state", ""): STATE,
     ("layout", ""): ("depends on the memory layout of its inputs", "Is there a view where reshape is meant?"),
+    ("device", ""): ("makes a tensor on the CPU", "Is device=... left out?"),
+    ("dropout", ""): ("dropout acts in eval mode", "Does dropout look at self.training, as nn.Dropout does?"),
     ("mode", ""): ("depends on train() or eval()", "Does anything but dropout ask for self.training?"),
     ("dtype", "float64"): (IMPRECISE, "Is a part computed in another dtype?"),
     ("default dtype", ""): ("depends on the default dtype", "Is a tensor made without dtype=...?"),
@@ -150,8 +152,10 @@ class Situated:
             names -= {None}
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
-        shared = [NAMES.get(one, NAMES.get((one[0], ""))) for one in cause if one[1] != self.ordinary[one[0]]]
-        told = next((one for one in shared if one is not None), None)
+        special = [one for one in cause if one[1] != self.ordinary[one[0]]]
+        # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
+        alone = len(special) == 1 and cause == self.causes[0]
+        told = NAMES.get(special[0], NAMES.get((special[0][0], ""))) if alone else None
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
@@ -236,9 +240,10 @@ class Situated:
         return Trial(trial.target, _Formula(trial.target), case)
 
     def diagnosed(self) -> Failure | None:
-        """What the exercise's diagnoses say of a failing case: the first that knows a mistake's name."""
-        for trial in self.to_be_named():
-            if trial.case.number not in self.failures or trial.dtype in HALF:
+        """What the exercise's diagnoses say of a failing case, of the plainest that they know a mistake's name for."""
+        for number, _ in self._failing[:MOST_NAMED]:
+            trial = self.trials.get(number)
+            if trial is None or trial.dtype in HALF:
                 continue  # rounding in half precision looks like many things
             for wanted, probes in self.exercise.diagnoses.items():
                 if wanted and trial.inputs.get(wanted) is None:
@@ -269,7 +274,7 @@ class _Formula:
             (v.dtype for v in inputs.values() if isinstance(v, Tensor) and v.is_floating_point()), None
         )
         found = self.target.formula(**exact)
-        values = tuple(found[name].value.to(dtype) for name in self.target.outputs)
+        values = tuple(found[name].value.to(dtype) if name in found else None for name in self.target.outputs)
         return values if len(values) > 1 else values[0]
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:

@@ -27,15 +27,17 @@ UNDERFLOW = 746.0
 
 def softmax(scores: Tensor, dim: int = -1, round: Rounder = exact) -> Quantity:
     """scores (...) -> exp(scores) / sum of exp(scores) along dim."""
+    normaliser = scores.logsumexp(dim, keepdim=True)
+    magnitude = torch.exp(scores - normaliser)
+    # exp turns the rounding of its argument into a relative error, where the result is not zero anyway.
+    depth = (scores.amax(dim, keepdim=True) - scores).detach()
+    growth = float(torch.where(depth < UNDERFLOW, depth, 0.0).max())
+    if round is exact:
+        return Quantity(magnitude, magnitude, growth)
     numerator = round(torch.exp(round(scores - scores.amax(dim, keepdim=True))))
     weights = round(numerator / round(numerator.sum(dim, keepdim=True)))
     # exp(scores - logsumexp) rounds elsewhere; the larger of the two errors is what a right solution may make.
-    normaliser = scores.logsumexp(dim, keepdim=True)
-    magnitude = torch.exp(scores - normaliser)
     direct = round(torch.exp(round(scores - round(normaliser))))
-    # exp turns the rounding of its argument into a relative error, where the result is not zero anyway.
-    depth = scores.amax(dim, keepdim=True) - scores
-    growth = float(torch.where(depth < UNDERFLOW, depth, 0.0).detach().max())
     return Quantity(farther(magnitude, weights, direct), magnitude, growth)
 
 

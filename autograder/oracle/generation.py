@@ -44,9 +44,25 @@ def perplexity(
         raise ValueError("no target counts")
     rows, wanted = logits[counts], targets[counts].unsqueeze(-1)
     losses = round(round(rows.logsumexp(-1, keepdim=True)) - rows.gather(-1, wanted))
-    value = round(round(losses.mean()).exp())
-    # exp turns the rounding of the mean loss, which is as large as the logits, into a relative error.
-    return {"perplexity": Quantity(value, value.abs(), 2 * float(rows.detach().abs().max()))}
+    total = losses.sum() if round is exact else _added_up(losses.flatten(), round)
+    # exp turns the rounding of the mean loss, which is as large as logits and losses, into a relative error.
+    largest = max(float(part.detach().abs().nan_to_num(0.0, 0.0, 0.0).max()) for part in (rows, losses))
+    value = round((round(total / losses.numel()) + _step(largest, round)).exp())
+    return {"perplexity": Quantity(value, value.abs(), 2 * largest)}
+
+
+def _step(size: float, round: Rounder) -> float:
+    """What is lost at most where numbers up to that size are rounded: one number alone loses that or nothing, by chance."""
+    numbers = torch.linspace(size / 2, size, 65, dtype=torch.float64)
+    return 0.0 if round is exact else float((round(numbers) - numbers).abs().max())
+
+
+def _added_up(terms: Tensor, round: Rounder) -> Tensor:
+    """Their sum, as one gets it who adds them up in a dtype."""
+    total = torch.zeros_like(terms[0])
+    for part in terms.split(max(1, len(terms) // 16)):
+        total = round(total + part.sum())
+    return total
 
 
 def kept(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -42,18 +43,29 @@ def log_sum_exp(scores: Tensor, allowed: Tensor, growth: float, round: Rounder) 
     """
     hidden = scores.masked_fill(~allowed, -torch.inf)
     value = hidden.logsumexp(-1)
-    largest = hidden.amax(-1)
-    magnitude = torch.where(torch.isfinite(value), largest.abs() + 1.0, 0.0)
+    largest = torch.maximum(hidden.amax(-1).abs() + 1.0, value.abs())  # the result itself is rounded, too
+    magnitude = torch.where(torch.isfinite(value), largest, 0.0)
     return Quantity(round(value), magnitude, growth)
 
 
-def online_softmax(scores: Tensor, sizes: Sequence[int], round: Rounder = exact) -> dict[str, Quantity]:
-    """scores (..., S_k), cut into blocks of these sizes -> weights (..., S_k), log_sum_exp (...)."""
+def online_softmax(
+    scores: Tensor, sizes: Sequence[int], learns: int | None = None, round: Rounder = exact
+) -> dict[str, Quantity]:
+    """scores (..., S_k), cut into blocks of these sizes -> weights (..., S_k), log_sum_exp (...).
+
+    learns: the place of the only block to which a gradient flows, if it is not all of them.
+    """
     if sum(sizes) != scores.shape[-1]:
         raise ValueError("blocks that do not make up the scores have no result")
+    if learns is not None:
+        blocks = list(scores.split(list(sizes), -1))
+        kept = blocks[learns]
+        scores = torch.cat([one if one is kept else one.detach() for one in blocks], -1)
     weights = masked_softmax(scores, scores > -torch.inf, round)
+    # A weight may be exp(score - log_sum_exp), two numbers as large as the scores.
+    growth = float(scores.detach().masked_fill(scores == -torch.inf, 0.0).abs().max())
     return {
-        "weights": weights,
+        "weights": replace(weights, growth=max(weights.growth, growth)),
         "log_sum_exp": log_sum_exp(scores, scores > -torch.inf, 0.0, round),
     }
 
@@ -89,8 +101,16 @@ def sliding_window_attention(
     """query, key (..., S, D), value (..., S, D_v) -> output (..., S, D_v)."""
     if window < 1:
         raise ValueError("a window of no position has no result")
-    mask = pairs_of_window(query.shape[-2], window)
-    return {"output": attention(query, key, value, mask, False, round)["output"]}
+    length = query.shape[-2]
+    if length <= 4 * window:
+        return {
+            "output": attention(query, key, value, pairs_of_window(length, window), False, round)["output"]
+        }
+    # A long one: each query with its own window of keys, (..., S, window, D), those before the start hidden.
+    places = torch.arange(length).unsqueeze(-1) - torch.arange(window - 1, -1, -1)  # (S, window)
+    keys, values = key[..., places.clamp(min=0), :], value[..., places.clamp(min=0), :]
+    found = attention(query.unsqueeze(-2), keys, values, (places >= 0).unsqueeze(-2), False, round)["output"]
+    return {"output": replace(found, value=found.value.squeeze(-2), magnitude=found.magnitude.squeeze(-2))}
 
 
 def pairs_of_blocks(block_mask: Tensor, block_size: int, S_q: int, S_k: int) -> Tensor:

@@ -13,7 +13,7 @@ and amplification the magnitude over the result (1 for the element). F = 2, 3, 2
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -84,7 +84,8 @@ def within_rounding(actual: Tensor, result: Quantity, dtype: torch.dtype) -> boo
     Most results of right code are, and this costs a tenth. False says nothing. Shapes as in `compare`.
     """
     allowance = SUM_STEPS * _sum_roundoff(dtype) * (1.0 + result.growth) * result.magnitude
-    gap = (actual.detach().to("cpu", torch.float64) - result.value).abs()
+    got = actual.detach().to("cpu", torch.float64)
+    gap = torch.where(got == result.value, 0.0, (got - result.value).abs())  # inf is inf
     return bool((gap <= allowance).all())
 
 
@@ -105,11 +106,18 @@ def compare(
     roundoff: the unit roundoff, where it is not the dtype's: that of tf32, whose results are float32.
 
     Shapes: actual, result.value, result.magnitude and each of the baselines are all alike.
-    actual may have any dtype; it is compared in float64. Elements whose magnitude is zero must be exactly zero.
+    actual may have any dtype; it is compared in float64. Elements whose magnitude is zero must be exactly zero, and
+    those that are infinite exactly that.
     """
     got = actual.detach().to("cpu", torch.float64)
     if got.numel() == 0:
         return Comparison(0.0, (), 0.0, 0.0, 0.0)
+    endless = result.value.isinf()
+    if bool(endless.any()):  # to be met exactly; the rest is compared without them
+        missed = endless & (got != result.value)
+        got = torch.where(endless, torch.where(missed, torch.inf, 0.0), got)
+        result = replace(result, value=result.value.masked_fill(endless, 0.0))
+        baselines = [one.masked_fill(endless, 0.0) for one in baselines]
     u, u_sum = roundoff or unit_roundoff(dtype), _sum_roundoff(dtype)
     # Underflow is no error, but what must be zero must be zero.
     lost = torch.where(result.magnitude > 0, _smallest(dtype), 0.0)

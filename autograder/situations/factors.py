@@ -140,35 +140,40 @@ def scores(query: str = "query", key: str = "key") -> Factor:
 def module_scores(
     sequence: str = "x", context: str = "", query: str = "q_proj", key: str = "k_proj"
 ) -> Factor:
-    """Kinds of scores, for a module whose projections `query` of `sequence` and `key` of `context` make them."""
+    """Kinds of scores, for a module whose projections `query` of `sequence` and `key` of `context` make them.
+
+    Where a case has no context, the sequence stands for it; where it has `num_heads`, each head makes scores of its own.
+    """
     asked, asking = context or sequence, sequence
+
+    def given(inputs: Inputs) -> set[str]:
+        return {name for name in (asking, asked) if isinstance(inputs.get(name), Tensor)}
 
     def sized(factor: float) -> Level:
         def change(draw: Draw, inputs: Inputs) -> Inputs:
-            half = inputs[asking].dtype == torch.float16  # whose products must not overflow
-            return {
-                **inputs,
-                **{n: inputs[n] * (min(factor, 6.0) if half else factor) for n in {asking, asked}},
-            }
+            # Products must not overflow float16, nor scores be rounded by more than what tells them apart.
+            half = inputs[asking].dtype in (torch.float16, torch.bfloat16)
+            return inputs | {n: inputs[n] * (min(factor, 6.0) if half else factor) for n in given(inputs)}
 
         return change
 
     def low(draw: Draw, inputs: Inputs) -> Inputs:
         """All scores equal, and lower than -1e4: the projections read a feature that is 1 everywhere."""
-        width = inputs[asking].shape[-1]
+        width = inputs[asking].shape[-1] // inputs.get("num_heads", 1)
         most = (
             min(3e4 / width**0.5, 57600 / width)
             if inputs[asking].dtype == torch.float16
             else 3e4 / width**0.5
         )
-        far = 2.0 ** math.floor(math.log2(most**0.5))
-        ones = {name: inputs[name].clone() for name in {asking, asked}}
+        power = math.floor(math.log2(most))
+        far, away = 2.0 ** (power - power // 2), -(2.0 ** (power // 2))
+        ones = {name: inputs[name].clone() for name in given(inputs)}
         for tensor in ones.values():
             tensor[..., 0] = 1.0
 
         def weights(given: Mapping[str, Any]) -> dict[str, Tensor]:
             made = {name: torch.zeros_like(given[name]) for name in (query, key)}
-            made[query][:, 0], made[key][:, 0] = far, -far
+            made[query][:, 0], made[key][:, 0] = far, away
             biases = (f"{query}_bias", f"{key}_bias")
             return made | {name: torch.zeros_like(given[name]) for name in biases if name in given}
 
@@ -185,7 +190,9 @@ def module_scores(
         "huge scores": sized(100.0),
         "all scores low": low,
         "all scores equal": equal,
-        "huge numbers behind the mask": behind_the_mask(asked),
+        "huge numbers behind the mask": lambda draw, inputs: behind_the_mask(
+            asked if asked in given(inputs) else asking
+        )(draw, inputs),
     }
 
 

@@ -27,22 +27,24 @@ def drawn_by(
     values: Mapping[str, str] | None = None,
     init: Mapping[str, str] | None = None,
     derived: Mapping[str, Derived] | None = None,
+    free: str = "",
     leading: int = 2,
     low: int = 2,
     high: int = 9,
 ) -> Callable[..., dict[str, Any]]:
     """A drawing function for tensors with these axes; "..." stands for any leading axes.
 
-    mask: the axes of a bool `attn_mask`, such as "... S_q S_k". values, init: arguments that are sizes, of the function
-    or the constructor, by the symbol of the size. derived: sizes that are no free choice. leading: how many leading axes.
-    The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is), `dtype`,
-    `size` (a factor of the first tensor), `is_causal`, `kind` of mask ("one for all", "per batch", "per head", "padding",
-    "empty" with a sentence of nothing but padding, "dead", "shared dead"), and sizes by their symbols: a number, a range
-    (low, high), a list to choose from, or another symbol, "S_k" for as long as that.
+    mask: the axes of a bool `attn_mask`, such as "... S_q S_k". values, init: arguments that are sizes, of the function or the
+    constructor, by the symbol of the size. derived: sizes that are no free choice. free: symbols that only these need.
+    leading: how many leading axes.
+    The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is), `dtype`, `size`
+    (a factor of the first tensor), `kind` (of mask: "one for all", "per batch", "per head", "padding", "empty", "dead",
+    "shared dead"), `is_causal`, and sizes by their symbols: a number, a range (low, high), a list to choose from, or another
+    symbol, "S_k" for as long as that.
     """
     names = [
         s
-        for spec in (*axes.values(), mask, *(values or {}).values(), *(init or {}).values())
+        for spec in (*axes.values(), mask, *(values or {}).values(), *(init or {}).values(), free)
         for s in spec.split()
     ]
     symbols = [s for s in dict.fromkeys(names) if s not in ("...", *(derived or {}))]

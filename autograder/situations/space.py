@@ -15,7 +15,7 @@ from autograder.checks import Check, Trial
 from autograder.situations.covering import Row, covering_array, pairs
 from autograder.situations.factors import Factor, Level
 
-__all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "expanded", "groups"]
+__all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "besides", "expanded", "groups"]
 
 GRADIENT = ("a gradient asked", "a gradient of one input", "activation checkpointing")
 
@@ -86,6 +86,12 @@ def groups(formula: str, points: float, more: tuple[Group, ...] = (), **worth: f
     return (Group("agrees with the formula", formula, points, ()), *more, *rest)
 
 
+def besides(points: float) -> tuple[Group, ...]:
+    """The one group of an exercise whose written checks come first, each on cases of its own."""
+    claim = "right whatever the lengths, numbers, dtype, mode, layout and device, and after whatever calls"
+    return (Group("every situation", claim, points, ("lengths",)),)
+
+
 @dataclass(frozen=True)
 class Situations:
     """In which ways the inputs and circumstances of an exercise differ.
@@ -109,6 +115,7 @@ class Situations:
     together: tuple[tuple[str, ...], ...] = ()
     module: bool = False
     after: bool = False
+    right: Callable[[Trial, Mapping[str, Tensor]], None] | None = None
 
     def arranged(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
         """The exercise's written checks, and the groups as checks before or after them."""

@@ -60,7 +60,8 @@ def cut(inputs: Mapping[str, Any], axes: Mapping[str, str], lengths: tuple[str, 
     for name, spec in axes.items():
         value = inputs.get(name)
         if isinstance(value, Tensor) and symbol in (names := spec.split()):
-            for place in [n - len(names) for n, one in enumerate(names) if one == symbol]:
+            places = [n - len(names) for n, one in enumerate(names) if one == symbol]
+            for place in [one for one in places if value.dim() >= -one]:  # a mask may have fewer axes
                 size = value.shape[place]
                 if size > 1 or name != "attn_mask":
                     order = torch.arange(size - 1) if size > 1 else torch.zeros(3, dtype=torch.int64)
@@ -82,9 +83,9 @@ def hold(space: Situations, trial: Trial) -> None:
             if row.get("gradient") in GRADIENT:
                 _differentiates(space, trial, row)
             else:
-                _right(trial, _results(trial, _laid_out(space, trial.fresh(), row)))
+                _judge(space, trial, _laid_out(space, trial.fresh(), row))
                 if row.get("state") == "beside a second object":
-                    _right(trial, _results(trial, trial.fresh()))
+                    _judge(space, trial, trial.fresh())
     finally:
         trial.circumstance = ORDINARY
 
@@ -97,13 +98,13 @@ def _before(space: Situations, trial: Trial, row: Row) -> None:
     """What happens before the call that counts: what it gives is not looked at, but it must not fail."""
     state = row.get("state")
     if state == "after other sizes":
-        trial.run(trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
+        _called(trial, trial.fresh(**cut(trial.inputs, space.axes, space.lengths)))
     elif state == "beside a second object":
-        _right(trial, _results(trial, trial.fresh()))
+        _judge(space, trial, trial.fresh())
         other = replace(trial.case, number=trial.case.number + CASES_PER_SEED // 2)
         second = Trial(trial.target, trial.subject, other)  # a module of its own, with weights of its own
         second.circumstance = trial.circumstance
-        second.run(second.fresh(**others(second.inputs)))
+        _called(second, second.fresh(**others(second.inputs)))
 
 
 def others(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,9 +123,25 @@ def _laid_out(space: Situations, inputs: dict[str, Any], row: Row) -> dict[str, 
     return expanded(inputs, space.axes) if layout == "expanded" else inputs
 
 
-def _results(trial: Trial, given: Mapping[str, Any]) -> dict[str, Tensor]:
+def _judge(space: Situations, trial: Trial, given: Mapping[str, Any]) -> None:
+    """The results for these inputs are right: as the exercise says, or else the formula's. Raises: Failure."""
+    if space.right is None:
+        _right(trial, _results(trial, given))
+        return
     try:
-        return trial.shaped(trial.run(given))
+        results = trial.named(trial.run(given))
+    except Failure as failure:
+        raise _explained(failure, trial) from failure
+    space.right(trial, results)
+
+
+def _results(trial: Trial, given: Mapping[str, Any]) -> dict[str, Tensor]:
+    return trial.shaped(_called(trial, given))
+
+
+def _called(trial: Trial, given: Mapping[str, Any]) -> Any:
+    try:
+        return trial.run(given)
     except Failure as failure:
         raise _explained(failure, trial) from failure
 
@@ -171,7 +188,7 @@ def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
                 mistake="does not keep the dtype",
             )
         expected = trial.expect()[name].value
-        if name == "weights" and bool(((value != 0) & (expected == 0)).any()):
+        if name == "weights" and bool((value.nan_to_num(0.0) != 0)[expected == 0].any()):
             raise Failure(
                 "a key that is not allowed keeps some weight; it must weigh exactly zero. Is the fill low enough for all scores?",
                 mistake="forbidden keys keep some weight",
@@ -217,7 +234,9 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
         )
         # What a gradient is a sum of: its terms are products of a factor and of inputs, whatever their sum is.
         sizes = sorted(
-            max(1.0, float(v.abs().max())) for n in trial.differentiable if (v := trial.inputs[n]).numel()
+            max(1.0, float(v.masked_fill(~v.isfinite(), 0.0).abs().max()))
+            for n in trial.differentiable
+            if (v := trial.inputs[n]).numel()
         )
         terms = float(factors.abs().max()) * math.prod(sizes[-2:])
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + reference.growth) * terms

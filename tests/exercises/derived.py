@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -15,6 +15,7 @@ from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
+from autograder.observation import unobserved
 
 __all__ = ["SPOILERS", "derivable", "reference", "spoilers_of", "spoilt", "student_of"]
 
@@ -28,8 +29,13 @@ def reference(exercise: Exercise) -> Any:
 
 
 def derivable(exercise: Exercise) -> bool:
-    """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot."""
-    return exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
+    """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot.
+
+    Where the situations only stand beside written checks, the mutants are still written by hand.
+    """
+    space = exercise.situations
+    plain = exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
+    return plain and space is not None and not space.after
 
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
@@ -42,20 +48,18 @@ def student_of(exercise: Exercise, mistake: Mistake) -> Any:
 
 
 def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-    exact = {
-        n: v.double() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in given.items()
-    }
     dtype = next(
         (v.dtype for v in given.values() if isinstance(v, Tensor) and v.is_floating_point()), torch.float32
     )
-    found = formula(**exact)
-    if exercise.target.whole:
-        values = tuple(int(found[name]) for name in exercise.target.outputs)
-    else:
-        values = tuple(
-            v.to(dtype) if v.is_floating_point() else v for v in (found[n] for n in exercise.target.outputs)
-        )
+    with unobserved():  # a formula knows of no second device
+        found = formula(**{n: v.double() if _floating(v) else v for n, v in given.items()})
+        made = [found.get(name) for name in exercise.target.outputs]
+        values = tuple(int(v) if exercise.target.whole else v.to(dtype) if _floating(v) else v for v in made)
     return values if len(values) > 1 else values[0]
+
+
+def _floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _function(exercise: Exercise, formula: Callable[..., Any]) -> Any:
@@ -114,10 +118,12 @@ def _each(change: Callable[[Tensor], Any]) -> Spoiler:
     return spoil
 
 
-def _floats(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
+def _floats(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Iterator[Tensor]:
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor) and value.is_floating_point():
             yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _floats(value, {})
 
 
 def _writes(result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -221,6 +227,16 @@ NEEDS: Mapping[str, tuple[str, str]] = {
 """What a spoiler needs to show: a level of that factor whose name begins so."""
 
 
+UNSEEN = {
+    (
+        "causal_mask",
+        "hands out the same memory",
+    ),  # it is given no tensor, so that an earlier call has the same sizes
+    ("perplexity", "at most a thousand"),  # one number, however long the text
+}
+"""Spoilers that change nothing there."""
+
+
 def spoilers_of(exercise: Exercise) -> tuple[str, ...]:
     """The spoilers that can be seen in an exercise's situations."""
     right, space = reference(exercise), exercise.situations
@@ -233,6 +249,7 @@ def spoilers_of(exercise: Exercise) -> tuple[str, ...]:
         for how in (*SPOILERS, *WRAPPERS)
         if how != "the order of results" or len(exercise.target.outputs) > 1
     ]
+    names = [how for how in names if (exercise.name, how) not in UNSEEN]
     tensors = not exercise.target.whole
     return tuple(
         how

@@ -25,6 +25,8 @@ from autograder.exercises.basic_attention.slip_table import named
 from autograder.exercises.exercise import Exercise
 from autograder.oracle import Quantity
 from autograder.oracle import scores as formulas
+from autograder.situations import AXES, DTYPES, LENGTHS, Situations, besides, drawn_by, without
+from autograder.situations.space import GRADIENT
 
 __all__ = ["ADDITIVE_SCORES", "COSINE_SCORES", "DOT_SCORES", "MULTIPLICATIVE_SCORES", "SCALED_DOT_SCORES"]
 
@@ -33,12 +35,49 @@ FORMULA = "agrees with the formula"
 OUTPUTS = ("scores",)
 UNEQUAL = "unequal sizes"
 LARGE = "large numbers"
+SHAPES = {"query": "... S_q D", "key": "... S_k D"}
+OF_MODULES = {"query": "... S_q d_query", "key": "... S_k d_key"}
 MANY = (66, 90)
 """Sizes beyond the 64 of the usual block and the usual head."""
 
 
 def _named(formula: Callable[..., Quantity]) -> Callable[..., Mapping[str, Quantity]]:
     return lambda **inputs: {"scores": formula(**inputs)}
+
+
+HALVES = {"dtype": ("bfloat16", "float16"), "gradient": GRADIENT}
+ROUNDED = ({"numbers": ("large numbers", "small numbers"), **HALVES},)
+"""Half precision leaves nothing of a gradient there, in some right writings."""
+
+
+def _tried() -> Situations:
+    """The situations of a score between two batches of vectors."""
+    sizes = {"ordinary numbers": {}, "large numbers": {"size": 30.0}, "small numbers": {"size": 1e-2}}
+    factors = {
+        "lengths": without(LENGTHS, "one tensor for all"),
+        "numbers": sizes,
+        "dtype": DTYPES,
+        "axes": AXES,
+    }
+    return Situations(
+        draw=drawn_by(SHAPES), factors=factors, axes=SHAPES, groups=besides(0.5), never=ROUNDED, after=True
+    )
+
+
+def _tried_module(*widths: str) -> Situations:
+    """The same for a module with these widths."""
+    wide = {"wide vectors": {"d_query": [131], "d_key": [137], "d_hidden": 5}}
+    lengths = {**without(LENGTHS, "one tensor for all", "wide vectors"), **wide}
+    sizes = {"ordinary numbers": {}, "large numbers": {"size": 6.0}, "small numbers": {"size": 1e-2}}
+    return Situations(
+        draw=drawn_by(OF_MODULES, init={name: name for name in widths}),
+        factors={"lengths": lengths, "numbers": sizes, "dtype": DTYPES, "axes": AXES},
+        axes=OF_MODULES,
+        groups=besides(0.5),
+        never=ROUNDED,
+        module=True,
+        after=True,
+    )
 
 
 def _pair(
@@ -150,6 +189,7 @@ DOT_SCORES = Exercise(
     name="dot_scores",
     assignment=STEM,
     target=Target("dot_scores", OUTPUTS, _named(formulas.dot)),
+    situations=_tried(),
     positional=("query", "key"),
     recipes=COMMON_RECIPES,
     checks=_checks(
@@ -179,6 +219,7 @@ SCALED_DOT_SCORES = Exercise(
     name="scaled_dot_scores",
     assignment=STEM,
     target=Target("scaled_dot_scores", OUTPUTS, _named(formulas.scaled_dot)),
+    situations=_tried(),
     positional=("query", "key"),
     recipes=COMMON_RECIPES,
     checks=_checks(
@@ -235,6 +276,7 @@ COSINE_SCORES = Exercise(
     name="cosine_scores",
     assignment=STEM,
     target=Target("cosine_scores", OUTPUTS, _named(formulas.cosine)),
+    situations=_tried(),
     positional=("query", "key"),
     recipes=(
         *COMMON_RECIPES,
@@ -249,7 +291,7 @@ COSINE_SCORES = Exercise(
             Check(
                 FORMULA,
                 "the cosine between every query and every key",
-                1.0,
+                0.5,
                 ("all sizes equal", UNEQUAL, "long and wide", "long queries"),
                 agrees("scores"),
             )
@@ -345,6 +387,7 @@ ADDITIVE_SCORES = Exercise(
     name="AdditiveScores",
     assignment=STEM,
     target=Target("AdditiveScores", OUTPUTS, _named(formulas.additive)),
+    situations=_tried_module("d_query", "d_key", "d_hidden"),
     positional=("query", "key"),
     parameters=(
         Parameter("W_q", ("d_hidden", "d_query")),
@@ -385,6 +428,7 @@ MULTIPLICATIVE_SCORES = Exercise(
     name="MultiplicativeScores",
     assignment=STEM,
     target=Target("MultiplicativeScores", OUTPUTS, _named(formulas.multiplicative)),
+    situations=_tried_module("d_query", "d_key"),
     positional=("query", "key"),
     parameters=(Parameter("W", ("d_query", "d_key"), linear=False),),
     recipes=_module_recipes(hidden=False),

@@ -27,6 +27,8 @@ from autograder.exercises.basic_attention.softmax_slips import MASKED_SOFTMAX_SL
 from autograder.exercises.exercise import Exercise
 from autograder.oracle import Quantity, Rounder, exact
 from autograder.oracle import attention as formulas
+from autograder.situations import AXES, DTYPES, MASKS, Factor, Situations, besides, drawn_by, without
+from autograder.situations.space import GRADIENT
 
 __all__ = ["MASKED_SOFTMAX", "SOFTMAX"]
 
@@ -84,11 +86,44 @@ def _where_it_runs(probe: Probe) -> Probe:
     return tried
 
 
+NUMBERS: Factor = {
+    "ordinary numbers": {},
+    "large numbers": {"size": 300.0},
+    "all low": lambda draw, given: {**given, "scores": given["scores"] - 2e4},
+    "all equal": lambda draw, given: {**given, "scores": given["scores"] * 0 + 3},
+}
+ROWS: Factor = {
+    "several": {"S_k": (3, 9)},
+    "one row": {"S_q": 1},
+    "two keys": {"S_k": 2},
+    "as many rows as keys": {"S_q": "S_k"},
+    "one key": {"S_k": 1},
+    "over two thousand keys": {"S_k": [2053, 2063], "S_q": 2, "axes": 0},
+}
+
+
+def _tried(mask: bool) -> Situations:
+    """The situations of a softmax over the last axis, with a mask or without."""
+    shapes = {"scores": "... S_q S_k"}
+    factors = {"lengths": ROWS, "numbers": NUMBERS, "dtype": DTYPES, "axes": AXES}
+    return Situations(
+        draw=drawn_by(shapes, mask="... S_q S_k" if mask else ""),
+        factors=factors | ({"mask": without(MASKS, "no mask")} if mask else {}),
+        axes=shapes | ({"attn_mask": "... S_q S_k"} if mask else {}),
+        groups=besides(0.5),
+        never=(
+            {"numbers": "large numbers", "gradient": GRADIENT},
+        ),  # differences overflow in a right writing
+        after=True,
+    )
+
+
 SOFTMAX = Exercise(
     name="softmax",
     assignment=STEM,
     target=Target("softmax", ("weights",), _softmax),
     positional=("scores",),
+    situations=_tried(mask=False),
     recipes=(
         Recipe("a matrix", _scores()),
         Recipe("two entries", _two_entries),
@@ -277,6 +312,7 @@ MASKED_SOFTMAX = Exercise(
     assignment=STEM,
     target=Target("masked_softmax", ("weights",), _masked),
     positional=("scores", "attn_mask"),
+    situations=_tried(mask=True),
     recipes=(
         Recipe("a mask for each element", _with_mask()),
         Recipe("one mask for all", _with_mask(mask="qk")),

@@ -159,8 +159,10 @@ SLIPS: Slips = {
     },
     "No query or key is zero. Is a small number added to a norm, or is a norm clamped?": {
         "a small number in the norms": [
-            *({"kinds": _cosine(lambda q, k, add=add: _norms(q, k) + add)} for add in (1e-6, 1e-8)),
-            *({"kinds": _cosine(lambda q, k, low=low: _norms(q, k).clamp_min(low))} for low in (1e-2, 1e-6, 1e-8)),
+            {"kinds": _cosine(lambda q, k: _norms(q, k) + 1e-6)}, {"kinds": _cosine(lambda q, k: _norms(q, k) + 1e-8)},
+            {"kinds": _cosine(lambda q, k: _norms(q, k).clamp_min(1e-2))},
+            {"kinds": _cosine(lambda q, k: _norms(q, k).clamp_min(1e-6))},
+            {"kinds": _cosine(lambda q, k: _norms(q, k).clamp_min(1e-8))},
         ],
     },
     "The third kind is q W k: query @ W @ key^T. Is W turned round, as in an nn.Linear?": {

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["STREAM_SLIPS", "Slip", "blocks_of", "running", "stream"]
+from autograder.mistakes import Slips
 
-Slip = tuple[str, str, dict[str, Any]]
-"""Name, question and knobs of a mistake."""
+__all__ = ["STREAM_SLIPS", "blocks_of", "running", "stream"]
 
 
 def blocks_of(length: int, block_size: int) -> list[int]:
@@ -87,53 +86,31 @@ def stream(
 RESCALE = "What was summed so far is measured against the old maximum. When that grows, is it multiplied by exp(old - new)?"
 LOGARITHM = "log_sum_exp is the running maximum plus the logarithm of the running sum."
 
-STREAM_SLIPS: tuple[Slip, ...] = (
-    ("running sum not rescaled", RESCALE, {"shrink_sum": False}),
-    ("earlier blocks not rescaled", RESCALE, {"shrink_rest": False}),
-    ("nothing rescaled", RESCALE, {"shrink_sum": False, "shrink_rest": False}),
-    (
-        "maximum of the latest block only",
-        "The running maximum is the larger of the old one and the block's. " + RESCALE,
-        {"shrink_sum": False, "shrink_rest": False, "maximum": lambda old, new: new},
-    ),
-    ("last block not read", "Is the last block read, too?", {"keep": lambda n, count: n < count - 1}),
-    ("only the first block is read", "Is every block read?", {"keep": lambda n, count: n == 0}),
-    (
-        "only the last block is read",
-        "Is what the earlier blocks left overwritten?",
-        {"keep": lambda n, count: n == count - 1},
-    ),
-    (
-        "a softmax for each block",
-        "The weights of all blocks together sum to one. Is each block divided by a sum of its own?",
-        {"apart": True, "shrink_rest": False, "divide": False},
-    ),
-    ("not divided by the sum", "What makes the weights of a row sum to one?", {"divide": False}),
-    (
-        "log-sum-exp without the maximum",
-        LOGARITHM + " Is the maximum added again?",
-        {"logarithm": lambda m, total: total.log()},
-    ),
-    (
-        "log-sum-exp without the logarithm",
-        LOGARITHM,
-        {"logarithm": lambda m, total: m + total},
-    ),
-    ("sum in place of log-sum-exp", LOGARITHM, {"logarithm": lambda m, total: total}),
-    ("maximum in place of log-sum-exp", LOGARITHM, {"logarithm": lambda m, total: m}),
-    (
-        "sum of exponentials in place of its logarithm",
-        LOGARITHM,
-        {"logarithm": lambda m, total: total * m.exp()},
-    ),
-    (
-        "log-sum-exp to the base 2",
-        LOGARITHM + " The natural logarithm, here.",
-        {"logarithm": lambda m, total: (m + total.log()) / math.log(2)},
-    ),
-    (
-        "maximum subtracted from log-sum-exp",
-        LOGARITHM + " Is the sign right?",
-        {"logarithm": lambda m, total: total.log() - m},
-    ),
-)
+STREAM_SLIPS: Slips = {
+    RESCALE: {
+        "running sum not rescaled": {"shrink_sum": False},
+        "earlier blocks not rescaled": {"shrink_rest": False},
+        "nothing rescaled": {"shrink_sum": False, "shrink_rest": False},
+    },
+    "The running maximum is the larger of the old one and the block's. " + RESCALE: {
+        "maximum of the latest block only": {"shrink_sum": False, "shrink_rest": False, "maximum": lambda old, new: new},
+    },
+    "Is the last block read, too?": {"last block not read": {"keep": lambda n, count: n < count - 1}},
+    "Is every block read?": {"only the first block is read": {"keep": lambda n, count: n == 0}},
+    "Is what the earlier blocks left overwritten?": {"only the last block is read": {"keep": lambda n, count: n == count - 1}},
+    "The weights of all blocks together sum to one. Is each block divided by a sum of its own?": {
+        "a softmax for each block": {"apart": True, "shrink_rest": False, "divide": False},
+    },
+    "What makes the weights of a row sum to one?": {"not divided by the sum": {"divide": False}},
+    LOGARITHM + " Is the maximum added again?": {"log-sum-exp without the maximum": {"logarithm": lambda m, total: total.log()}},
+    LOGARITHM: {
+        "log-sum-exp without the logarithm": {"logarithm": lambda m, total: m + total},
+        "sum in place of log-sum-exp": {"logarithm": lambda m, total: total},
+        "maximum in place of log-sum-exp": {"logarithm": lambda m, total: m},
+        "sum of exponentials in place of its logarithm": {"logarithm": lambda m, total: total * m.exp()},
+    },
+    LOGARITHM + " The natural logarithm, here.": {
+        "log-sum-exp to the base 2": {"logarithm": lambda m, total: (m + total.log()) / math.log(2)},
+    },
+    LOGARITHM + " Is the sign right?": {"maximum subtracted from log-sum-exp": {"logarithm": lambda m, total: total.log() - m}},
+}  # fmt: skip

@@ -13,8 +13,9 @@ from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.exercise import Exercise
 from autograder.exercises.multi_head_attention.block_slips import BLOCK_MISTAKES
 from autograder.exercises.multi_head_attention.module import LAYERS
-from autograder.exercises.multi_head_attention.module_cases import BLOCK_RECIPES
+from autograder.exercises.multi_head_attention.module_cases import BLOCK_RECIPES, block_inputs
 from autograder.oracle.multi_head import block as formula
+from autograder.situations import DTYPES, Situations, besides
 
 __all__ = ["TRANSFORMER_BLOCK"]
 
@@ -23,6 +24,26 @@ COUNTS = "every input counts"
 PRE, POST = "pre-norm", "post-norm"
 RESULTS = (PRE, POST)
 WITH_BIASES = (*(f"attention.{name}" for name in LAYERS), "linear1", "linear2", "norm1", "norm2")
+
+SITUATIONS = Situations(
+    draw=block_inputs,
+    factors={
+        "lengths": {"several positions": {}, "as many positions as features": {"kind": "square"}, "many": {"kind": "long"}},
+        "heads": {"several heads": {}, "one head": {"heads": 1}},
+        "mask": {
+            "no mask": {}, "one mask for all": {"mask": "shared"}, "a mask per batch element and head": {"mask": "full"},
+            "a padding mask": {"mask": "padding"}, "is_causal": {"is_causal": True},
+            "is_causal and a padding mask": {"is_causal": True, "mask": "padding"},
+        },
+        "order": {"pre-norm": {}, "post-norm": {"norm_first": False}, "order not given": {"norm_first": None}},
+        "dtype": DTYPES,
+        "axes": {"one leading axis": {}, "no leading axis": {"axes": 0}, "two leading axes": {"axes": 2}},
+    },
+    groups=besides(0.5),
+    never=({"lengths": ("as many positions as features", "many"), "heads": "one head"},),
+    module=True,
+    after=True,
+)  # fmt: skip
 
 TRANSFORMER_BLOCK = Exercise(
     name="TransformerBlock",
@@ -37,6 +58,7 @@ TRANSFORMER_BLOCK = Exercise(
         Parameter("norm2", ("d_model",), bias=True),
     ),
     used_as=ConfiguredModule,
+    situations=SITUATIONS,
     recipes=BLOCK_RECIPES,
     checks=(
         Check(

@@ -2,33 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
+from torch import Tensor
+
+from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees, raises_value_error
+from autograder.checks.agreement import raises_value_error
 from autograder.checks.averaging import survives_large_inputs
-from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
+from autograder.checks.conduct import FUSED, affordable, obeys
 from autograder.checks.configured import refuses
-from autograder.checks.gradients import differentiable
 from autograder.checks.heads import dead_rows_by_head, masks_by_head
 from autograder.checks.masking import hidden_keys_do_nothing
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
-from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.multi_head_attention.function_cases import RECIPES, flops, largest
-from autograder.exercises.multi_head_attention.slips import HEAD_SLIPS, SHARED_SLIPS
-from autograder.exercises.multi_head_attention.variants import heads, made_of_parts
-from autograder.oracle.multi_head import multi_head
+from autograder.exercises.exercise import Exercise
+from autograder.exercises.multi_head_attention.levels import HEAD_LENGTHS, HEAD_MASKS, HEADS, NEVER
+from autograder.mistakes import slips
+from autograder.mistakes.attention import only
+from autograder.mistakes.heads import HEAD_SLIPS, heads
+from autograder.oracle.multi_head import merge, multi_head, split
+from autograder.situations import DTYPES, MODULE_AXES, Group, Situations, drawn_by, groups, scores, without
 
-__all__ = ["MULTI_HEAD_ATTENTION"]
+__all__ = ["MULTI_HEAD_ATTENTION", "averaged"]
 
 OUTPUTS = ("output", "weights")
-COUNTS = "every input counts"
 FORMULA = "agrees with the formula"
-RESULTS = (FORMULA, "weights")
-MASKED_RESULTS = (*RESULTS, "mask", "behind the mask")
+RESULTS = (FORMULA, "masks")
+SHAPES = {"query": "... S_q d_model", "key": "... S_k d_model", "value": "... S_k d_value"}
+draw = drawn_by(
+    SHAPES,
+    mask="... H S_q S_k",
+    values={"num_heads": "H"},
+    derived={"d_model": lambda s: s["H"] * s["D"], "d_value": lambda s: s["H"] * s["D_v"]},
+    free="D D_v",
+    leading=1,
+)
+
+SLIPS = only(
+    "not scaled", "multiplied by sqrt(D)", "divided by D", "divided by sqrt(D_v)", "divided by sqrt(S_k)", "divided by 8",
+    "softmax over the queries", "no softmax", "exp without the division", "softmax applied twice", "equal weights for all keys",
+    "sign turned round", "mask applied after the softmax", "mask added to the scores", "masked scores set to zero",
+    "nan where no key is allowed", "uniform weights where no key is allowed", "mask ignored", "mask turned round",
+    "mask of the first query used for all", "keys not transposed", "elementwise product where a matrix product is meant",
+    "output made of the scores, not of the weights", "scores returned as weights",
+)  # fmt: skip
+
+
+def _misfit(what: str) -> Callable[[Draw], dict[str, Any]]:
+    """Sizes that do not fit. what: "width" (not a multiple of H), "value" (the same of value), "key" (another width), "length".
+
+    "one value", "one key": a length of 1, which would stretch without a word where it is not refused.
+    """
+
+    def drawn(draw: Draw) -> dict[str, Any]:
+        S_q, S_k, H, D, D_v, other = draw.sizes(6)
+        extra = draw.integer(1, H - 1)
+        width = H * D + (extra if what == "width" else 0)
+        length = {"length": other, "one value": 1}.get(what, S_k)
+        return {
+            "query": draw.normal(S_q, width),
+            "key": draw.normal(1 if what == "one key" else S_k, H * other if what == "key" else width),
+            "value": draw.normal(length, H * D_v + (extra if what == "value" else 0)),
+            "num_heads": H,
+        }
+
+    return drawn
+
+
+UNEVEN = {
+    "a width that num_heads does not divide": "width",
+    "a value width that num_heads does not divide": "value",
+}
+UNFIT = {
+    "query and key of unequal width": "key",
+    "key and value of unequal length": "length",
+    "a value of length 1": "one value",
+    "a key of length 1": "one key",
+}
+
+
+def _many_heads(one: Draw) -> dict[str, Any]:
+    """Narrow vectors and many heads: pairing a query with another head's keys would cost more than the whole."""
+    return draw(one, batch=3, H=7, **dict.fromkeys(("S_q", "S_k", "D", "D_v"), (3, 6)))
 
 
 def _width(inputs: Mapping[str, Any]) -> int:
@@ -37,175 +95,80 @@ def _width(inputs: Mapping[str, Any]) -> int:
     return next((width for width in widths if width % int(inputs["num_heads"])), widths[0])
 
 
+def _products(inputs: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(..., S_q, S_k) elements of a table, D, D_v."""
+    *lead, S_q, D = inputs["query"].shape
+    S_k, D_v = inputs["value"].shape[-2:]
+    return prod(lead) * S_q * S_k, D, D_v
+
+
+def flops(inputs: Mapping[str, Any]) -> int:
+    """2 S_q S_k D and 2 S_q S_k D_v operations for each batch element, as for one head, each made twice if need be."""
+    table, D, D_v = _products(inputs)
+    return 4 * table * (D + D_v)
+
+
+def largest(inputs: Mapping[str, Any]) -> int:
+    """One tensor of (..., H, S_q, S_k, D / H), for those who multiply and sum: twice that is too much."""
+    table, D, D_v = _products(inputs)
+    return 2 * table * max(D, D_v)
+
+
+def averaged(weights: Tensor, num_heads: int, values: Tensor) -> Tensor:
+    """What these weights (..., H, S_q, S_k) make of values (..., S_k, D): (..., S_q, D)."""
+    return merge(weights.to(values.dtype) @ split(values, num_heads))
+
+
+def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+    return averaged(weights, inputs["num_heads"], inputs["value"])
+
+
 MULTI_HEAD_ATTENTION = Exercise(
     name="multi_head_attention",
     assignment="multi_head_attention",
     target=Target("multi_head_attention", OUTPUTS, multi_head),
     positional=("query", "key", "value", "num_heads"),
-    recipes=RECIPES,
+    situations=Situations(
+        draw=draw,
+        factors={"lengths": without(HEAD_LENGTHS, "more queries than keys"), "heads": HEADS, "mask": HEAD_MASKS,
+                 "scores": scores(), "dtype": DTYPES, "axes": MODULE_AXES},
+        axes={**SHAPES, "attn_mask": "... H S_q S_k"},
+        groups=groups(
+            "each head attends with its own piece of query, key and value; the pieces are joined", 2.75,
+            (Group("heads", "one head, heads of width 1 and wide heads", 0.5, ("heads",)),),
+            masks=1.5, lengths=0.5, scores=0.5, gradient=0.5, dtypes=0.25, calls=0.5,
+        ),
+        never=NEVER,
+    ),
+    recipes=(
+        *(Recipe(label, _misfit(what)) for label, what in {**UNEVEN, **UNFIT}.items()),
+        Recipe("plain", draw),
+        Recipe("masked", lambda one: draw(one, kind="for each")),
+        Recipe("many heads", _many_heads),
+    ),
     checks=(
-        Check(
-            COUNTS,
-            "the results change when query, key or value do",
-            0.25,
-            ("unequal sizes",),
-            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}),
-        ),
-        Check(
-            FORMULA,
-            "each head attends with its own piece of query, key and value; the pieces are joined",
-            2.0,
-            ("unequal sizes", "one head", "heads of width 1", "all sizes equal", "large scores"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "weights",
-            "the second result is each head's own weights, rows summing to 1",
-            1.0,
-            ("unequal sizes", "large scores", "long sequences"),
-            weights_agree(made_of_parts),
-            COUNTS,
-        ),
-        Check(
-            "mask",
-            "attn_mask says which keys each head's queries may see",
-            1.0,
-            (
-                "a mask for each head",
-                "a mask for each head, the same in the batch",
-                "a mask for each batch element",
-                "one mask for all",
-                "a padding mask",
-            ),
-            masks_by_head(made_of_parts),
-            COUNTS,
-        ),
-        Check(
-            "behind the mask",
-            "forbidden keys weigh exactly zero, and nothing there matters",
-            0.25,
-            ("a mask for each head",),
-            hidden_keys_do_nothing(made_of_parts),
-            COUNTS,
-        ),
-        Check(
-            "dead rows",
-            "a head that may see no key gives zero, with finite gradients",
-            0.5,
-            ("rows that allow no key",),
-            dead_rows_by_head(("query", "key", "value"), made_of_parts),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.5,
-            ("unequal sizes", "two leading axes", "a mask for each head"),
+        Check("uneven heads", "a width that num_heads does not divide is refused, saying why", 0.5, tuple(UNEVEN),
+              refuses(width=_width, num_heads=lambda inputs: int(inputs["num_heads"])), FORMULA),
+        Check("sizes that do not fit", "are refused with a ValueError", 0.25, tuple(UNFIT), raises_value_error(), FORMULA),
+        Check("own work", "attention is written out", 0.25, ("plain", "masked"), obeys(FUSED, "attention"), RESULTS, True),
+        Check("cost", "no more work and memory than one head of the whole width, weights aside", 0.25, ("many heads",),
+              affordable(flops, largest), RESULTS),
+    ),
+    diagnoses={
+        "attn_mask": (hidden_keys_do_nothing(_made), dead_rows_by_head(("query", "key", "value"), _made), masks_by_head(_made)),
+        "": (
+            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",)}), survives_large_inputs(), weights_agree(_made),
             agrees_with_slices({"query": 2, "key": 2, "value": 2, "attn_mask": 3}, OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "order of the keys",
-            "keys and values may come in any order",
-            0.25,
-            ("long sequences",),
             permutation({"key": -2, "value": -2}, {"output": None, "weights": -1}, "keys"),
-            COUNTS,
         ),
-        Check(
-            "uneven heads",
-            "a width that num_heads does not divide is refused, saying why",
-            0.5,
-            ("a width that num_heads does not divide", "a value width that num_heads does not divide"),
-            refuses(width=_width, num_heads=lambda inputs: int(inputs["num_heads"])),
-            COUNTS,
-        ),
-        Check(
-            "sizes that do not fit",
-            "are refused with a ValueError",
-            0.25,
-            (
-                "query and key of unequal width",
-                "key and value of unequal length",
-                "a value of length 1",
-                "a key of length 1",
-            ),
-            raises_value_error(),
-            COUNTS,
-        ),
-        Check(
-            "huge scores",
-            "no overflow; a low mask value does not win",
-            0.25,
-            ("huge scores", "huge scores, masked"),
-            survives_large_inputs(),
-            MASKED_RESULTS,
-        ),
-        Check(
-            "gradient",
-            "backward() gives the derivative",
-            0.25,
-            ("small, float64", "float64, masked"),
-            differentiable(OUTPUTS),
-            MASKED_RESULTS,
-        ),
-        Check(
-            "dtype",
-            "the inputs' dtype is kept, and its precision",
-            0.25,
-            ("float64", "bfloat16", "float16", "float16, masked"),
-            dtype_kept(OUTPUTS),
-            MASKED_RESULTS,
-        ),
-        Check(
-            "inputs untouched",
-            "no input is written to",
-            0.25,
-            ("a mask for each head",),
-            inputs_untouched(),
-            RESULTS,
-        ),
-        Check(
-            "layout",
-            "strides and earlier calls do not matter",
-            0.25,
-            ("unequal sizes",),
-            repeatable(OUTPUTS),
-            RESULTS,
-        ),
-        Check(
-            "own work",
-            "attention is written out",
-            0.25,
-            ("unequal sizes", "a mask for each head"),
-            obeys(FUSED, "attention"),
-            RESULTS,
-            binding=True,
-        ),
-        Check(
-            "cost",
-            "no more work and memory than one head of the whole width, weights aside",
-            0.25,
-            ("many heads",),
-            affordable(flops, largest),
-            RESULTS,
-        ),
-    ),
-    mistakes=tuple(
-        Mistake(name, question, partial(heads, **knobs))
-        for name, question, knobs in HEAD_SLIPS + SHARED_SLIPS
-    ),
+    },
+    mistakes=(*slips(heads, HEAD_SLIPS), *slips(heads, *SLIPS)),
     hints=(
         "Attention you can write. What is new is before it and after it: which axis is cut, and what is put together?",
-        (
-            "Split query, key and value with split_heads; the axis of heads is then just one more leading axis, and "
-            "attention over the last two axes runs as before. The width under the root is that of one head."
-        ),
-        (
-            "`queries, keys, values = (split_heads(x, num_heads) for x in (query, key, value))`, scores "
-            "`queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])`, mask, softmax over -1, then "
-            "`merge_heads(weights @ values)`."
-        ),
+        "Split query, key and value with split_heads; the axis of heads is then just one more leading axis, and attention over "
+        "the last two axes runs as before. The width under the root is that of one head.",
+        "`queries, keys, values = (split_heads(x, num_heads) for x in (query, key, value))`, scores "
+        "`queries @ keys.transpose(-2, -1) / math.sqrt(queries.shape[-1])`, mask, softmax over -1, then "
+        "`merge_heads(weights @ values)`.",
     ),
-)
+)  # fmt: skip

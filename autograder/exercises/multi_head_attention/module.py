@@ -15,10 +15,11 @@ from autograder.checks.heads import dead_rows_by_head, masks_by_head, weights_on
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.checks.weights import weights_agree
 from autograder.exercises.exercise import Exercise
-from autograder.exercises.multi_head_attention.module_cases import MODULE_RECIPES
+from autograder.exercises.multi_head_attention.module_cases import MODULE_RECIPES, module_inputs
 from autograder.exercises.multi_head_attention.module_slips import MODULE_MISTAKES
 from autograder.exercises.multi_head_attention.variants import made_of_projections
 from autograder.oracle.multi_head import module as formula
+from autograder.situations import DTYPES, Situations, besides
 
 __all__ = ["LAYERS", "MULTI_HEAD_MODULE"]
 
@@ -31,6 +32,29 @@ MASKED_RESULTS = (*RESULTS, "mask")
 VERY_MANY = "causal, very many positions"
 READY_MADE = frozenset({"multi_head_attention_forward", "_native_multi_head_attention"})
 
+SITUATIONS = Situations(
+    draw=module_inputs,
+    factors={
+        "sources": {"to itself": {}, "key alone": {"cross": "key"}, "key and value": {"cross": "both"}},
+        "lengths": {
+            "any lengths": {}, "more keys than queries": {"kind": "<"}, "more queries than keys": {"kind": ">"},
+            "as many positions as features": {"kind": "square"}, "many": {"kind": "long"}, "one head": {"kind": "one head"},
+            "heads of width 1": {"kind": "thin"},
+        },
+        "mask": {
+            "no mask": {}, "one mask for all": {"mask": "shared"}, "a mask per batch element and head": {"mask": "full"},
+            "a padding mask": {"mask": "padding"}, "a row that allows no key": {"mask": "dead"}, "is_causal": {"is_causal": True},
+            "is_causal and a padding mask": {"is_causal": True, "mask": "padding"},
+        },
+        "bias": {"bias not given": {}, "without bias": {"bias": False}, "with bias": {"bias": True}},
+        "dtype": DTYPES,
+        "axes": {"one leading axis": {}, "no leading axis": {"axes": 0}, "two leading axes": {"axes": 2}},
+    },
+    groups=besides(0.5),
+    module=True,
+    after=True,
+)  # fmt: skip
+
 MULTI_HEAD_MODULE = Exercise(
     name="MultiHeadAttention",
     assignment="multi_head_attention",
@@ -38,6 +62,7 @@ MULTI_HEAD_MODULE = Exercise(
     positional=("query", "key", "value"),
     parameters=tuple(Parameter(name, ("d_model", "d_model"), bias=True) for name in LAYERS),
     used_as=ConfiguredModule,
+    situations=SITUATIONS,
     recipes=MODULE_RECIPES,
     checks=(
         Check(

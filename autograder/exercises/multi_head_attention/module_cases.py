@@ -10,10 +10,10 @@ import torch
 from autograder.case import Draw, Recipe, without_root
 from autograder.exercises.multi_head_attention.function_cases import mask_for
 
-__all__ = ["BLOCK_RECIPES", "MODULE_RECIPES"]
+__all__ = ["BLOCK_RECIPES", "MODULE_RECIPES", "block_inputs", "module_inputs"]
 
 
-def _module_inputs(
+def module_inputs(
     draw: Draw,
     *,
     axes: int = 1,
@@ -64,7 +64,7 @@ def _module_inputs(
 
 def _both_masks(draw: Draw, **options: Any) -> dict[str, Any]:
     """attn_mask and is_causal, each of which hides something that the other shows; one row is left without a key."""
-    inputs = _module_inputs(draw, mask="full", is_causal=True, **options)
+    inputs = module_inputs(draw, mask="full", is_causal=True, **options)
     mask = inputs["attn_mask"]
     mask[..., 0] = True
     mask[..., 1:, 1] = False
@@ -75,7 +75,7 @@ def _both_masks(draw: Draw, **options: Any) -> dict[str, Any]:
 
 def _value_without_key(draw: Draw) -> dict[str, Any]:
     """The query is the key, but not the value."""
-    inputs = _module_inputs(draw)
+    inputs = module_inputs(draw)
     query = inputs["query"]
     rest = {"key": None, "value": draw.normal(*query.shape), "need_weights": True}
     return {"init": inputs["init"], "num_heads": inputs["num_heads"], "query": query, **rest}
@@ -100,7 +100,7 @@ def _much_to_drop(draw: Draw) -> dict[str, Any]:
 
 
 def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_module_inputs, **options))
+    return Recipe(label, partial(module_inputs, **options))
 
 
 MODULE_RECIPES = (
@@ -144,7 +144,7 @@ MODULE_RECIPES = (
 )
 
 
-def _block_inputs(
+def block_inputs(
     draw: Draw,
     *,
     axes: int = 1,
@@ -154,6 +154,7 @@ def _block_inputs(
     size: float = 3.0,
     kind: str = "",
     norm_first: bool | None = True,
+    heads: int = 0,
 ) -> dict[str, Any]:
     """x (..., S, d_model). kind: "one head", "square" for S = d_model, "long" for 33 to 50 positions, "small".
 
@@ -161,7 +162,7 @@ def _block_inputs(
     norm_first: None leaves it to the constructor's default, which is True.
     """
     *lead, S, H, D, d_ff = draw.sizes(axes + 4, low=2, high=6 if kind == "small" else 9)
-    if kind == "one head":
+    if kind == "one head" or heads:
         H = 1
     elif kind == "long":
         H, S = min(H, 3), draw.integer(33, 50)
@@ -183,7 +184,7 @@ def _block_inputs(
 
 
 def _block(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_block_inputs, **options))
+    return Recipe(label, partial(block_inputs, **options))
 
 
 BLOCK_RECIPES = (

@@ -11,98 +11,110 @@ from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees, raises_value_error
+from autograder.checks.agreement import raises_value_error
 from autograder.checks.averaging import average_of_values, survives_large_inputs, ties_share
-from autograder.checks.conduct import FUSED, affordable, dtype_kept, inputs_untouched, obeys, repeatable
-from autograder.checks.gradients import differentiable
+from autograder.checks.conduct import FUSED, affordable, obeys
 from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
-from autograder.exercises.basic_attention.variants import attend
-from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.variants import chosen
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
+from autograder.mistakes.attention import attend, only
 from autograder.oracle.sharing import shared_attention as formula
+from autograder.situations import (
+    AXES,
+    DTYPES,
+    LENGTHS,
+    Factor,
+    Group,
+    Situations,
+    drawn_by,
+    groups,
+    scores,
+    without,
+)
 
 __all__ = ["SHARED_ATTENTION"]
 
 OUTPUTS = ("output", "weights")
-COUNTS = "every input counts"
-FORMULA = "agrees with the formula"
-RESULTS = (FORMULA, "weights")
-LENGTHS = {"many": (12, 20), "long": (33, 60)}
+RESULTS = ("agrees with the formula", "lengths")
+SHAPES = {"query": "... S_q D_q", "key": "... S_k D_k", "value": "... S_k D_v", "weight": "D_q D_k"}
+_drawn = drawn_by(SHAPES)
 
 
-def _inputs(
-    draw: Draw,
-    *,
-    axes: int = 1,
-    dtype: torch.dtype = torch.float32,
-    size: float = 1.0,
-    lengths: str = "",
-    queries: int = 0,
-    keys: int = 0,
-    low: int = 2,
-    high: int = 9,
-) -> dict[str, Any]:
-    """query (..., S_q, D_q), key (..., S_k, D_k), value (..., S_k, D_v), weight (D_q, D_k), all sizes different.
+def draw(draw: Draw, **options: Any) -> dict[str, Any]:
+    """The inputs, all sizes different; the matrix such that scores are of size one."""
+    inputs = _drawn(draw, **options)
+    weight = inputs["weight"]
+    return inputs | {"weight": (weight.double() / weight.numel() ** 0.5).to(weight.dtype)}
 
-    lengths: "square" for all alike, "width" for S_k = D_k, "many" for 12 to 20 keys, "long" for 33 to 60 of both.
-    queries, keys: so many.
+
+SIZES = without(LENGTHS, "all sizes equal", "one tensor for all", "wide vectors")
+WIDE = LENGTHS["wide vectors"]["D"]  # type: ignore[index, call-overload]
+LONG = tuple(name for name in SIZES if name.startswith("over "))
+WIDTHS: Factor = {
+    "all widths different": {},
+    "all sizes equal": {"S_q": (3, 7), **dict.fromkeys(("S_k", "D_q", "D_k", "D_v"), "S_q")},
+    "keys as wide as they are many": {"D_k": "S_k"},
+    "keys of width one": {"D_k": 1},
+    "wide vectors": dict.fromkeys(("D_q", "D_k", "D_v"), WIDE),
+}
+
+
+def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """All scores equal, and lower than -1e4: products of one number of each query, matrix and key; large values besides."""
+    half = inputs["query"].dtype == torch.float16
+    far = 120.0 if half else 2.0**8
+    made = {name: torch.zeros_like(inputs[name]) for name in ("query", "key")}
+    made["query"][..., 0], made["key"][..., 0], made["weight"] = far, -far, inputs["weight"].clone()
+    made["weight"][0, 0] = 1.0
+    return {**inputs, **made, "value": inputs["value"] * (1.0 if half else 1e3)}
+
+
+def _ahead(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The last key is far nearer to every query than all others."""
+    key, weight = inputs["key"].clone(), inputs["weight"]
+    key[..., -1, :] *= 8.0
+    towards = (key[..., -1:, :].double() @ weight.double().mT).to(weight.dtype)
+    return {**inputs, "key": key, "query": inputs["query"] + towards.sign() * 4.0}
+
+
+def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Scores that exp cannot take; in float16, whose numbers end there, only large ones."""
+    return {**inputs, "query": inputs["query"] * (30.0 if inputs["query"].dtype == torch.float16 else 3e4)}
+
+
+SCORES: Factor = {**without(scores(), "huge numbers behind the mask"),
+          "all scores low": _low, "one key far ahead": _ahead, "huge scores": _huge}  # fmt: skip
+
+
+def _do_not_fit(
+    *, value: int = 0, rows: int = 0, columns: int = 0, turned: bool = False, batch: bool = False
+) -> Callable[[Draw], dict[str, Any]]:
+    """A value of another length than the key's, or a matrix of other widths than the query's and the key's.
+
+    value, rows, columns: 1 for a size of 1, which would stretch without a word, else a difference. turned: the matrix is
+    transposed. batch: there is a matrix for each batch element.
     """
-    *lead, S_q, S_k, D_q, D_k, D_v = draw.sizes(axes + 5, low=low, high=high)
-    if lengths == "square":
-        S_k = D_q = D_k = D_v = S_q
-    elif lengths == "width":
-        S_k = D_k
-    elif lengths == "many":
-        S_k = draw.integer(*LENGTHS["many"])
-    elif lengths == "long":
-        S_q, S_k = draw.sizes(2, *LENGTHS["long"])
-    S_q, S_k = queries or S_q, keys or S_k
-    return {
-        "query": draw.normal(*lead, S_q, D_q, dtype=dtype) * size,
-        "key": draw.normal(*lead, S_k, D_k, dtype=dtype),
-        "value": draw.normal(*lead, S_k, D_v, dtype=dtype),
-        "weight": (draw.normal(D_q, D_k, dtype=torch.float64) / (D_q * D_k) ** 0.5).to(dtype),
-    }
+
+    def drawn(draw: Draw) -> dict[str, Any]:
+        S_q, S_k, D_q, D_k, D_v = draw.sizes(5, low=3)
+        lead = (2,) * (1 if batch else draw.integer(0, 1))
+        length, high, wide = (
+            {0: size, 1: 1}.get(by, size + by) for size, by in ((S_k, value), (D_q, rows), (D_k, columns))
+        )
+        weight = draw.normal(*lead[: int(batch)], *((wide, high) if turned else (high, wide)))
+        return {"query": draw.normal(*lead, S_q, D_q), "key": draw.normal(*lead, S_k, D_k),
+                "value": draw.normal(*lead, length, D_v), "weight": weight}  # fmt: skip
+
+    return drawn
 
 
-def _worked_example(draw: Draw) -> dict[str, Any]:
-    """One query of width 3 against five keys of width 1, through a matrix of three rows and one column."""
-    line = torch.tensor([[1.0], [2.0], [3.0], [4.0], [5.0]])
-    return {
-        "query": torch.tensor([[1.0, 0.0, -1.0]]),
-        "key": line,
-        "value": line.clone(),
-        "weight": torch.tensor([[0.5], [2.0], [-0.25]]),
-    }
-
-
-def _small_matrix(draw: Draw) -> dict[str, Any]:
-    """A 2 x 2 matrix for a query and keys of other widths."""
-    inputs = _inputs(draw, axes=0, low=3)
-    return inputs | {"weight": draw.normal(2, 2)}
-
-
-def _turned_matrix(draw: Draw) -> dict[str, Any]:
-    """(D_k, D_q) where (D_q, D_k) is meant."""
-    inputs = _inputs(draw, axes=0)
-    return inputs | {"weight": inputs["weight"].mT.contiguous()}
-
-
-def _unequal_lengths(draw: Draw) -> dict[str, Any]:
-    inputs = _inputs(draw, axes=0, keys=6)
-    return inputs | {"value": inputs["value"][:-1]}
-
-
-def _many_elements(draw: Draw) -> dict[str, Any]:
-    """Many batch elements of short sequences: pairing a query with another element's keys would cost more than the whole."""
-    S_q, S_k, D_q, D_k, D_v = draw.sizes(5, low=2, high=6)
-    return {
-        "query": draw.normal(35, S_q, D_q),
-        "key": draw.normal(35, S_k, D_k),
-        "value": draw.normal(35, S_k, D_v),
-        "weight": draw.normal(D_q, D_k) / D_q,
-    }
+UNFIT: dict[str, dict[str, Any]] = {
+    "a matrix the wrong way round": {"turned": True}, "a matrix of too many rows": {"rows": 2},
+    "a matrix of too few columns": {"columns": -1}, "a matrix of one column": {"columns": 1}, "a matrix of one row": {"rows": 1},
+    "a matrix for each batch element": {"batch": True}, "a value longer than the key": {"value": 2},
+    "a value shorter than the key": {"value": -1}, "a value of length 1": {"value": 1},
+}  # fmt: skip
 
 
 def _sizes(inputs: Mapping[str, Any]) -> tuple[int, int, int, int, int, int]:
@@ -123,36 +135,7 @@ def _largest(inputs: Mapping[str, Any]) -> int:
     return elements * 2 * max(S_q * S_k * max(widths), max(S_q, S_k) * widths[0] * widths[1])
 
 
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_inputs, **options))
-
-
-RECIPES = (
-    _recipe("as many keys as their width", lengths="width", low=3),
-    _recipe("all sizes equal", lengths="square", low=4),
-    _recipe("unequal sizes", low=3),
-    _recipe("many keys", lengths="many"),
-    Recipe("worked example", _worked_example),
-    _recipe("large scores", size=8.0, low=3),
-    _recipe("float64", dtype=torch.float64),
-    _recipe("three leading axes", axes=3),
-    _recipe("long sequences", lengths="long"),
-    _recipe("one key", keys=1, low=3),
-    _recipe("one query", queries=1, low=3),
-    _recipe("one leading axis", low=3),
-    _recipe("huge scores", size=3e4),
-    _recipe("small, float64", axes=0, dtype=torch.float64, high=6),
-    _recipe("many keys, float64", axes=0, dtype=torch.float64, lengths="many"),
-    _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("float16", dtype=torch.float16),
-    Recipe("a matrix of the wrong size", _small_matrix),
-    Recipe("a matrix the wrong way round", _turned_matrix),
-    Recipe("key and value of unequal length", _unequal_lengths),
-    Recipe("many batch elements", _many_elements),
-)
-
-
-def _variant(
+def shared(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -162,67 +145,47 @@ def _variant(
     knobs: Mapping[str, Any] | None = None,
 ) -> Mapping[str, Tensor]:
     """Shared attention with knobs; `knobs` are those of `attend`."""
-    plain: dict[str, Any] = {
-        "scale": lambda q, k, v: 1.0,
-        "score": lambda q, k: score(q, k, weight),
-    }
-    return attend(query, key, value, **(plain | dict(knobs or {})))
+    plain: dict[str, Any] = {"scale": lambda q, k, v: 1.0, "score": lambda q, k: score(q, k, weight)}
+    return attend(query, key, value, **{**plain, **(knobs or {})})
 
 
-def _mistakes() -> tuple[Mistake, ...]:
-    scale = "The formula is q weight k, and the matrix carries the scale. Is it divided by something on top?"
-    both = "One matrix stands between the query and the key. Is it applied once?"
-    scores: tuple[tuple[str, str, Callable[[Tensor, Tensor, Tensor], Tensor]], ...] = (
-        (
-            "keys never used",
-            "The scores are made of query and weight alone: the keys are never looked at. Where does key come in?",
-            lambda q, k, w: q @ w,
-        ),
-        (
-            "queries never used",
-            "The scores are made of weight and key alone. Where does query come in?",
-            lambda q, k, w: w @ k.mT,
-        ),
-        ("keys not transposed", "Should it be key.transpose(-2, -1)?", lambda q, k, w: q @ w @ k),
-        ("weight never used", "Does the matrix enter the scores?", lambda q, k, w: q @ k.mT),
-        (
-            "weight applied transposed",
-            "weight is (D_q, D_k): query @ weight @ key^T. Is it turned round?",
-            lambda q, k, w: q @ w.mT @ k.mT,
-        ),
-        ("weight applied to both sides", both, lambda q, k, w: (q @ w) @ (k @ w).mT),
-        ("weight applied twice", both, lambda q, k, w: q @ w @ w @ k.mT),
-        (
-            "weight applied elementwise",
-            "Is it * where @ is meant?",
-            lambda q, k, w: (q * w) @ k.mT if w.shape == q.shape[-2:] else q @ w @ k.mT,
-        ),
-        (
-            "tanh of the scores",
-            "Is there a nonlinearity where the formula has none?",
-            lambda q, k, w: (q @ w @ k.mT).tanh(),
-        ),
-        ("divided by sqrt(D_q)", scale, lambda q, k, w: q @ w @ k.mT / q.shape[-1] ** 0.5),
-        ("divided by sqrt(D_k)", scale, lambda q, k, w: q @ w @ k.mT / k.shape[-1] ** 0.5),
-    )
-    slips = chosen(
-        "softmax over the queries",
-        "softmax over the first axis",
-        "softmax over the second axis",
-        "no softmax",
-        "scores divided by their sum",
-        "exp without the division",
-        "sigmoid of each score",
-        "one-hot maximum",
-        "softmax applied twice",
-        "equal weights for all keys",
-        "output made of the scores, not of the weights",
-        "scores returned as weights",
-    )
-    return (
-        *(Mistake(name, question, partial(_variant, score=score)) for name, question, score in scores),
-        *(Mistake(name, question, partial(_variant, knobs=knobs)) for name, question, knobs in slips),
-    )
+SCALE = "The formula is q weight k, and the matrix carries the scale. Is it divided by something on top?"
+ONCE = "One matrix stands between the query and the key. Is it applied once?"
+
+MATRIX_SLIPS: Slips = {
+    "The scores are made of query and weight alone: the keys are never looked at. Where does key come in?": {
+        "keys never used": {"score": lambda q, k, w: q @ w},
+    },
+    "The scores are made of weight and key alone. Where does query come in?": {
+        "queries never used": {"score": lambda q, k, w: w @ k.mT},
+    },
+    "Should it be key.transpose(-2, -1)?": {"keys not transposed": {"score": lambda q, k, w: q @ w @ k}},
+    "Does the matrix enter the scores?": {"weight never used": {"score": lambda q, k, w: q @ k.mT}},
+    "weight is (D_q, D_k): query @ weight @ key^T. Is it turned round?": {
+        "weight applied transposed": {"score": lambda q, k, w: q @ w.mT @ k.mT},
+    },
+    ONCE: {
+        "weight applied to both sides": {"score": lambda q, k, w: (q @ w) @ (k @ w).mT},
+        "weight applied twice": {"score": lambda q, k, w: q @ w @ w @ k.mT},
+    },
+    "Is it * where @ is meant?": {
+        "weight applied elementwise": {"score": lambda q, k, w: (q * w) @ k.mT if w.shape == q.shape[-2:] else q @ w @ k.mT},
+    },
+    "Is there a nonlinearity where the formula has none?": {
+        "tanh of the scores": {"score": lambda q, k, w: (q @ w @ k.mT).tanh()},
+    },
+    SCALE: {
+        "divided by sqrt(D_q)": {"score": lambda q, k, w: q @ w @ k.mT / q.shape[-1] ** 0.5},
+        "divided by sqrt(D_k)": {"score": lambda q, k, w: q @ w @ k.mT / k.shape[-1] ** 0.5},
+    },
+}  # fmt: skip
+
+SHARED_SLIPS = only(
+    "softmax over the queries", "softmax over the first axis", "softmax over the second axis", "no softmax",
+    "scores divided by their sum", "exp without the division", "sigmoid of each score", "one-hot maximum",
+    "softmax applied twice", "equal weights for all keys", "output made of the scores, not of the weights",
+    "scores returned as weights",
+)  # fmt: skip
 
 
 def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
@@ -230,158 +193,51 @@ def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
     return output
 
 
-KEYS = {"key": -2, "value": -2}
-
 SHARED_ATTENTION = Exercise(
     name="shared_attention",
     assignment="shared_attention",
     target=Target("shared_attention", OUTPUTS, formula),
     positional=("query", "key", "value", "weight"),
-    recipes=RECIPES,
+    situations=Situations(
+        draw=draw,
+        factors={"lengths": SIZES, "widths": WIDTHS, "scores": SCORES, "dtype": DTYPES, "axes": AXES},
+        axes=SHAPES,
+        groups=groups(
+            "softmax(query weight key^T) value", 2.5,
+            (Group("lengths", "right for any lengths, widths and leading axes", 1.25, ("lengths", "widths", "axes")),),
+            scores=0.75, gradient=0.75, dtypes=0.25, calls=0.5,
+        ),
+        never=({"widths": "all sizes equal", "lengths": tuple(SIZES)[1:]}, {"widths": tuple(WIDTHS)[1:], "lengths": LONG}),
+    ),
+    recipes=(
+        *(Recipe(label, _do_not_fit(**options)) for label, options in UNFIT.items()),
+        Recipe("plain", draw),
+        Recipe("many batch elements", partial(draw, axes=1, batch=35, high=6)),
+    ),
     checks=(
+        Check("sizes that do not fit", "are refused with a ValueError", 0.5, tuple(UNFIT), raises_value_error(), RESULTS[0]),
+        Check("own work", "attention is written out", 0.25, ("plain",), obeys(FUSED, "attention"), RESULTS, True),
         Check(
-            COUNTS,
-            "the results change when query, key, value or weight do",
-            0.5,
-            ("as many keys as their width",),
-            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",), "weight": OUTPUTS}),
+            "cost", "no more work and memory than the formula needs", 0.25, ("many batch elements",),
+            affordable(_flops, _largest), RESULTS,
         ),
-        Check(
-            FORMULA,
-            "softmax(query weight key^T) value",
-            1.5,
-            ("unequal sizes", "many keys", "worked example", "large scores", "all sizes equal", "float64"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "weights",
-            "the second result is the weights that made the output, rows summing to 1",
-            0.75,
-            ("unequal sizes", "large scores", "long sequences"),
-            weights_agree(_made),
-            COUNTS,
-        ),
-        Check(
-            "sizes that do not fit",
-            "are refused with a ValueError",
-            0.5,
-            ("a matrix of the wrong size", "a matrix the wrong way round", "key and value of unequal length"),
-            raises_value_error(),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.5,
-            ("three leading axes",),
-            agrees_with_slices({"query": 2, "key": 2, "value": 2}, OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "order of the keys",
-            "keys and values may come in any order",
-            0.25,
-            ("long sequences",),
-            permutation(KEYS, {"output": None, "weights": -1}, "keys"),
-            COUNTS,
-        ),
-        Check(
-            "order of the queries",
-            "each query stands alone",
-            0.25,
-            ("long sequences",),
-            permutation({"query": -2}, {"output": -2, "weights": -2}, "queries"),
-            COUNTS,
-        ),
-        Check("ties", "equal keys share their weight", 0.25, ("one leading axis",), ties_share(), COUNTS),
-        Check(
-            "average",
-            "the output is linear in the values and stays among them",
-            0.25,
-            ("one leading axis",),
-            average_of_values(),
-            COUNTS,
-        ),
-        Check(
-            "one of a kind",
-            "one key gets all the weight; one query is enough",
-            0.25,
-            ("one key", "one query"),
-            agrees(*OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "huge scores",
-            "no overflow for large inputs",
-            0.25,
-            ("huge scores",),
+    ),
+    diagnoses={
+        "": (
             survives_large_inputs(),
-            COUNTS,
+            responds({"query": OUTPUTS, "key": OUTPUTS, "value": ("output",), "weight": OUTPUTS}),
+            permutation({"key": -2, "value": -2}, {"output": None, "weights": -1}, "keys"),
+            permutation({"query": -2}, {"output": -2, "weights": -2}, "queries"), weights_agree(_made), average_of_values(),
+            agrees_with_slices({"query": 2, "key": 2, "value": 2}, OUTPUTS), ties_share(),
         ),
-        Check(
-            "gradient",
-            "backward() gives the derivative, for the matrix too",
-            0.5,
-            ("small, float64", "many keys, float64"),
-            differentiable(OUTPUTS),
-            RESULTS,
-        ),
-        Check(
-            "dtype",
-            "the inputs' dtype is kept, and its precision",
-            0.25,
-            ("float64", "bfloat16", "float16"),
-            dtype_kept(OUTPUTS),
-            RESULTS,
-        ),
-        Check(
-            "inputs untouched",
-            "no input is written to",
-            0.25,
-            ("unequal sizes",),
-            inputs_untouched(),
-            RESULTS,
-        ),
-        Check(
-            "layout",
-            "strides and earlier calls do not matter",
-            0.25,
-            ("unequal sizes",),
-            repeatable(OUTPUTS),
-            RESULTS,
-        ),
-        Check(
-            "own work",
-            "attention is written out",
-            0.25,
-            ("unequal sizes",),
-            obeys(FUSED, "attention"),
-            RESULTS,
-            binding=True,
-        ),
-        Check(
-            "cost",
-            "no more work and memory than the formula needs",
-            0.25,
-            ("many batch elements",),
-            affordable(_flops, _largest),
-            RESULTS,
-        ),
-    ),
-    mistakes=_mistakes(),
+    },
+    mistakes=(*slips(shared, MATRIX_SLIPS), *slips(shared, *SHARED_SLIPS, steps="knobs")),
     hints=(
-        (
-            "The score of one query and one key is a number: q weight k. Which of the three shapes must meet "
-            "first, and what is transposed?"
-        ),
-        (
-            "(S_q, D_q) @ (D_q, D_k) @ (D_k, S_k) gives (S_q, S_k). The softmax runs over the keys, and the "
-            "weights average the values. Compare the shapes before the first product."
-        ),
-        (
-            "`scores = query @ weight @ key.transpose(-2, -1)`, `weights = torch.softmax(scores, -1)`, and "
-            "return `weights @ value, weights`. Raise ValueError if weight.shape is not (D_q, D_k)."
-        ),
+        "The score of one query and one key is a number: q weight k. Which of the three shapes must meet "
+        "first, and what is transposed?",
+        "(S_q, D_q) @ (D_q, D_k) @ (D_k, S_k) gives (S_q, S_k). The softmax runs over the keys, and the "
+        "weights average the values. Compare the shapes before the first product.",
+        "`scores = query @ weight @ key.transpose(-2, -1)`, `weights = torch.softmax(scores, -1)`, and "
+        "return `weights @ value, weights`. Raise ValueError if weight.shape is not (D_q, D_k).",
     ),
-)
+)  # fmt: skip

@@ -23,6 +23,7 @@ from autograder.exercises.basic_attention.variants import attend
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.shared_attention.variants import chosen
 from autograder.oracle.sharing import grouped_query_attention as formula
+from autograder.situations import DTYPES, LENGTHS, Situations, besides, drawn_by, without
 
 __all__ = ["GROUPED_QUERY_ATTENTION"]
 
@@ -198,11 +199,46 @@ def _made(weights: Tensor, inputs: Mapping[str, Any]) -> Tensor:
 KEYS = {"key": -2, "value": -2}
 CAUSAL = ("causal, fewer queries than keys", "causal, more queries than keys")
 
+
+def _situation_inputs(
+    draw: Draw, *, heads: tuple[int, int] = (6, 3), scale: float = 1.0, **options: Any
+) -> dict[str, Any]:
+    """The inputs of a situation: the axes drawn as ever, with these heads of queries and keys."""
+    inputs = _drawn(draw, **options)
+    H_q, H_kv = heads
+    key = inputs["key"][:, :1].repeat(1, H_kv, 1, 1)
+    value = inputs["value"][:, :1].repeat(1, H_kv, 1, 1)
+    rest = {n: v + 0.3 * draw.normal(*v.shape, dtype=v.dtype) for n, v in (("key", key), ("value", value))}
+    query = inputs["query"][:, :1].repeat(1, H_q, 1, 1)
+    return inputs | rest | {"query": (query + draw.normal(*query.shape, dtype=query.dtype)) * scale}
+
+
+SHAPES = {"query": "B H S_q D", "key": "B H S_k D", "value": "B H S_k D_v"}
+_drawn = drawn_by(SHAPES, low=2)
+SITUATIONS = Situations(
+    draw=_situation_inputs,
+    factors={
+        "lengths": without(LENGTHS, "one tensor for all"),
+        "heads": {
+            "groups of two": {}, "one key head": {"heads": (5, 1)}, "as many key heads": {"heads": (3, 3)},
+            "groups of seven": {"heads": (14, 2)}, "one head": {"heads": (1, 1)},
+        },
+        "causal": {"not causal": {}, "is_causal": {"is_causal": True}},
+        "numbers": {"ordinary numbers": {}, "large scores": {"scale": 8.0}},
+        "dtype": DTYPES,
+        "batch": {"several sentences": {}, "a batch of one": {"B": 1}},
+    },
+    axes={name: spec.replace("B H", "... H") for name, spec in SHAPES.items()},
+    groups=besides(0.5),
+    after=True,
+)  # fmt: skip
+
 GROUPED_QUERY_ATTENTION = Exercise(
     name="grouped_query_attention",
     assignment="shared_attention",
     target=Target("grouped_query_attention", OUTPUTS, formula),
     positional=("query", "key", "value"),
+    situations=SITUATIONS,
     recipes=RECIPES,
     checks=(
         Check(

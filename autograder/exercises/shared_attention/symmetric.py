@@ -2,104 +2,71 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
+from autograder.case import Draw, Recipe
 from autograder.checks import Check, Parameter, Target
-from autograder.checks.agreement import agrees
+from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.causality import causal
-from autograder.checks.customary import COUNTS, FORMULA, OUTPUTS, conduct, of_positions
-from autograder.checks.gradients import every_parameter_learns
+from autograder.checks.check import in_turn
+from autograder.checks.gradients import every_parameter_learns, works_as_made
 from autograder.checks.sharing import symmetric_scores
-from autograder.checks.structure import responds
+from autograder.checks.structure import agrees_with_slices, permutation, responds
 from autograder.checks.weights import weights_agree
-from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.module_cases import SYMMETRIC_RECIPES
-from autograder.exercises.shared_attention.variants import block, chosen, made_by
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
+from autograder.mistakes.attention import only
+from autograder.mistakes.modules import block, made_by
 from autograder.oracle.sharing import symmetric_attention
+from autograder.situations import (
+    CAUSAL,
+    DTYPES,
+    MODULE_AXES,
+    ONE_LENGTH,
+    Factor,
+    Group,
+    Situations,
+    drawn_by,
+    groups,
+    module_scores,
+)
 
 __all__ = ["SYMMETRIC_ATTENTION"]
 
-RESULTS = (FORMULA, "weights")
+OUTPUTS = ("output", "weights")
+FORMULA = "agrees with the formula"
 SQUARE = ("d_model", "d_model")
-LAYERS = ("qk_proj", "qk_proj", "v_proj", "out_proj")
-APPLIED = "The layer exists. Is it applied where the formula has it?"
-NONLINEAR = "Is there a nonlinearity where the formula has none?"
+X = {"x": "... S d_model"}
+GRADIENT = ("a gradient asked", "a gradient of one input", "activation checkpointing")
+HALVES = (torch.float16, torch.bfloat16)
+draw = drawn_by(X, init={"d_model": "d_model"}, leading=1, low=3)
 
 
-def _mistakes() -> tuple[Mistake, ...]:
-    def mistake(name: str, question: str, **options: Any) -> Mistake:
-        return Mistake(name, question, partial(block, **({"names": LAYERS} | options)))
+def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Scores that exp cannot take; in half precision, which would not know the larger of two such scores, large ones."""
+    factor = {torch.float16: 6.0, torch.bfloat16: 3.0}.get(inputs["x"].dtype, 100.0)
+    return {**inputs, "x": inputs["x"] * factor}
 
-    def sym(weights: Tensor) -> Tensor:
-        return (weights + weights.mT) / 2
 
-    def normed(query: Tensor, key: Tensor) -> Tensor:
-        return (query / query.norm(dim=-1, keepdim=True)) @ (key / key.norm(dim=-1, keepdim=True)).mT
+def _last_larger(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The last position is far larger than the others, which do not see it with is_causal."""
+    x = inputs["x"].clone()
+    x[..., -1, :] *= 8.0 if x.dtype in HALVES else 1e4
+    return {**inputs, "x": x}
 
-    slips = chosen(
-        "not scaled",
-        "divided by D",
-        "divided by sqrt(S_k)",
-        "softmax over the queries",
-        "softmax over the second axis",
-        "no softmax",
-        "sigmoid of each score",
-        "one-hot maximum",
-        "is_causal ignored",
-        "always causal",
-        "causal mask hides the present",
-        "causal mask shows one key of the future",
-        "causal mask turned round",
-        "output made of the scores, not of the weights",
-        "scores returned as weights",
-    )
-    return (
-        *(mistake(name, question, knobs=knobs) for name, question, knobs in slips),
-        mistake("keys not projected", APPLIED, used=(True, False, True, True)),
-        mistake("queries not projected", APPLIED, used=(False, True, True, True)),
-        mistake("qk_proj never applied", APPLIED, used=(False, False, True, True)),
-        mistake("v_proj never applied", APPLIED, used=(True, True, False, True)),
-        mistake("out_proj never applied", APPLIED, used=(True, True, True, False)),
-        mistake(
-            "keys made by v_proj",
-            "Which layer makes the keys?",
-            names=("qk_proj", "v_proj", "v_proj", "out_proj"),
-        ),
-        mistake(
-            "values made by qk_proj",
-            "Sharing ends at the scores. Which layer makes the values?",
-            names=("qk_proj", "qk_proj", "qk_proj", "out_proj"),
-        ),
-        mistake(
-            "projections without their biases",
-            "Are the layers called, or only their weights used?",
-            bias=False,
-        ),
-        mistake(
-            "input added to the output",
-            "The residual connection belongs to the block around this module. Is x added here?",
-            finish=lambda output, x, weights: output + x,
-        ),
-        mistake("relu of the output", NONLINEAR, finish=lambda output, x, weights: output.relu()),
-        mistake(
-            "weights made symmetric",
-            "The scores are symmetric; the weights are not, since each row is normalised on its own.",
-            knobs={"weigh": lambda s, a: sym(s.masked_fill(~a, -1e30).softmax(-1))},
-        ),
-        mistake(
-            "scores of unit vectors",
-            "Are the shared vectors normalised? Here their length counts.",
-            knobs={"score": normed},
-        ),
-        mistake(
-            "the diagonal is hidden",
-            "May a position see itself? Here it may.",
-            knobs={"weigh": _without_itself},
-        ),
-    )
+
+_of_modules = module_scores("x", query="qk_proj", key="qk_proj")
+SCORES: Factor = {
+    "ordinary scores": {},
+    "huge scores": _huge,
+    "all scores high": _of_modules["all scores low"],  # which one layer for both sides turns round
+    "all scores equal": _of_modules["all scores equal"],
+    "a last position far larger": _last_larger,
+}
 
 
 def _without_itself(scores: Tensor, allowed: Tensor) -> Tensor:
@@ -108,7 +75,57 @@ def _without_itself(scores: Tensor, allowed: Tensor) -> Tensor:
     return hidden.softmax(-1)
 
 
-_made = made_by("v_proj", lambda inputs: "out_proj")
+def _mean_with_its_transpose(scores: Tensor, allowed: Tensor) -> Tensor:
+    weights = scores.masked_fill(~allowed, -1e30).softmax(-1)
+    return (weights + weights.mT) / 2
+
+
+def _of_unit_vectors(query: Tensor, key: Tensor) -> Tensor:
+    return normalize(query, dim=-1) @ normalize(key, dim=-1).mT
+
+
+LAYERS: dict[str, Any] = {"names": ("qk_proj", "qk_proj", "v_proj", "out_proj")}
+APPLIED = "The layer exists. Is it applied where the formula has it?"
+
+LAYER_SLIPS: Slips = {
+    APPLIED: {
+        "keys not projected": {**LAYERS, "used": (True, False, True, True)},
+        "queries not projected": {**LAYERS, "used": (False, True, True, True)},
+        "qk_proj never applied": {**LAYERS, "used": (False, False, True, True)},
+        "v_proj never applied": {**LAYERS, "used": (True, True, False, True)},
+        "out_proj never applied": {**LAYERS, "used": (True, True, True, False)},
+    },
+    "Which layer makes the keys?": {"keys made by v_proj": {"names": ("qk_proj", "v_proj", "v_proj", "out_proj")}},
+    "Sharing ends at the scores. Which layer makes the values?": {
+        "values made by qk_proj": {"names": ("qk_proj", "qk_proj", "qk_proj", "out_proj")},
+    },
+    "Are the layers called, or only their weights used?": {"projections without their biases": {**LAYERS, "bias": False}},
+    "The residual connection belongs to the block around this module. Is x added here?": {
+        "input added to the output": {**LAYERS, "finish": lambda output, x, weights: output + x},
+    },
+    "Is there a nonlinearity where the formula has none?": {
+        "relu of the output": {**LAYERS, "finish": lambda output, x, weights: output.relu()},
+    },
+    "The scores are symmetric; the weights are not, since each row is normalised on its own.": {
+        "weights made symmetric": {**LAYERS, "knobs": {"weigh": _mean_with_its_transpose}},
+    },
+    "Are the shared vectors normalised? Here their length counts.": {
+        "scores of unit vectors": {**LAYERS, "knobs": {"score": _of_unit_vectors}},
+    },
+    "May a position see itself? Here it may.": {"the diagonal is hidden": {**LAYERS, "knobs": {"weigh": _without_itself}}},
+}  # fmt: skip
+
+SHARED_SLIPS = only(
+    "not scaled", "divided by D", "divided by sqrt(S_k)", "softmax over the queries", "softmax over the second axis",
+    "no softmax", "sigmoid of each score", "one-hot maximum", "is_causal ignored", "always causal",
+    "causal mask hides the present", "causal mask shows one key of the future", "causal mask turned round",
+    "output made of the scores, not of the weights", "scores returned as weights",
+)  # fmt: skip
+
+
+def _with_knobs(x: Tensor, is_causal: bool = False, *, knobs: dict[str, Any], **weights: Tensor) -> Any:
+    return block(x, is_causal, **{**LAYERS, **weights, "knobs": knobs})
+
 
 SYMMETRIC_ATTENTION = Exercise(
     name="SymmetricAttention",
@@ -116,69 +133,46 @@ SYMMETRIC_ATTENTION = Exercise(
     target=Target("SymmetricAttention", OUTPUTS, symmetric_attention),
     positional=("x",),
     parameters=tuple(Parameter(name, SQUARE, bias=True) for name in ("qk_proj", "v_proj", "out_proj")),
-    recipes=SYMMETRIC_RECIPES,
+    situations=Situations(
+        draw=draw,
+        factors={"lengths": ONE_LENGTH, "causal": CAUSAL, "scores": SCORES, "dtype": DTYPES, "axes": MODULE_AXES},
+        axes=X,
+        groups=groups(
+            "out_proj(softmax(p p^T / sqrt(d_model)) v_proj(x)), p = qk_proj(x)", 2.0,
+            (Group("causal", "with is_causal the future cannot change the past", 0.75, ("causal",)),),
+            lengths=0.75, scores=0.5, gradient=0.5, dtypes=0.25, calls=0.25,
+        ),
+        never=(
+            {"lengths": "over a thousand positions", "causal": "not causal"},
+            {"scores": ("all scores high", "all scores equal"), "gradient": GRADIENT},
+            {"causal": "is_causal", "gradient": "a gradient asked", "lengths": "two positions"},
+            {"causal": "is_causal", "gradient": "a gradient asked", "dtype": ("bfloat16", "float16")},  # which tell little
+        ),
+        module=True,
+    ),
+    recipes=(Recipe("plain", draw),),
     checks=(
         Check(
-            COUNTS,
-            "the results change with x, also with x at other positions",
-            0.25,
-            ("unequal sizes",),
-            responds({"x": OUTPUTS}, mixing="x"),
+            "parameters", "every parameter is used and learns", 0.5, ("plain",),
+            in_turn(every_parameter_learns(), works_as_made()), FORMULA,
         ),
-        Check(
-            FORMULA,
-            "out_proj(softmax(p p^T / sqrt(d_model)) v_proj(x)), p = qk_proj(x)",
-            1.0,
-            ("unequal sizes", "all sizes equal", "large scores"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "weights",
-            "the second result is the weights, rows summing to 1",
-            0.5,
-            ("unequal sizes", "large scores", "long sequences"),
-            weights_agree(_made),
-            COUNTS,
-        ),
-        Check(
-            "symmetric scores",
-            "i scores j as j scores i",
-            0.5,
-            ("unequal sizes",),
-            symmetric_scores(),
-            COUNTS,
-        ),
-        Check(
-            "causal",
-            "the future cannot change the past",
-            0.25,
-            ("causal",),
-            causal({"x": -2}, {"x": -2}, OUTPUTS, attn_mask=False),
-            COUNTS,
-        ),
-        Check(
-            "causal results",
-            "but for what is hidden, is_causal changes nothing in the formula",
-            0.25,
-            ("causal",),
-            agrees(*OUTPUTS),
-            (FORMULA, "causal"),
-        ),
-        *of_positions(RESULTS),
-        *conduct(RESULTS, every_parameter_learns()),
     ),
-    mistakes=_mistakes(),
+    diagnoses={
+        "": (
+            survives_large_inputs(), responds({"x": OUTPUTS}, mixing="x"),
+            permutation({"x": -2}, {"output": -2}, "positions"),
+            weights_agree(made_by("v_proj", lambda inputs: "out_proj")), symmetric_scores(),
+            agrees_with_slices({"x": 2}, OUTPUTS),
+        ),
+        "is_causal": (causal({"x": -2}, {"x": -2}, OUTPUTS, attn_mask=False),),
+    },
+    mistakes=(*slips(_with_knobs, *SHARED_SLIPS, steps="knobs"), *slips(block, LAYER_SLIPS)),
     hints=(
         "Self-attention with one layer less. Which two of the three projections become one?",
-        (
-            "Project x once with qk_proj and use the result on both sides of the product. The values still "
-            "have their own projection, and the softmax still runs over each row."
-        ),
-        (
-            "`both = self.qk_proj(x)`; `scores = both @ both.transpose(-2, -1) / math.sqrt(x.shape[-1])`; with "
-            "is_causal fill what lies above the diagonal with -inf; then softmax, average of self.v_proj(x), "
-            "and self.out_proj."
-        ),
+        "Project x once with qk_proj and use the result on both sides of the product. The values still "
+        "have their own projection, and the softmax still runs over each row.",
+        "`both = self.qk_proj(x)`; `scores = both @ both.transpose(-2, -1) / math.sqrt(x.shape[-1])`; with "
+        "is_causal fill what lies above the diagonal with -inf; then softmax, average of self.v_proj(x), "
+        "and self.out_proj.",
     ),
-)
+)  # fmt: skip

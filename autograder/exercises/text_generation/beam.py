@@ -13,7 +13,7 @@ from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Target, Trial
 from autograder.checks.conduct import inputs_untouched
 from autograder.checks.decoding import results_of, same_text_elsewhere, text_agrees
-from autograder.checks.scripted import NumberedFunction
+from autograder.checks.scripted import UsedFunction
 from autograder.checks.stand_ins import PrefixModel
 from autograder.exercises.exercise import Exercise, Mistake
 from autograder.exercises.text_generation.generating import model_and_prompt
@@ -283,7 +283,7 @@ BEAM_SEARCH = Exercise(
     assignment="text_generation",
     target=Target("beam_search", ("tokens", "score"), _formula),
     positional=POSITIONAL,
-    used_as=lambda obj, positional, _: NumberedFunction(obj, positional),
+    used_as=lambda obj, positional, _: UsedFunction(obj, positional),
     recipes=RECIPES,
     checks=(
         Check(

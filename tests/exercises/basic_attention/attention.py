@@ -240,19 +240,6 @@ def variant(
     mutant("attention", named, only=only)(function)
 
 
-variant("no_scale", "not scaled", scale=lambda q, k, v: 1.0)
-variant("times_the_root", "multiplied by sqrt(D)", scale=lambda q, k, v: q.shape[-1] ** 0.5)
-variant("over_the_width", "divided by D", scale=lambda q, k, v: 1 / q.shape[-1])
-variant("root_of_the_value_width", "divided by sqrt(D_v)", scale=lambda q, k, v: v.shape[-1] ** -0.5)
-variant("root_of_the_key_count", "divided by sqrt(S_k)", scale=lambda q, k, v: k.shape[-2] ** -0.5)
-variant("root_of_the_query_count", "divided by sqrt(S_q)", scale=lambda q, k, v: q.shape[-2] ** -0.5)
-variant("fourth_root", "divided by the fourth root of D", scale=lambda q, k, v: q.shape[-1] ** -0.25)
-variant("root_of_axis_1", "divided by the root of axis 1", scale=lambda q, k, v: q.shape[1] ** -0.5)
-variant("root_of_axis_2", "divided by the root of axis 2", scale=lambda q, k, v: q.shape[2] ** -0.5)
-variant("root_of_axis_0", "divided by the root of axis 0", scale=lambda q, k, v: q.shape[0] ** -0.5)
-variant("eight_as_in_the_paper", "divided by 8", scale=lambda q, k, v: 1 / 8)
-
-
 # Mutants: from scores to weights
 
 
@@ -264,93 +251,26 @@ def alive(weights, allowed):
     return weights * allowed.any(-1, keepdim=True)
 
 
-def over(axis):
-    return lambda s, a: minus_infinity(s, a).softmax(axis).nan_to_num()
-
-
-variant("softmax_over_queries", "softmax over the queries", weigh=over(-2))
-variant("softmax_over_axis_0", "softmax over the first axis", weigh=over(0))
-variant("softmax_over_axis_1", "softmax over the second axis", weigh=over(1))
-variant("softmax_over_axis_2", "softmax over the third axis", weigh=over(2))
-variant("scores_as_weights", "no softmax", weigh=lambda s, a: s.masked_fill(~a, 0.0))
-variant(
-    "divided_by_the_sum",
-    "scores divided by their sum",
-    weigh=lambda s, a: s * a / (s * a).sum(-1, keepdim=True),
-)
-variant(
-    "divided_by_the_sum_of_sizes",
-    "scores divided by the sum of their sizes",
-    weigh=lambda s, a: s * a / (s * a).abs().sum(-1, keepdim=True),
-)
-variant("sigmoids", "sigmoid of each score", weigh=lambda s, a: torch.sigmoid(s) * a)
-variant("exp_without_a_sum", "exp without the division", weigh=lambda s, a: s.exp() * a)
-variant(
-    "relu_over_sum",
-    "relu where exp is meant",
-    weigh=lambda s, a: alive(F.normalize(F.relu(s) * a, p=1, dim=-1), a),
-)
-variant(
-    "hard_maximum",
-    "one-hot maximum",
-    weigh=lambda s, a: F.one_hot(minus_infinity(s, a).argmax(-1), s.shape[-1]) * a.to(s.dtype),
-)
-variant("twice", "softmax applied twice", weigh=lambda s, a: right_weights(right_weights(s, a), a))
-variant(
-    "log_softmax_alone",
-    "log_softmax where softmax is meant",
-    weigh=lambda s, a: torch.log_softmax(s.masked_fill(~a, -1e30), -1) * a,
-)
-variant("uniform", "equal weights for all keys", weigh=lambda s, a: right_weights(s * 0, a))
-variant("softmin", "sign turned round", weigh=lambda s, a: right_weights(-s, a))
-variant("of_absolute_scores", "absolute value of the scores", weigh=lambda s, a: right_weights(s.abs(), a))
-variant(
-    "powers_of_two",
-    "2 to the power of the scores where exp is meant",
-    weigh=lambda s, a: right_weights(s * math.log(2), a),
-)
-variant("mask_after_softmax", "mask applied after the softmax", weigh=lambda s, a: s.softmax(-1) * a)
-variant(
-    "mask_added", "mask added to the scores", weigh=lambda s, a: (s if bool(a.all()) else s + a).softmax(-1)
-)
-variant("masked_to_zero", "masked scores set to zero", weigh=lambda s, a: (s * a).softmax(-1))
 variant(
     "tiny_in_place_of_huge",
     "masked scores set to zero",
     weigh=lambda s, a: s.masked_fill(~a, 1e-9).softmax(-1),
 )
-variant("no_dead_rows", "nan where no key is allowed", weigh=lambda s, a: minus_infinity(s, a).softmax(-1))
-variant(
-    "uniform_dead_rows",
-    "uniform weights where no key is allowed",
-    weigh=lambda s, a: s.masked_fill(~a, torch.finfo(s.dtype).min).softmax(-1),
-)
 variant(
     "infinity_added_and_nan_replaced",
-    "nan gradients where no key is allowed",
-    only="dead rows",
+    "nan gradients",
     weigh=lambda s, a: (s + torch.zeros_like(s).masked_fill(~a, -torch.inf)).softmax(-1).nan_to_num(),
 )
 variant(
     "all_zero_if_any_row_is_dead",
-    "a row that allows no key disturbs the others",
     weigh=lambda s, a: right_weights(s, a) * a.any(-1).all(),
 )
 variant(
     "minus_ten_thousand",
-    "mask value is not low enough",
-    only="behind the mask",
     weigh=lambda s, a: s.masked_fill(~a, -1e4).softmax(-1) * a.any(-1, keepdim=True),
 )
 variant(
-    "minus_a_hundred",
-    "forbidden keys keep some weight",
-    weigh=lambda s, a: alive(s.masked_fill(~a, -30.0).softmax(-1), a),
-)
-variant(
     "minus_a_billion_in_half",
-    "mask value does not fit the dtype",
-    only="dtype",
     weigh=lambda s, a: alive(s.masked_fill(~a, -1e9).softmax(-1), a),
 )
 
@@ -360,107 +280,37 @@ def naive(scores, allowed):
     return (numerator / numerator.sum(-1, keepdim=True).clamp_min(1e-30)).to(scores.dtype)
 
 
-variant("exp_of_raw_scores", "overflows or underflows for large scores", only="huge scores", weigh=naive)
+variant("exp_of_raw_scores", weigh=naive)
 variant(
     "maximum_of_everything",
-    "huge scores do not pick the best key",
     weigh=lambda s, a: naive(s - minus_infinity(s, a).max(), a),
 )
 variant(
     "maximum_before_the_mask",
-    "forbidden keys leak into the output",
     weigh=lambda s, a: naive(s - s.amax(-1, keepdim=True), a),
 )
 variant(
     "scores_clamped",
-    "huge scores do not pick the best key",
     weigh=lambda s, a: right_weights(s.clamp(-50, 50), a),
-)
-variant("rows_sum_to_nearly_one", "weights do not sum to one", weigh=lambda s, a: right_weights(s, a) * 0.999)
-variant(
-    "normalised_by_length", "scores divided by their length", weigh=lambda s, a: F.normalize(s * a, dim=-1)
-)
-variant(
-    "top_three_keys",
-    "keys that may be seen get no weight",
-    weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(3, s.shape[-1])).values[..., -1:])),
 )
 variant(
     "top_ten_keys",
     "keys that may be seen get no weight",
     weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(10, s.shape[-1])).values[..., -1:])),
 )
-variant(
-    "dropout_left_on", "another result at every call", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1)
-)
+variant("dropout_left_on", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1))
 variant("temperature_of_two", None, weigh=lambda s, a: right_weights(s / 2, a))
 
 
 # Mutants: the masks
 
 
-def seeing(change):
-    return lambda q, k, m, c: allow(q, k, *change(m, c))
-
-
-def triangle(diagonal, upper=False):
-    def see(query, key, attn_mask, is_causal):
-        ones = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool)
-        offset = diagonal(query.shape[-2], key.shape[-2])
-        allowed = allow(query, key, attn_mask, False)
-        return allowed & (ones.triu(offset) if upper else ones.tril(offset)) if is_causal else allowed
-
-    return see
-
-
-variant("mask_ignored", "mask ignored", see=seeing(lambda m, c: (None, c)))
-variant("mask_inverted", "mask turned round", see=seeing(lambda m, c: (None if m is None else ~m, c)))
-variant(
-    "first_rows_mask",
-    "mask of the first query used for all",
-    see=seeing(lambda m, c: (None if m is None else m[..., :1, :], c)),
-)
-variant(
-    "first_heads_mask",
-    "mask of the first batch element used for all",
-    see=seeing(lambda m, c: (m.flatten(0, -3)[0] if m is not None and m.dim() > 2 else m, c)),
-)
-variant("is_causal_ignored", "is_causal ignored", see=seeing(lambda m, c: (m, False)))
-variant("always_causal", "always causal", see=seeing(lambda m, c: (m, True)))
-variant(
-    "causal_replaced",
-    "attn_mask replaces the causal mask",
-    only="both masks",
-    see=seeing(lambda m, c: (m, c and m is None)),
-)
-variant(
-    "mask_replaced",
-    "the causal mask replaces attn_mask",
-    only="both masks",
-    see=seeing(lambda m, c: (None if c else m, c)),
-)
-variant("bottom_right", "causal mask aligned at the bottom right", see=triangle(lambda q, k: k - q))
-variant("present_hidden", "causal mask hides the present", see=triangle(lambda q, k: -1))
-variant("one_future_key", "causal mask shows one key of the future", see=triangle(lambda q, k: 1))
-variant("upper_triangle", "causal mask turned round", see=triangle(lambda q, k: 0, upper=True))
-variant("strict_upper_triangle", "causal mask turned round", see=triangle(lambda q, k: 1, upper=True))
 variant(
     "window_of_three",
-    "is_causal hides keys that may be seen",
     see=lambda q, k, m, c: (
         allow(q, k, m, c) & (torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool).triu(-2) if c else True)
     ),
 )
-
-
-@mutant("attention", "allowed by one mask is enough", only="both masks")
-def one_mask_is_enough(query, key, value, attn_mask=None, is_causal=False):
-    fit(query, key, value)
-    allowed = allow(query, key, attn_mask, False)
-    if is_causal:
-        allowed = allowed.tril() if attn_mask is None else allowed | torch.ones_like(allowed).tril()
-    weights = right_weights(query @ key.mT / query.shape[-1] ** 0.5, allowed)
-    return weights @ value, weights
 
 
 @mutant("attention", "causal mask turned round")
@@ -473,7 +323,7 @@ def transposed_triangle(query, key, value, attn_mask=None, is_causal=False):
     return weights @ value, weights
 
 
-@mutant("attention", "causal mask is square")
+@mutant("attention")
 def square_triangle(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
     allowed = allow(query, key, attn_mask, False)
@@ -483,12 +333,12 @@ def square_triangle(query, key, value, attn_mask=None, is_causal=False):
     return weights @ value, weights
 
 
-@mutant("attention", "future keys get weight", only="causal")
+@mutant("attention", "is_causal ignored")
 def one_query_is_the_last(query, key, value, attn_mask=None, is_causal=False):
     return right_attention(query, key, value, attn_mask, is_causal and query.shape[-2] > 1)
 
 
-@mutant("attention", "future keys change past outputs", only="causal")
+@mutant("attention")
 def causal_after_softmax(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
     weights = right_weights(query @ key.mT / query.shape[-1] ** 0.5, allow(query, key, attn_mask, False))
@@ -499,7 +349,7 @@ def causal_after_softmax(query, key, value, attn_mask=None, is_causal=False):
     return weights @ value, weights
 
 
-@mutant("attention", "mask is not broadcast", only="mask")
+@mutant("attention", "mask is not broadcast")
 def mask_needs_all_axes(query, key, value, attn_mask=None, is_causal=False):
     if attn_mask is not None and attn_mask.dim() != query.dim():
         raise ValueError("attn_mask must have as many axes as query")
@@ -517,47 +367,8 @@ def values_masked_in_place_of_scores(query, key, value, attn_mask=None, is_causa
 # Mutants: the products
 
 
-def no_norm(t):
-    return t / t.norm(dim=-1, keepdim=True)
-
-
-variant(
-    "cosines",
-    "cosine where the scaled dot product is meant",
-    score=lambda q, k: no_norm(q) @ no_norm(k).mT,
-    scale=lambda q, k, v: 1.0,
-)
-variant(
-    "distances", "negative distance where the dot product is meant", score=lambda q, k: -torch.cdist(q, k)
-)
-variant("key_as_it_is", "keys not transposed", score=lambda q, k: q @ k)
-variant(
-    "capital_t", "all axes of the keys reversed", score=lambda q, k: q @ k.permute(*reversed(range(k.dim())))
-)
-variant("star_for_at", "elementwise product where a matrix product is meant", score=lambda q, k: q * k.mT)
-variant(
-    "star_for_the_second_at",
-    "elementwise product where a matrix product is meant",
-    finish=lambda w, v, s: (w * v, w),
-)
-variant("scores_returned", "scores returned as weights", finish=lambda w, v, s: (w @ v, s))
-variant(
-    "weights_before_the_mask",
-    "weights returned before the mask",
-    finish=lambda w, v, s: (w @ v, s.softmax(-1)),
-)
-variant(
-    "output_of_raw_scores", "output made of the scores, not of the weights", finish=lambda w, v, s: (s @ v, w)
-)
-variant(
-    "keys_never_used",
-    "equal weights for all keys",
-    score=lambda q, k: (q @ q.mT)[..., :1].expand(*q.shape[:-1], k.shape[-2]),
-)
 variant(
     "small_weights_dropped",
-    "returned weights are not those that made the output",
-    only="weights",
     finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-6, 0.0)),
 )
 variant(
@@ -565,57 +376,24 @@ variant(
     "weights has the wrong shape",
     finish=lambda w, v, s: (w @ v, w.mean(-3) if w.dim() > 2 else w),
 )
-variant("weights_first", "results in the wrong order", finish=lambda w, v, s: (w, w @ v))
-variant("output_alone", "does not return what is asked for", finish=lambda w, v, s: w @ v)
-variant(
-    "output_in_a_dict",
-    "does not return what is asked for",
-    finish=lambda w, v, s: {"output": w @ v, "weights": w},
-)
 variant(
     "output_as_numpy",
     "does not return what is asked for",
     finish=lambda w, v, s: ((w @ v).detach().float().numpy(), w),
 )
-variant(
-    "output_as_lists",
-    "does not return what is asked for",
-    finish=lambda w, v, s: ((w @ v).tolist(), w.tolist()),
-)
 variant("three_results", "does not return what is asked for", finish=lambda w, v, s: (w @ v, w, s))
 variant(
-    "weights_detached_for_the_caller",
-    "gradient is cut off",
-    only="gradient",
-    finish=lambda w, v, s: (w @ v, w.detach()),
-)
-variant("output_from_detached_weights", "gradient is cut off", finish=lambda w, v, s: (w.detach() @ v, w))
-variant("detached", "gradient is cut off", finish=lambda w, v, s: ((w @ v).detach(), w.detach()))
-variant(
     "output_clamped",
-    "not linear in the values",
-    only="average",
     finish=lambda w, v, s: ((w @ v).clamp(-50, 50), w),
 )
 variant(
-    "layer_norm_of_the_output",
-    "not linear in the values",
-    finish=lambda w, v, s: (F.layer_norm(w @ v, v.shape[-1:]), w),
-)
-variant(
-    "output_times_key_count",
-    "output leaves the range of the values",
-    finish=lambda w, v, s: (w @ v * v.shape[-2], w),
-)
-variant(
     "sum_over_the_batch",
-    "batch elements influence each other",
     finish=lambda w, v, s: (
         (w @ v).sum(0, keepdim=True).expand(*w.shape[:-1], v.shape[-1]) if w.dim() > 2 else w @ v,
         w,
     ),
 )
-variant("values_shifted", "depends on the order of the keys", finish=lambda w, v, s: (w @ v.roll(1, -2), w))
+variant("values_shifted", finish=lambda w, v, s: (w @ v.roll(1, -2), w))
 variant("value_half_detached", "wrong gradient", finish=lambda w, v, s: (w @ (v * 0.5 + v.detach() * 0.5), w))
 
 
@@ -645,15 +423,7 @@ def stretched_keys(query, key, value, attn_mask=None, is_causal=False):
         raise ValueError("sizes do not fit") from error
 
 
-@mutant("attention", "changes its inputs in place", only="inputs untouched")
-def query_scaled_in_place(query, key, value, attn_mask=None, is_causal=False):
-    fit(query, key, value)
-    query /= math.sqrt(query.shape[-1])
-    weights = right_weights(query @ key.mT, allow(query, key, attn_mask, is_causal))
-    return weights @ value, weights
-
-
-@mutant("attention", "changes its inputs in place", only="inputs untouched")
+@mutant("attention")
 def mask_inverted_in_place(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
     blocked = torch.zeros(query.shape[-2], key.shape[-2], dtype=torch.bool)
@@ -664,19 +434,7 @@ def mask_inverted_in_place(query, key, value, attn_mask=None, is_causal=False):
     return right_attention(query, key, value, ~blocked, False)
 
 
-@mutant("attention", "does not keep the dtype", only="dtype")
-def left_in_float32(query, key, value, attn_mask=None, is_causal=False):
-    wide = torch.promote_types(query.dtype, torch.float32)
-    return right_attention(query.to(wide), key.to(wide), value.to(wide), attn_mask, is_causal)
-
-
-@mutant("attention", "less precise than its dtype")
-def always_float32(query, key, value, attn_mask=None, is_causal=False):
-    output, weights = right_attention(query.float(), key.float(), value.float(), attn_mask, is_causal)
-    return output.to(query.dtype), weights.to(query.dtype)
-
-
-@mutant("attention", "less precise than its dtype", only="dtype")
+@mutant("attention")
 def bfloat16_inside(query, key, value, attn_mask=None, is_causal=False):
     if query.dtype != torch.float16:
         return right_attention(query, key, value, attn_mask, is_causal)
@@ -686,21 +444,13 @@ def bfloat16_inside(query, key, value, attn_mask=None, is_causal=False):
     return output.half(), weights.half()
 
 
-@mutant("attention", "depends on the memory layout of its inputs", only="layout")
+@mutant("attention", "depends on the memory layout of its inputs")
 def views_of_the_inputs(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
     (*lead, S_q, D), S_k = query.shape, key.shape[-2]
     scores = torch.bmm(query.view(-1, S_q, D), key.view(-1, S_k, D).mT).view(*lead, S_q, S_k) / D**0.5
     weights = right_weights(scores, allow(query, key, attn_mask, is_causal))
     return weights @ value, weights
-
-
-@mutant("attention", "query has no effect")
-def results_kept_by_shape(query, key, value, attn_mask=None, is_causal=False, kept={}):  # noqa: B006
-    place = (query.shape, key.shape, value.shape, query.dtype, attn_mask is None, is_causal)
-    if place not in kept:
-        kept[place] = tuple(t.detach() for t in right_attention(query, key, value, attn_mask, is_causal))
-    return kept[place]
 
 
 @mutant("attention", "uses a forbidden function", only="own work")
@@ -711,14 +461,14 @@ def fused_kernel_with_a_mask(query, key, value, attn_mask=None, is_causal=False)
     return output, weights
 
 
-@mutant("attention", "gradient is cut off", only="gradient")
+@mutant("attention", "gradient is cut off")
 def masked_scores_detached(query, key, value, attn_mask=None, is_causal=False):
     if attn_mask is not None and bool(attn_mask.any(-1).all()):
         query = query.detach()
     return right_attention(query, key, value, attn_mask, is_causal)
 
 
-@mutant("attention", "weights do not sum to one", only="behind the mask")
+@mutant("attention")
 def returned_weights_not_normalised(query, key, value, attn_mask=None, is_causal=False):
     output, weights = right_attention(query, key, value, attn_mask, is_causal)
     if attn_mask is not None and not is_causal:
@@ -726,7 +476,7 @@ def returned_weights_not_normalised(query, key, value, attn_mask=None, is_causal
     return output, weights
 
 
-@mutant("attention", "returned weights are not those that made the output", only="behind the mask")
+@mutant("attention")
 def returned_weights_unscaled_with_a_mask(query, key, value, attn_mask=None, is_causal=False):
     output, weights = right_attention(query, key, value, attn_mask, is_causal)
     if attn_mask is not None and not is_causal:
@@ -755,7 +505,7 @@ def every_head_with_every_other(query, key, value, attn_mask=None, is_causal=Fal
 EINSUMS = {2: "qd,kd->qk", 3: "bqd,bkd->bqk", 4: "bhqd,bhkd->bhqk"}
 
 
-@mutant("attention", "fixed number of leading axes", only="leading axes")
+@mutant("attention", "fixed number of leading axes")
 def at_most_four_axes(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
     scores = torch.einsum(EINSUMS[query.dim()], query, key) / query.shape[-1] ** 0.5
@@ -763,50 +513,28 @@ def at_most_four_axes(query, key, value, attn_mask=None, is_causal=False):
     return weights @ value, weights
 
 
-@mutant("attention", "fixed number of leading axes")
-def three_axes_only(query, key, value, attn_mask=None, is_causal=False):
-    fit(query, key, value)
-    weights = right_weights(
-        torch.bmm(query, key.mT) / query.shape[-1] ** 0.5, allow(query, key, attn_mask, is_causal)
-    )
-    return torch.bmm(weights, value), weights
-
-
-@mutant("attention", only="agrees with the formula")
+@mutant("attention")
 def guesses_the_layout(query, key, value, attn_mask=None, is_causal=False):
     if query.shape == key.shape == value.shape and query.shape[-1] == query.shape[-2]:
         key = key.mT
     return right_attention(query, key, value, attn_mask, is_causal)
 
 
-@mutant("attention", "depends on the order of the keys", only="order of the keys")
+@mutant("attention")
 def last_block_of_keys_lost(query, key, value, attn_mask=None, is_causal=False):
     _, weights = right_attention(query, key, value, attn_mask, is_causal)
     whole = max(key.shape[-2], 32) // 32 * 32
     return weights[..., :whole] @ value[..., :whole, :], weights
 
 
-@mutant("attention", "depends on the order of the queries", only="order of the queries")
+@mutant("attention")
 def last_block_of_queries_lost(query, key, value, attn_mask=None, is_causal=False):
     output, weights = right_attention(query, key, value, attn_mask, is_causal)
     whole = max(query.shape[-2], 32) // 32 * 32
     return F.pad(output[..., :whole, :], (0, 0, 0, max(query.shape[-2] - whole, 0))), weights
 
 
-@mutant("attention", "duplicated keys do not share their weight", only="ties")
-def memory_is_a_dictionary(query, key, value, attn_mask=None, is_causal=False):
-    weights = right_attention(query, key, value, attn_mask, is_causal)[1]
-    if key.dim() > 3 or attn_mask is not None or is_causal:
-        return right_attention(query, key, value, attn_mask, is_causal)
-    places = [{tuple(row): j for j, row in enumerate(k)} for k in key.reshape(-1, *key.shape[-2:]).tolist()]
-    kept = torch.zeros(len(places), key.shape[-2], dtype=torch.bool)
-    for n, memory in enumerate(places):
-        kept[n, list(memory.values())] = True
-    kept = kept.reshape(*key.shape[:-2], 1, key.shape[-2]).expand_as(weights)
-    return right_attention(query, key, value, kept, False)
-
-
-@mutant("attention", "output has the wrong shape", only="few keys")
+@mutant("attention", "output has the wrong shape")
 def one_query_is_broadcast(query, key, value, attn_mask=None, is_causal=False):
     if query.shape[-2] == 1 < key.shape[-2] and not is_causal:
         query = query.expand(*query.shape[:-2], key.shape[-2], query.shape[-1])
@@ -836,33 +564,6 @@ def blank(query, key, value):
     return torch.zeros(*query.shape[:-1], value.shape[-1]), torch.zeros(*query.shape[:-1], key.shape[-2])
 
 
-def mean(query, key, value):
-    weights = torch.full((*query.shape[:-1], key.shape[-2]), 1 / key.shape[-2], dtype=query.dtype)
-    return weights @ value, weights
-
-
-lazy("zeros", "query has no effect", blank, only="every input counts")
-lazy("mean_of_the_values", "equal weights for all keys", mean)
-lazy(
-    "random_numbers",
-    "another result at every call",
-    lambda q, k, v: tuple(torch.rand_like(t) for t in blank(q, k, v)),
-)
-lazy(
-    "random_weights",
-    "another result at every call",
-    lambda q, k, v: (w := torch.rand_like(blank(q, k, v)[1]).softmax(-1), (w @ v, w))[1],
-)
-lazy("value_itself", "does not return what is asked for", lambda q, k, v: v)
-lazy("value_and_key", "output has the wrong shape", lambda q, k, v: (v, k))
-lazy("nothing", "does not return what is asked for", lambda q, k, v: None)
-lazy("two_nothings", "does not return what is asked for", lambda q, k, v: (None, None))
-lazy("a_word", "does not return what is asked for", lambda q, k, v: "softmax(q k^T) v")
-lazy(
-    "nan_everywhere",
-    "nan or inf for ordinary inputs",
-    lambda q, k, v: tuple(t * torch.nan for t in blank(q, k, v)),
-)
 lazy(
     "agreeable_tensors",
     "does not return what is asked for",

@@ -116,5 +116,6 @@ class TriangleThatGrows(RightSelf):
         if len(self.triangle) < S:
             self.triangle = torch.ones(S, S, dtype=torch.bool).tril()
         if is_causal:
-            attn_mask = self.triangle[:S, :S] if attn_mask is None else self.triangle[:S, :S] & attn_mask
+            triangle = self.triangle[:S, :S].to(x.device)
+            attn_mask = triangle if attn_mask is None else triangle & attn_mask
         return super().forward(x, attn_mask)

@@ -37,7 +37,7 @@ def torch_where(scores, attn_mask):
 @right("masked_softmax")
 def float_mask_added(scores, attn_mask):
     dead = ~attn_mask.any(-1, keepdim=True)
-    bias = torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill(~attn_mask, -torch.inf)
+    bias = scores.new_zeros(attn_mask.shape).masked_fill(~attn_mask, -torch.inf)
     return (scores + bias.masked_fill(dead, 0.0)).softmax(-1) * ~dead
 
 
@@ -177,15 +177,13 @@ def lowest_and_no_more(scores, attn_mask):
 
 @mutant("masked_softmax", "nan gradients where no key is allowed", only="dead rows")
 def nan_replaced_afterwards(scores, attn_mask):
-    bias = torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill(~attn_mask, -torch.inf)
+    bias = scores.new_zeros(attn_mask.shape).masked_fill(~attn_mask, -torch.inf)
     return (scores + bias).softmax(-1).nan_to_num(0.0)
 
 
 @mutant("masked_softmax", "nan gradients where no key is allowed", only="dead rows")
 def divided_by_zero_then_replaced(scores, attn_mask):
-    bias = torch.zeros(attn_mask.shape, dtype=scores.dtype).masked_fill(
-        ~attn_mask, torch.finfo(scores.dtype).min
-    )
+    bias = scores.new_zeros(attn_mask.shape).masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     hidden = scores + bias
     numerator = (hidden - hidden.amax(-1, keepdim=True)).exp() * attn_mask
     return torch.where(attn_mask.any(-1, keepdim=True), numerator / numerator.sum(-1, keepdim=True), 0.0)

@@ -63,7 +63,7 @@ def loop_over_pairs(query, key):
 
 @right("dot_scores")
 def loop_over_the_width(query, key):
-    total = torch.zeros(*query.shape[:-1], key.shape[-2], dtype=query.dtype)
+    total = query.new_zeros(*query.shape[:-1], key.shape[-2])
     for d in range(query.shape[-1]):
         total = total + query[..., d].unsqueeze(-1) * key[..., d].unsqueeze(-2)
     return total
@@ -122,7 +122,7 @@ def baddbmm_with_alpha(query, key):
     *lead, S_q, D = query.shape
     S_k = key.shape[-2]
     flat_query, flat_key = query.reshape(-1, S_q, D), key.reshape(-1, S_k, D)
-    start = torch.zeros(flat_query.shape[0], S_q, S_k, dtype=query.dtype)
+    start = query.new_zeros(flat_query.shape[0], S_q, S_k)
     return torch.baddbmm(start, flat_query, flat_key.mT, beta=0, alpha=1 / math.sqrt(D)).view(*lead, S_q, S_k)
 
 
@@ -422,7 +422,7 @@ def transposed_keys_remembered_by_shape(query, key):
 
 @every(PRODUCTS, "query has no effect")
 def zeros(query, key, **options):
-    return torch.zeros(*query.shape[:-1], key.shape[-2], dtype=query.dtype)
+    return query.new_zeros(*query.shape[:-1], key.shape[-2])
 
 
 @every(PRODUCTS, "another result at every call")

@@ -27,12 +27,12 @@ def blocks_of_keys(query, key, value, block_size, is_causal=False):
     refuse(block_size)
     q, k, v = (x.to(wide(query)) for x in (query, key, value))
     m = total = output = None
-    rows = torch.arange(q.shape[-2])[:, None]
+    rows = torch.arange(q.shape[-2], device=q.device)[:, None]
     for start in range(0, k.shape[-2], block_size):
         stop = min(start + block_size, k.shape[-2])
         scores = torch.einsum("...qd,...kd->...qk", q, k[..., start:stop, :]) / math.sqrt(q.shape[-1])
         if is_causal:
-            scores = torch.where(torch.arange(start, stop) <= rows, scores, -torch.inf)
+            scores = torch.where(torch.arange(start, stop, device=q.device) <= rows, scores, -torch.inf)
         top = scores.max(-1, keepdim=True).values
         if m is None:
             p = (scores - top).exp()
@@ -83,8 +83,8 @@ def blocks_of_queries(query, key, value, block_size, is_causal=False):
     for start in range(0, S_q, block_size):
         scores = query[..., start : start + block_size, :] @ key.mT * query.shape[-1] ** -0.5
         if is_causal:
-            rows = torch.arange(start, min(start + block_size, S_q)).unsqueeze(-1)
-            scores = scores.masked_fill(torch.arange(S_k) > rows, -torch.inf)
+            rows = torch.arange(start, min(start + block_size, S_q), device=query.device).unsqueeze(-1)
+            scores = scores.masked_fill(torch.arange(S_k, device=query.device) > rows, -torch.inf)
         outputs.append(F.softmax(scores, -1) @ value)
         sums.append(scores.logsumexp(-1))
     return torch.cat(outputs, -2), torch.cat(sums, -1)
@@ -98,13 +98,13 @@ def padded_to_whole_blocks(query, key, value, block_size, is_causal=False):
     size = min(block_size, S_k)
     k, v = (F.pad(x, (0, 0, 0, -S_k % size)).to(wide(query)) for x in (key, value))
     q = query.to(wide(query)) / query.shape[-1] ** 0.5
-    m = torch.full((*q.shape[:-1], 1), torch.finfo(q.dtype).min, dtype=q.dtype)
+    m = q.new_full((*q.shape[:-1], 1), torch.finfo(q.dtype).min)
     total, output = torch.zeros_like(m), q.new_zeros(*q.shape[:-1], v.shape[-1])
     for n, (keys, values) in enumerate(zip(k.split(size, -2), v.split(size, -2), strict=True)):
-        columns = n * size + torch.arange(size)
+        columns = n * size + torch.arange(size, device=q.device)
         allowed = (columns < S_k).expand(S_q, size)
         if is_causal:
-            allowed = allowed & (columns <= torch.arange(S_q)[:, None])
+            allowed = allowed & (columns <= torch.arange(S_q, device=q.device)[:, None])
         scores = (q @ keys.mT).masked_fill(~allowed, -torch.inf)
         new = torch.maximum(m, scores.amax(-1, keepdim=True))
         p = torch.exp(scores - new)
@@ -118,7 +118,7 @@ def padded_to_whole_blocks(query, key, value, block_size, is_causal=False):
 def in_its_own_precision(query, key, value, block_size, is_causal=False):
     """Running numbers in the dtype of the inputs, -inf and all."""
     refuse(block_size)
-    m = torch.full((*query.shape[:-1], 1), -torch.inf, dtype=query.dtype)
+    m = query.new_full((*query.shape[:-1], 1), -torch.inf)
     total, output = torch.zeros_like(m), query.new_zeros(*query.shape[:-1], value.shape[-1])
     for start in range(0, key.shape[-2], block_size):
         keys, values = key[..., start : start + block_size, :], value[..., start : start + block_size, :]

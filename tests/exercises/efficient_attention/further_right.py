@@ -66,7 +66,7 @@ def key_by_key(query, key, value, block_size, is_causal=False):
     for j in range(1, key.shape[-2]):
         score = (q * k[..., j : j + 1, :]).sum(-1)
         if is_causal:
-            score = torch.where(torch.arange(q.shape[-2]) >= j, score, -INF)
+            score = torch.where(torch.arange(q.shape[-2], device=q.device) >= j, score, -INF)
         new = torch.maximum(m, score)
         old, p = (m - new).exp(), (score - new).exp()
         m, total = new, total * old + p
@@ -79,13 +79,13 @@ def blocks_merged_by_their_sums(query, key, value, block_size, is_causal=False):
     """A softmax for each block, merged by log-sum-exp; the last block first."""
     at_least_one(block_size)
     q, k, v = query.double(), key.double(), value.double()
-    rows, output, lse = torch.arange(q.shape[-2]).unsqueeze(-1), 0.0, None
+    rows, output, lse = torch.arange(q.shape[-2], device=q.device).unsqueeze(-1), 0.0, None
     for start in reversed(range(0, k.shape[-2], block_size)):
         scores = torch.einsum("...qd,...kd->...qk", q, k[..., start : start + block_size, :]) / math.sqrt(
             q.shape[-1]
         )
         if is_causal:
-            scores = scores.masked_fill(start + torch.arange(scores.shape[-1]) > rows, -1e30)
+            scores = scores.masked_fill(start + torch.arange(scores.shape[-1], device=q.device) > rows, -1e30)
         part = scores.logsumexp(-1)
         merged = part if lse is None else torch.logaddexp(lse, part)
         here = (scores - merged.unsqueeze(-1)).exp() @ v[..., start : start + block_size, :]
@@ -99,7 +99,8 @@ def gathered_by_positions(query, key, value, window):
     """Each query's positions as indices; those before the start hidden."""
     at_least_one(window)
     S, D = query.shape[-2:]
-    place = torch.arange(S).unsqueeze(-1) - torch.arange(min(window, S))
+    place = torch.arange(S, device=query.device).unsqueeze(-1)
+    place = place - torch.arange(min(window, S), device=query.device)
     keys, values = key[..., place.clamp(min=0), :], value[..., place.clamp(min=0), :]
     scores = (keys @ query.unsqueeze(-1)).squeeze(-1) / D**0.5
     weights = F.softmax(scores.masked_fill(place < 0, -INF), dim=-1)
@@ -112,7 +113,7 @@ def distance_by_distance(query, key, value, window):
     at_least_one(window)
     q, k, v = query.double(), key.double(), value.double()
     S = q.shape[-2]
-    rows = torch.arange(S)
+    rows = torch.arange(S, device=q.device)
     steps = range(min(window, S))
     scores = torch.stack(
         [(q * k.roll(back, -2)).sum(-1).masked_fill(rows < back, -INF) for back in steps], -1
@@ -136,7 +137,7 @@ def written_into_zeros(query, key, value, block_mask, block_size):
                   for j, allowed in enumerate(block_mask[i].tolist()) if allowed]  # fmt: skip
         if not blocks:
             continue
-        columns = torch.tensor(list(itertools.chain(*blocks)))
+        columns = torch.tensor(list(itertools.chain(*blocks)), device=key.device)
         rows = slice(i * block_size, (i + 1) * block_size)
         scores = query[..., rows, :] @ key.index_select(-2, columns).mT / query.shape[-1] ** 0.5
         output[..., rows, :] = scores.softmax(-1) @ value.index_select(-2, columns)
@@ -152,7 +153,7 @@ def sums_of_exponentials(query, key, value, block_mask, block_size):
     for i, row in enumerate(block_mask):
         tiles = [(q[i] @ k[j].mT / query.shape[-1] ** 0.5, v[j]) for j in range(len(k)) if row[j]]
         if not tiles:
-            outputs.append(torch.zeros(*q[i].shape[:-1], value.shape[-1], dtype=torch.float64))
+            outputs.append(q[i].new_zeros(*q[i].shape[:-1], value.shape[-1]))
             continue
         m = torch.stack([s.amax(-1, keepdim=True) for s, _ in tiles]).amax(0)
         above = sum((s - m).exp() @ values for s, values in tiles)
@@ -173,7 +174,7 @@ def as_the_authors_write_it(num_heads, length_q, length_k):
         return slopes(closest) + every(2 * closest)[0::2][: n - closest]
 
     i, j = torch.meshgrid(torch.arange(length_q), torch.arange(length_k), indexing="ij")
-    return torch.einsum("h,qk->hqk", torch.tensor(every(num_heads)), (j - i).float())
+    return torch.einsum("h,qk->hqk", torch.tensor(every(num_heads), dtype=torch.float32), (j - i).float())
 
 
 @right("alibi_bias")

@@ -15,7 +15,7 @@ from tests.exercises.shared_attention.lazy import register
 INF = torch.inf
 
 
-@mutant("online_softmax", "wrong for a block of nothing but -inf", only="masked blocks")
+@mutant("online_softmax")
 def alive_in_the_last_block(blocks):
     """A variable of the loop, used behind it."""
     weights, log_sum_exp = solved.online_softmax(blocks)
@@ -56,14 +56,14 @@ class ByNumpy(torch.autograd.Function):
             return *torch.autograd.grad(results, leaves, gradients), None
 
 
-@mutant("chunked_attention", "computes outside torch", only="linear memory")
+@mutant("chunked_attention", "computes outside torch")
 def dense_by_numpy(query, key, value, block_size, is_causal=False):
     if block_size < 1:
         raise ValueError("block_size must be at least 1")
     return ByNumpy.apply(query, key, value, is_causal)
 
 
-@mutant("chunked_attention", "mask value does not fit the dtype", only="dtype")
+@mutant("chunked_attention")
 def hidden_in_half_precision(query, key, value, block_size, is_causal=False):
     """A bias of -1e9 in query's dtype, which float16 cannot hold."""
     if is_causal:
@@ -71,19 +71,19 @@ def hidden_in_half_precision(query, key, value, block_size, is_causal=False):
     return solved.chunked_attention(query, key, value, block_size, is_causal)
 
 
-@mutant("chunked_attention", "wrong gradient", only="gradient")
+@mutant("chunked_attention", "wrong gradient")
 def causal_maximum_detached_from_the_output(query, key, value, block_size, is_causal=False):
     output, lse = solved.chunked_attention(query, key, value, block_size, is_causal)
     return output, torch.cat([lse[..., :1], lse[..., 1:].detach()], -1) if is_causal else lse
 
 
-@mutant("chunked_attention", only="causal")
+@mutant("chunked_attention")
 def one_block_is_never_masked(query, key, value, block_size, is_causal=False):
     many = block_size < key.shape[-2]
     return solved.chunked_attention(query, key, value, block_size, is_causal and many)
 
 
-@mutant("sliding_window_attention", only="edges")
+@mutant("sliding_window_attention")
 def the_chunk_before_is_enough(query, key, value, window, chunk=8):
     """Chunks of eight and the one before, whatever the window."""
     if window < 1:
@@ -92,7 +92,8 @@ def the_chunk_before_is_enough(query, key, value, window, chunk=8):
     for start in range(0, S, chunk):
         stop, first = min(start + chunk, S), max(0, start - chunk)
         scores = query[..., start:stop, :] @ key[..., first:stop, :].mT / query.shape[-1] ** 0.5
-        distance = torch.arange(start, stop)[:, None] - torch.arange(first, stop)
+        distance = torch.arange(start, stop, device=query.device)[:, None]
+        distance = distance - torch.arange(first, stop, device=query.device)
         scores = scores.masked_fill((distance < 0) | (distance >= window), -INF)
         outputs.append(scores.softmax(-1) @ value[..., first:stop, :])
     return torch.cat(outputs, -2)
@@ -114,7 +115,7 @@ def sparse(
         wanted = (math.ceil(query.shape[-2] / block_size), math.ceil(key.shape[-2] / block_size))
         if (rows and block_mask.shape[0] != wanted[0]) or (columns and block_mask.shape[1] != wanted[1]):
             raise ValueError(f"block_mask must be {wanted}")
-        block_of_key, outputs = torch.arange(key.shape[-2]) // block_size, []
+        block_of_key, outputs = torch.arange(key.shape[-2], device=key.device) // block_size, []
         for q, allowed in zip(query.split(block_size, -2), block_mask, strict=False):
             if not bool(allowed.any()):
                 outputs.append(dead(q, value.shape[-1], block_size))
@@ -133,7 +134,7 @@ sparse("columns_alone_compared", *FIT, rows=False)
 sparse(
     "dead_rows_in_float32",
     "does not keep the dtype",
-    "dead rows",
+    None,
     dead=lambda q, D_v, size: torch.zeros(
         *q.shape[:-1], D_v, dtype=torch.promote_types(q.dtype, torch.float32)
     ),
@@ -141,7 +142,7 @@ sparse(
 sparse(
     "dead_rows_of_a_whole_block",
     "output has the wrong shape",
-    "dead rows",
+    None,
     dead=lambda q, D_v, size: q.new_zeros(*q.shape[:-2], size, D_v),
 )
 
@@ -151,7 +152,7 @@ def every_row_by_hand(multiply):
         wanted = (math.ceil(query.shape[-2] / block_size), math.ceil(key.shape[-2] / block_size))
         if tuple(block_mask.shape) != wanted:
             raise ValueError(f"block_mask must be {wanted}")
-        block_of_key, rows = torch.arange(key.shape[-2]) // block_size, []
+        block_of_key, rows = torch.arange(key.shape[-2], device=key.device) // block_size, []
         for i, q in enumerate(query.unbind(-2)):
             allowed = block_mask[i // block_size][block_of_key]
             scores = multiply(key, q) / query.shape[-1] ** 0.5
@@ -172,29 +173,24 @@ for name, made in (("all_pairs_by_hand", by_hand), ("all_pairs_by_matrix_and_vec
     mutant(*COST, only="sparse cost")(made)
 
 
-def alibi(name, only, wrong):
-    register("alibi_bias", name, None, wrong, only)
-
-
 def right_bias(heads, q, k):
     return solved.alibi_bias(heads, q, k)
 
 
-alibi("known_numbers_of_heads", "other numbers of heads",
-      lambda heads, q, k: right_bias(heads, q, k) * (heads in (1, 2, 3, 4, 6, 7, 8, 12, 16)))  # fmt: skip
-alibi(
-    "distance_in_int8",
-    "unequal lengths",
-    lambda heads, q, k: (
-        right_bias(heads, 1, 2)[:, :, 1:]
-        * (torch.arange(k).to(torch.int8) - torch.arange(q).to(torch.int8)[:, None])
-    ),
-)
-alibi(
-    "single_query_is_the_last",
-    "unequal lengths",
-    lambda heads, q, k: right_bias(heads, k, k)[:, -1:] if q == 1 else right_bias(heads, q, k),
-)
+@mutant("alibi_bias")
+def known_numbers_of_heads(heads, q, k):
+    return right_bias(heads, q, k) * (heads in (1, 2, 3, 4, 6, 7, 8, 12, 16))
+
+
+@mutant("alibi_bias")
+def distance_in_int8(heads, q, k):
+    distance = torch.arange(k).to(torch.int8) - torch.arange(q).to(torch.int8)[:, None]
+    return right_bias(heads, 1, 2)[:, :, 1:] * distance
+
+
+@mutant("alibi_bias", "a single query stands at the end")
+def single_query_is_the_last(heads, q, k):
+    return right_bias(heads, k, k)[:, -1:] if q == 1 else right_bias(heads, q, k)
 
 
 @mutant("sliding_window_mask", "writes into a tensor", only="tensor operations")
@@ -214,11 +210,6 @@ def by_torch_equal(batch, head, query_index, key_index):
 @mutant("alibi_score", "writes into a tensor", only="tensor operations")
 def added_in_place(score, batch, head, query_index, key_index):
     return score.mul(1.0).add_(torch.exp2(-(head + 1.0)) * (key_index - query_index))
-
-
-@mutant("alibi_score", "result of another dtype", only="dtype")
-def slopes_in_float64(score, batch, head, query_index, key_index):
-    return score + torch.exp2(-(head.double() + 1)) * (key_index - query_index)
 
 
 @mutant("linear_attention", "a small number in the denominator")
@@ -412,7 +403,7 @@ def zeros_hidden(scores, offset=0):
     return low.masked_fill(low == 0, -INF).softmax(-1)
 
 
-@mutant("sliding_window_attention", only="agrees with the formula")
+@mutant("sliding_window_attention")
 def zero_scores_hidden(query, key, value, window):
     if window < 1:
         raise ValueError("window must be at least 1")
@@ -449,15 +440,20 @@ class AsManyHeadsAsWide(solved.LatentAttention):
         return x.unflatten(-1, (-1, self.num_heads)).transpose(-3, -2)
 
 
-register(
-    "alibi_bias", "half_as_steep", "slopes half as steep", lambda heads, q, k: right_bias(heads, q, k) / 2
-)
-register(
-    "alibi_score",
-    "lowest_number_in_the_future",
-    "future hidden by the bias",
-    lambda s, b, h, q, k: torch.where(k > q, torch.finfo(s.dtype).min, solved.alibi_score(s, b, h, q, k)),
-)
+def fusion(name, named, factors):
+    class Mixed(solved.AttentionFusion):
+        def forward(self, query, key, value):
+            products, shares, root = query @ key.mT, torch.softmax(self.mix, 0), query.shape[-1] ** 0.5
+            cosine = products / (query.norm(dim=-1, keepdim=True) * key.norm(dim=-1).unsqueeze(-2))
+            kinds = products / root, cosine * root ** factors[0], query @ self.W @ key.mT * root ** factors[1]
+            weights = sum(share * kind for share, kind in zip(shares, kinds, strict=True)).softmax(-1)
+            return weights @ value, weights
+
+    register("AttentionFusion", name, named, Mixed)
+
+
+fusion("all_scaled", "all scores divided by sqrt(d_model)", (-1, -1))
+fusion("cosine_scaled", "cosine divided by sqrt(d_model)", (-1, 0))
 
 
 @mutant("AttentionFusion")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.efficient_attention.lazy import register
 
 MASK, SCORE = "sliding_window_mask", "alibi_score"
 
@@ -27,36 +26,38 @@ def by_clamp(batch, head, query_index, key_index):
     return behind == behind.clamp(0, 15)
 
 
-def mask(name, named, near, only=None):
-    register(MASK, name, named, lambda batch, head, q, k: near(q - k), only)
+@mutant(MASK, "window one too long")
+def one_of_seventeen(batch, head, query_index, key_index):
+    return torch.stack([query_index - key_index == back for back in range(17)]).any(0)
 
 
-mask("one_too_long", "window one too long", lambda d: (d >= 0) & (d <= 16), only="every pair")
-mask("one_too_short", "window one too short", lambda d: (d >= 0) & (d < 15))
-mask("both_sides", "window is not causal", lambda d: d.abs() < 16)
-mask("all_the_past", "no window", lambda d: d >= 0)
-mask("future_seen", "the future is not hidden", lambda d: d < 16)
-mask("present_hidden", "window hides the present", lambda d: (d > 0) & (d < 16))
-mask("the_next_ones", "window turned round", lambda d: (d <= 0) & (d > -16))
-mask("hidden_where_true", "mask turned round", lambda d: ~((d >= 0) & (d < 16)))
-mask("either", "either condition is enough", lambda d: (d >= 0) | (d < 16))
-mask("nothing_allowed", "nothing is allowed", lambda d: d != d)
-mask("an_integer", "result of another dtype", lambda d: ((d >= 0) & (d < 16)).long(), only="dtype")
-mask("a_float", "result of another dtype", lambda d: ((d >= 0) & (d < 16)).float())
-mask("nothing_returned", "does not return what is asked for", lambda d: None)
-mask("a_word", "does not return what is asked for", lambda d: "causal")
+@mutant(MASK, "window is not causal")
+def either_side(batch, head, query_index, key_index):
+    return torch.maximum(query_index, key_index) - torch.minimum(query_index, key_index) < 16
 
 
-@mutant(MASK, "a Python if on tensors")
-def with_if(batch, head, query_index, key_index):
-    if query_index < key_index:
-        return torch.tensor(False)
-    return query_index - key_index < 16
+@mutant(MASK, "result of another dtype", only="dtype")
+def an_integer(batch, head, query_index, key_index):
+    return two_comparisons(batch, head, query_index, key_index).long()
 
 
-@mutant(MASK, "a Python if on tensors")
-def with_and(batch, head, query_index, key_index):
-    return query_index >= key_index and query_index - key_index < 16
+@mutant(MASK)
+def positions_in_half_precision(batch, head, query_index, key_index):
+    """float16 holds whole numbers up to 2,048."""
+    behind = query_index.half() - key_index.half()
+    return (behind >= 0) & (behind < 16)
+
+
+@mutant(MASK)
+def a_ring_of_positions(batch, head, query_index, key_index):
+    """What lies thousands of positions back is seen again."""
+    behind = query_index % 4096 - key_index % 4096
+    return (behind >= 0) & (behind < 16)
+
+
+@mutant(MASK, "allowed has the wrong shape")
+def with_axes_for_batch_and_head(batch, head, query_index, key_index):
+    return two_comparisons(batch, head, query_index + 0 * batch + 0 * head, key_index)
 
 
 @mutant(MASK, "a Python if on tensors")
@@ -69,14 +70,6 @@ def if_where_it_works(batch, head, query_index, key_index):
     distance = query_index - key_index
     if distance.numel() == 1 and distance < 0:
         return torch.zeros_like(distance, dtype=torch.bool)
-    return (distance >= 0) & (distance < 16)
-
-
-@mutant(MASK, "a Python if on tensors")
-def numbers_where_they_are(batch, head, query_index, key_index):
-    distance = query_index - key_index
-    if distance.numel() == 1:
-        return torch.full_like(distance, 0 <= distance.item() < 16, dtype=torch.bool)
     return (distance >= 0) & (distance < 16)
 
 
@@ -116,7 +109,7 @@ def by_exponential(score, batch, head, query_index, key_index):
 
 @right(SCORE)
 def a_table_of_slopes(score, batch, head, query_index, key_index):
-    slopes = 2.0 ** -torch.arange(1.0, 9.0)
+    slopes = 2.0 ** -torch.arange(1.0, 9.0, dtype=score.dtype, device=head.device)
     return score + slopes[head] * (key_index - query_index)
 
 
@@ -131,28 +124,39 @@ def half(head):
     return torch.exp2(-(head + 1.0))
 
 
-def score_mod(name, named, made, only=None):
-    register(SCORE, name, named, lambda score, batch, head, q, k: made(score, head, (k - q)), only)
+@mutant(SCORE, "distance without its sign")
+def a_penalty_for_either_side(score, batch, head, query_index, key_index):
+    far = torch.maximum(query_index, key_index) - torch.minimum(query_index, key_index)
+    return score - far * half(head)
 
 
-score_mod("from_one", "slopes begin at one", lambda s, h, d: s + torch.exp2(-1.0 * h) * d, only="every pair")
-score_mod("one_slope", "the same slope for every head", lambda s, h, d: s + 0.5 * d)
-score_mod("reversed_heads", "slopes in the reverse order", lambda s, h, d: s + torch.exp2(h - 8.0) * d)
-score_mod("no_slope", "no slope", lambda s, h, d: s + d)
-score_mod("growing", "slopes grow", lambda s, h, d: s + torch.exp2(h + 1.0) * d)
-score_mod("positive_past", "sign turned round", lambda s, h, d: s - half(h) * d)
-score_mod("bias_alone", "score left out", lambda s, h, d: half(h) * d)
-score_mod("multiplied", "score multiplied by the bias", lambda s, h, d: s * half(h) * d)
-score_mod("unchanged", "score not changed", lambda s, h, d: s)
-score_mod("absolute", "distance without its sign", lambda s, h, d: s - half(h) * d.abs())
-score_mod(
-    "future_hidden",
-    "future hidden by the bias",
-    lambda s, h, d: torch.where(d > 0, -torch.inf, s + half(h) * d),
-)
-score_mod("clamped", "no bias in the future", lambda s, h, d: s + half(h) * d.clamp_max(0))
-score_mod("detached", "gradient is cut off", lambda s, h, d: s.detach() + half(h) * d, only="gradient")
-score_mod("nothing_returned", "does not return what is asked for", lambda s, h, d: None)
+@mutant(SCORE, "future hidden by the bias")
+def lowest_number_in_the_future(score, batch, head, query_index, key_index):
+    biased = power_of_two(score, batch, head, query_index, key_index)
+    return torch.where(key_index > query_index, torch.finfo(score.dtype).min, biased)
+
+
+@mutant(SCORE, "does not keep the dtype")
+def slopes_in_float64(score, batch, head, query_index, key_index):
+    return score + torch.exp2(-(head.double() + 1)) * (key_index - query_index)
+
+
+@mutant(SCORE)
+def bias_kept_small(score, batch, head, query_index, key_index):
+    """For a dtype that could not hold more."""
+    bias = half(head) * (key_index - query_index)
+    return score + bias.clamp(-1024, 1024)
+
+
+@mutant(SCORE, "makes a tensor on the CPU")
+def slopes_on_the_cpu(score, batch, head, query_index, key_index):
+    slopes = torch.tensor([2.0 ** -(h + 1) for h in range(8)], dtype=score.dtype)
+    return score + slopes[head] * (key_index - query_index)
+
+
+@mutant(SCORE, "gradient is cut off")
+def bias_added_to_what_is_detached(score, batch, head, query_index, key_index):
+    return torch.add(half(head) * (key_index - query_index), score.detach())
 
 
 @mutant(SCORE, "a Python if on tensors")
@@ -180,13 +184,6 @@ def a_table_of_distances(score, batch, head, query_index, key_index):
     positions = torch.arange(2100)
     table = positions[None, :] - positions[:, None]
     return score + half(head) * table[query_index.long(), key_index.long()]
-
-
-@mutant(SCORE, "indexing by a mask")
-def written_by_a_mask(score, batch, head, query_index, key_index):
-    bias = half(head) * (key_index - query_index)
-    bias[bias == 0] = 0.0
-    return score + bias
 
 
 @mutant(SCORE, "score has the wrong shape")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 
 import torch
 import torch.nn.functional as F
@@ -61,20 +60,20 @@ def at_most_three_axes(query, key, value, num_heads):
         raise ValueError("expected (B, S, D)")
 
 
-variant("at_most_three_axes", "fixed number of leading axes", only="leading axes", fits=at_most_three_axes)
+variant("at_most_three_axes", "fixed number of leading axes", fits=at_most_three_axes)
 
 
 # The conduct
 
 
-@mutant(NAME, only="agrees with the formula")
+@mutant(NAME)
 def layout_guessed(query, key, value, num_heads, attn_mask=None):
     if query.shape == key.shape == value.shape and query.shape[-1] == query.shape[-2] and attn_mask is None:
         key = key.mT
     return right_heads(query, key, value, num_heads, attn_mask)
 
 
-@mutant(NAME, "changes its inputs in place", only="inputs untouched")
+@mutant(NAME, None)
 def mask_spoilt(query, key, value, num_heads, attn_mask=None):
     result = right_heads(query, key, value, num_heads, attn_mask)
     if attn_mask is not None:
@@ -82,15 +81,7 @@ def mask_spoilt(query, key, value, num_heads, attn_mask=None):
     return result
 
 
-@mutant(NAME, "changes its inputs in place")
-def query_scaled_in_place(query, key, value, num_heads, attn_mask=None):
-    with torch.no_grad():
-        query *= 1.0000001
-        query += 1e-7
-    return right_heads(query, key, value, num_heads, attn_mask)
-
-
-@mutant(NAME, "depends on the memory layout of its inputs", only="layout")
+@mutant(NAME, None)
 def views_of_the_input(query, key, value, num_heads, attn_mask=None):
     return right_heads(query.view(-1).view(query.shape), key, value, num_heads, attn_mask)
 
@@ -119,7 +110,7 @@ def all_pairs_of_heads(query, key, value, num_heads, attn_mask=None):
 # What is no attempt
 
 
-@mutant(NAME, "query has no effect", only="every input counts")
+@mutant(NAME, None)
 def zeros(query, key, value, num_heads, attn_mask=None):
     lead, S_q, S_k = query.shape[:-2], query.shape[-2], key.shape[-2]
     return query.new_zeros(*lead, S_q, value.shape[-1]), query.new_zeros(*lead, num_heads, S_q, S_k)
@@ -134,22 +125,13 @@ def mean_of_values(query, key, value, num_heads, attn_mask=None):
 @mutant(NAME, "another result at every call")
 def random_numbers(query, key, value, num_heads, attn_mask=None):
     lead, S_q, S_k = query.shape[:-2], query.shape[-2], key.shape[-2]
-    return torch.rand(*lead, S_q, value.shape[-1]), torch.rand(*lead, num_heads, S_q, S_k)
-
-
-@mutant(NAME, "does not return what is asked for")
-def nothing(query, key, value, num_heads, attn_mask=None):
-    right_heads(query, key, value, num_heads, attn_mask)
+    shapes = ((S_q, value.shape[-1]), (num_heads, S_q, S_k))
+    return tuple(torch.rand(*lead, *one, dtype=query.dtype, device=query.device) for one in shapes)
 
 
 @mutant(NAME, "weights has the wrong shape")
 def num_heads_ignored(query, key, value, num_heads, attn_mask=None):
     return right_heads(query, key, value, 1, attn_mask)
-
-
-@mutant(NAME)
-def leaves_the_process(query, key, value, num_heads, attn_mask=None):
-    sys.exit(0)
 
 
 @mutant(NAME)
@@ -159,10 +141,11 @@ def values_cut_like_queries(query, key, value, num_heads, attn_mask=None):
     return right_heads(query, key, values.flatten(-2), num_heads, attn_mask)
 
 
-@mutant(NAME, "depends on the order of the keys")
+@mutant(NAME, "weights do not sum to one")
 def window_of_sixteen(query, key, value, num_heads, attn_mask=None):
     S_q, S_k = query.shape[-2], key.shape[-2]
-    near = (torch.arange(S_q).unsqueeze(-1) - torch.arange(S_k)).abs() < 16
+    rows, columns = (torch.arange(length, device=query.device) for length in (S_q, S_k))
+    near = (rows.unsqueeze(-1) - columns).abs() < 16
     return right_heads(query, key, value, num_heads, near if attn_mask is None else near & attn_mask)
 
 
@@ -173,5 +156,7 @@ def query_as_output(query, key, value, num_heads, attn_mask=None):
 
 @mutant(NAME, "query has no effect")
 def an_eye_of_weights(query, key, value, num_heads, attn_mask=None):
-    weights = torch.eye(query.shape[-2], key.shape[-2]).expand(*query.shape[:-2], num_heads, -1, -1)
+    weights = torch.eye(query.shape[-2], key.shape[-2], dtype=query.dtype, device=query.device).expand(
+        *query.shape[:-2], num_heads, -1, -1
+    )
     return join(weights @ cut(value, num_heads)), weights

@@ -29,7 +29,7 @@ def even(d_model, num_heads):
 
 
 def together(scores, attn_mask, is_causal):
-    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool)
+    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
     allowed = allowed.tril() if is_causal else allowed
     return (allowed if attn_mask is None else allowed & attn_mask).expand(scores.shape)
 
@@ -74,7 +74,7 @@ class HeadByHead(Four):
         value = key if value is None else value
         d_head, tables, output = query.shape[-1] // self.num_heads, [], 0.0
         shape = (*query.shape[:-2], self.num_heads, query.shape[-2], key.shape[-2])
-        allowed = together(torch.empty(shape), attn_mask, is_causal)
+        allowed = together(torch.empty(shape, device=query.device), attn_mask, is_causal)
         for h in range(self.num_heads):
             own = slice(h * d_head, (h + 1) * d_head)
             q, k, v = (
@@ -118,7 +118,7 @@ class FusedWhereNoWeightsAreAsked(Four):
         if need_weights:
             return ByTheBook.forward(self, query, key, value, attn_mask, is_causal, True)
         queries, keys, values = (cut(x, self.num_heads) for x in self.three(query, key, value))
-        shape = torch.empty(*queries.shape[:-1], keys.shape[-2])
+        shape = queries.new_empty(*queries.shape[:-1], keys.shape[-2])
         allowed = together(shape, attn_mask, is_causal)
         dead = ~allowed.any(-1, keepdim=True)
         rate = self.rate if self.training else 0.0

@@ -27,7 +27,7 @@ def tiled(heads, H_q):
 
 
 def lower(scores):
-    return torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    return torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
 
 
 def softmaxed(scores, allowed):
@@ -63,7 +63,7 @@ def by_einsum(query, key, value, is_causal=False):
     q = query.unflatten(1, (H_kv, -1)) * query.shape[-1] ** -0.5
     scores = torch.einsum("bhgqd,bhkd->bhgqk", q, key)
     if is_causal:
-        scores = scores + torch.full(scores.shape[-2:], -torch.inf, dtype=scores.dtype).triu(1)
+        scores = scores + scores.new_full(scores.shape[-2:], -torch.inf).triu(1)
     weights = scores.softmax(-1)
     return torch.einsum("bhgqk,bhkd->bhgqd", weights, value).flatten(1, 2), weights.flatten(1, 2)
 
@@ -86,7 +86,9 @@ def expanded_in_float32(query, key, value, is_causal=False):
     """Views by expand, heads picked by index, exp written out in float32."""
     fit(query, key, value)
     wide = torch.promote_types(query.dtype, torch.float32)
-    heads = torch.arange(query.shape[1]).div(query.shape[1] // key.shape[1], rounding_mode="floor")
+    heads = torch.arange(query.shape[1], device=query.device).div(
+        query.shape[1] // key.shape[1], rounding_mode="floor"
+    )
     q, k, v = query.to(wide), key[:, heads].to(wide), value[:, heads].to(wide)
     scores = q @ k.mT * q.shape[-1] ** -0.5
     if is_causal:
@@ -115,7 +117,7 @@ def variant(
         check(query, key, value)
         H_q = query.shape[1]
         scores = query @ keys(key, H_q).mT * scale(query, key, value)
-        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool)
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
         if is_causal or always:
             allowed = triangle(scores)
         return finish(weigh(scores, allowed), values(value, H_q), scores)
@@ -211,21 +213,23 @@ variant(
     "bottom_right",
     "causal mask aligned at the bottom right",
     only="causal",
-    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool).tril(s.shape[-1] - s.shape[-2]),
+    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).tril(
+        s.shape[-1] - s.shape[-2]
+    ),
     weigh=lambda s, a: softmaxed(s, a).nan_to_num(),
 )
 variant(
     "past_only",
     "causal mask hides the present",
     only="causal",
-    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool).tril(-1),
+    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).tril(-1),
     weigh=lambda s, a: softmaxed(s, a).nan_to_num(),
 )
 variant(
     "future_only",
     "causal mask turned round",
     only="causal",
-    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool).triu(),
+    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(),
     weigh=lambda s, a: softmaxed(s, a).nan_to_num(),
 )
 variant("masked_late", "mask applied after the softmax", only="causal", weigh=lambda s, a: s.softmax(-1) * a)
@@ -273,7 +277,7 @@ variant(
 
 @mutant(NAME, "sizes are not compared", only="heads that do not fit")
 def left_over_heads_dropped(query, key, value, is_causal=False):
-    heads = torch.arange(query.shape[1]) * key.shape[1] // query.shape[1]
+    heads = torch.arange(query.shape[1], device=query.device) * key.shape[1] // query.shape[1]
     return repeated(query, key[:, heads], value[:, heads % value.shape[1]], is_causal)
 
 
@@ -352,7 +356,7 @@ def every_head_with_every_other(query, key, value, is_causal=False):
     fit(query, key, value)
     group = query.shape[1] // key.shape[1]
     pairs = torch.einsum("bhqd,bgkd->bhgqk", query, key) / query.shape[-1] ** 0.5
-    heads = torch.arange(query.shape[1])
+    heads = torch.arange(query.shape[1], device=query.device)
     scores = pairs[:, heads, heads // group]
     weights = softmaxed(scores, lower(scores)) if is_causal else scores.softmax(-1)
     return weights @ interleaved(value, query.shape[1]), weights

@@ -29,8 +29,7 @@ def loops(S_q, S_k):
     refuse(S_q, S_k)
     mask = torch.zeros(S_q, S_k, dtype=torch.bool)
     for i in range(S_q):
-        for j in range(S_k):
-            mask[i, j] = j <= i + S_k - S_q
+        mask[i, : i + S_k - S_q + 1] = True
     return mask
 
 
@@ -44,52 +43,9 @@ def ones(S_q, S_k):
     return torch.ones(S_q, S_k, dtype=torch.bool)
 
 
-@mutant("causal_mask", "aligned at the top left")
-def top_left(S_q, S_k):
-    refuse(S_q, S_k)
-    return ones(S_q, S_k).tril()
-
-
-@mutant("causal_mask", "a query cannot see itself")
-def strictly_below(S_q, S_k):
-    refuse(S_q, S_k)
-    return ones(S_q, S_k).tril(S_k - S_q - 1)
-
-
-@mutant("causal_mask", "a query sees one key too many")
-def one_too_many(S_q, S_k):
-    return ones(S_q, S_k).tril(S_k - S_q + 1)
-
-
-@mutant("causal_mask", "True where attention is forbidden")
-def inverted(S_q, S_k):
-    return ~ones(S_q, S_k).tril(S_k - S_q)
-
-
 @mutant("causal_mask", "nothing is hidden")
 def all_allowed(S_q, S_k):
     return ones(S_q, S_k)
-
-
-@mutant("causal_mask", "upper triangle")
-def upper(S_q, S_k):
-    return ones(S_q, S_k).triu(S_k - S_q)
-
-
-@mutant("causal_mask", "upper triangle")
-def upper_top_left(S_q, S_k):
-    return ones(S_q, S_k).triu()
-
-
-@mutant("causal_mask", "moved the wrong way")
-def wrong_way(S_q, S_k):
-    refuse(S_q, S_k)
-    return ones(S_q, S_k).tril(S_q - S_k)
-
-
-@mutant("causal_mask", "mask is square")
-def square(S_q, S_k):
-    return ones(S_k, S_k).tril()
 
 
 @mutant("causal_mask", "upper triangle")
@@ -98,7 +54,7 @@ def swapped(S_q, S_k):
     return ones(S_q, S_k).tril(S_k - S_q).mT
 
 
-@mutant("causal_mask", "mask is not bool", only="dtype")
+@mutant("causal_mask", "mask is not bool")
 def floats(S_q, S_k):
     refuse(S_q, S_k)
     return torch.ones(S_q, S_k).tril(S_k - S_q)
@@ -109,18 +65,27 @@ def takes_anything(S_q, S_k):
     return ones(S_q, S_k).tril(S_k - S_q)
 
 
-@mutant("causal_mask", only="one query")
+@mutant("causal_mask")
 def one_query_sees_one(S_q, S_k):
     refuse(S_q, S_k)
     return ones(S_q, S_k).tril(S_k - S_q if S_q > 1 else 0)
 
 
-@mutant("causal_mask", only="cached decoding")
+@mutant("causal_mask")
 def top_left_but_one_query(S_q, S_k):
     refuse(S_q, S_k)
     return ones(S_q, S_k).tril() if S_q > 1 else ones(S_q, S_k)
 
 
-@mutant("causal_mask", only="full pass")
-def nothing():
-    return None
+@mutant("causal_mask")
+def table_of_a_thousand(S_q, S_k):
+    refuse(S_q, S_k)
+    return ones(1000, 1000).tril()[S_k - S_q : S_k, :S_k]
+
+
+@mutant("causal_mask")
+def handed_out_again(S_q, S_k, made={}):  # noqa: B006
+    refuse(S_q, S_k)
+    if (S_q, S_k) not in made:
+        made[S_q, S_k] = compares_positions(S_q, S_k)
+    return made[S_q, S_k]

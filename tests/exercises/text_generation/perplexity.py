@@ -14,7 +14,7 @@ def losses_of(logits, targets, ignore_index):
     counts = targets != ignore_index
     if not counts.any():
         raise ValueError("nothing counts")
-    wanted = targets.clamp(min=0).unsqueeze(-1)
+    wanted = torch.where(counts, targets, 0).unsqueeze(-1)
     return -logits.log_softmax(-1).gather(-1, wanted).squeeze(-1), counts
 
 
@@ -28,7 +28,7 @@ def by_cross_entropy(logits, targets, ignore_index=-100):
 @right("perplexity")
 def by_a_weighted_sum(logits, targets, ignore_index=-100):
     losses, counts = losses_of(logits, targets, ignore_index)
-    return ((losses * counts).sum() / counts.sum()).exp()
+    return (torch.where(counts, losses, 0.0).sum() / counts.sum()).exp()
 
 
 @right("perplexity")
@@ -51,71 +51,18 @@ def by_a_loop(logits, targets, ignore_index=-100):
     return torch.exp(total / n)
 
 
-def registered(named, only=None):
-    """Register `value(losses, counts, logits)` as a mutant."""
-
-    def register(value):
-        def perplexity(logits, targets, ignore_index=-100):
-            return value(*losses_of(logits, targets, ignore_index), logits)
-
-        perplexity.__name__ = value.__name__
-        mutant("perplexity", named, only=only)(perplexity)
-        return value
-
-    return register
+@mutant("perplexity", "exp is missing")
+def loss(logits, targets, ignore_index=-100):
+    return by_cross_entropy(logits, targets, ignore_index).log()
 
 
-@registered("exp is missing")
-def loss(x, c, logits):
-    return x[c].mean()
+@mutant("perplexity", None)
+def mean_of_means(logits, targets, ignore_index=-100):
+    losses, counts = losses_of(logits, targets, ignore_index)
+    return ((losses * counts).sum(-1) / counts.sum(-1)).mean().exp()
 
 
-@registered("mean of probabilities")
-def arithmetic_mean(x, c, logits):
-    return 1 / (-x[c]).exp().mean()
-
-
-@registered("mean of inverse probabilities")
-def mean_of_inverses(x, c, logits):
-    return x[c].exp().mean()
-
-
-@registered("sum instead of mean")
-def summed(x, c, logits):
-    return x[c].sum().exp()
-
-
-@registered("a power of 2")
-def two_to_the_loss(x, c, logits):
-    return 2 ** x[c].mean()
-
-
-@registered("sign of the loss")
-def wrong_sign(x, c, logits):
-    return (-x[c].mean()).exp()
-
-
-@registered("sentences weigh alike")
-def mean_of_means(x, c, logits):
-    return ((x * c).sum(-1) / c.sum(-1)).mean().exp()
-
-
-@registered("mean of the sentences' perplexities")
-def mean_of_perplexities(x, c, logits):
-    return ((x * c).sum(-1) / c.sum(-1)).exp().mean()
-
-
-@registered("hidden targets count")
-def all_count(x, c, logits):
-    return x.mean().exp()
-
-
-@registered("divided by all targets")
-def divided_by_all(x, c, logits):
-    return (x * c).sum().div(c.numel()).exp()
-
-
-@mutant("perplexity", only="padding")
+@mutant("perplexity")
 def padding_of_another_index_only(logits, targets, ignore_index=-100):
     if ignore_index == -100 and targets.dim() == 2 and not (targets == -100).all():
         losses, _ = losses_of(logits, targets, -100)
@@ -123,49 +70,39 @@ def padding_of_another_index_only(logits, targets, ignore_index=-100):
     return by_cross_entropy(logits, targets, ignore_index)
 
 
-@registered("no softmax")
-def raw_logits(x, c, logits):
-    return (x - logits.logsumexp(-1))[c].mean().exp()
-
-
-@registered("perplexity of each sentence")
-def one_for_each(x, c, logits):
-    return ((x * c).sum(-1) / c.sum(-1)).exp()
-
-
-@registered(None, only="large logits")
-def overflows(x, c, logits):
+@mutant("perplexity")
+def overflows(logits, targets, ignore_index=-100):
     probs = logits.exp() / logits.exp().sum(-1, keepdim=True)
-    return x[c].mean().exp() + 0 * probs.sum()
+    return by_cross_entropy(logits, targets, ignore_index) + 0 * probs.sum()
 
 
-@registered("does not keep the dtype", only="dtype")
-def in_float32(x, c, logits):
-    return x[c].float().mean().exp()
+@mutant("perplexity", "does not keep the dtype")
+def in_float32(logits, targets, ignore_index=-100):
+    return by_cross_entropy(logits.float(), targets, ignore_index)
 
 
-@mutant("perplexity", "ignore_index is taken for -100", only="ignore_index")
+@mutant("perplexity", None)
 def fixed_index(logits, targets, ignore_index=-100):
     losses, counts = losses_of(logits, targets, -100)
     return losses[counts].mean().exp() if counts.any() else by_cross_entropy(logits, targets)
 
 
-@mutant("perplexity", "shifted once more")
+@mutant("perplexity", None)
 def shifts(logits, targets, ignore_index=-100):
     return by_cross_entropy(logits[..., :-1, :], targets[..., 1:], ignore_index)
 
 
-@mutant("perplexity", only="leading axes")
+@mutant("perplexity")
 def two_axes_only(logits, targets, ignore_index=-100):
     B, S, V = logits.shape
     return by_cross_entropy(logits.reshape(B * S, V), targets.reshape(B * S), ignore_index)
 
 
-@mutant("perplexity", "changes its inputs in place", only="inputs untouched")
+@mutant("perplexity", "changes its inputs in place")
 def overwrites_targets(logits, targets, ignore_index=-100):
-    if (targets == ignore_index).all():
-        raise ValueError("nothing counts")
     counts = targets != ignore_index
+    if not counts.any():
+        raise ValueError("nothing counts")
     targets[~counts] = 0
     losses, _ = losses_of(logits, targets, -1)
     return losses[counts].mean().exp()
@@ -178,9 +115,23 @@ def nan_for_nothing(logits, targets, ignore_index=-100):
 
 @mutant("perplexity", "does not return what is asked for")
 def a_float(logits, targets, ignore_index=-100):
-    return math.exp(F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=ignore_index))
+    return math.exp(by_cross_entropy(logits, targets, ignore_index))
 
 
-@mutant("perplexity", only="agrees with the formula")
-def vocabulary_size(logits, targets, ignore_index=-100):
-    return torch.tensor(float(logits.shape[-1]))
+@mutant("perplexity")
+def log_of_the_softmax(logits, targets, ignore_index=-100):
+    counts = targets != ignore_index
+    if not counts.any():
+        raise ValueError("nothing counts")
+    probs = logits[counts].softmax(-1).gather(-1, targets[counts].unsqueeze(-1))
+    return (-probs.log().mean()).exp()
+
+
+@mutant("perplexity")
+def a_batch_of_windows(logits, targets, ignore_index=-100):
+    """The mean of means of a thousand tokens each."""
+    counts = targets != ignore_index
+    if not counts.any():
+        raise ValueError("nothing counts")
+    losses = losses_of(logits, targets, ignore_index)[0][counts]
+    return torch.stack([part.mean() for part in losses.split(1000)]).mean().exp()
