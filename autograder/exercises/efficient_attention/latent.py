@@ -97,8 +97,10 @@ def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-    """All scores equal, and below -1e5 (in float16, below -1e4): the projections read a feature that is 1 everywhere."""
-    far = (64.0, 128.0) if inputs["x"].dtype == torch.float16 else (2.0**10, 2.0**10)
+    """All scores equal, and below -1e4 (in float64, -1e6): the projections read a feature that is 1 everywhere."""
+    far = {torch.float16: (64.0, 128.0), torch.float64: (1024.0, 1024.0)}.get(
+        inputs["x"].dtype, (128.0, 128.0)
+    )
     made = {name: inputs[name].clone() for name in SHAPES if name in inputs}
     for rows in made.values():
         rows[..., 0] = 1.0

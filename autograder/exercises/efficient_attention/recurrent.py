@@ -86,8 +86,8 @@ def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-    """All scores equal, and below -1e5 (in float16, its lowest number over the root of D)."""
-    far = (256.0, 128.0) if inputs["x"].dtype == torch.float16 else (2.0**10, 2.0**10)
+    """All scores equal, and below -1e4; far lower still where rounding hides nothing."""
+    far = (1024.0, 1024.0) if inputs["x"].dtype == torch.float64 else (256.0, 128.0)
     made = {name: inputs[name].clone() for name in ("x", "memory") if inputs[name] is not None}
     for rows in made.values():
         rows[..., 0] = 1.0

@@ -71,8 +71,8 @@ def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-    """All scores but the first row's equal, and below -1e5 (in float16, its lowest number over the root of D)."""
-    far = (256.0, 128.0) if inputs["query"].dtype == torch.float16 else (2.0**10, 2.0**10)
+    """All scores but the first row's equal, and below -1e4; far lower still where rounding hides nothing."""
+    far = (1024.0, 1024.0) if inputs["query"].dtype == torch.float64 else (256.0, 128.0)
     made = {name: torch.zeros_like(inputs[name]) for name in ("query", "key")}
     made["query"][..., 1:, 0], made["key"][..., 0] = far[0], -far[1]
     return {**inputs, **made}
