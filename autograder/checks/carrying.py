@@ -15,9 +15,17 @@ from autograder.checks.failure import Failure
 from autograder.checks.objects import Remote
 from autograder.checks.subject import FunctionSubject
 from autograder.checks.trial import Trial
+from autograder.circumstance import ORDINARY, Circumstance, under
 from autograder.observation import Observation, observe
 
-__all__ = ["StateSubject", "no_gradient_through", "pieces_agree", "remembers", "texts_in_turn"]
+__all__ = [
+    "StateSubject",
+    "branches_apart",
+    "no_gradient_through",
+    "pieces_agree",
+    "remembers",
+    "texts_in_turn",
+]
 
 
 class StateSubject(FunctionSubject):
@@ -103,6 +111,32 @@ def texts_in_turn(sequences: tuple[str, ...], carried: tuple[str, ...], output: 
                 **piece,
                 **state,
             )
+
+    return probe
+
+
+def branches_apart(sequence: str, carried: str) -> Probe:
+    """Two continuations of one text, without a gradient: the second leaves what the first has given as it was."""
+
+    def probe(trial: Trial) -> None:
+        rows = trial.inputs[sequence]
+        trial.circumstance = Circumstance(grad="no_grad")
+        try:
+            with under(trial.circumstance):
+                state = trial(**{sequence: rows[..., :-1, :]})[carried]
+                one, two = ({sequence: rows[..., -1:, :] * factor, carried: state} for factor in (1.0, 0.5))
+                first = trial.named(trial.run(trial.changed(**one)))
+                before = {name: value.clone() for name, value in first.items()}
+                trial.run(trial.changed(**two))
+        finally:
+            trial.circumstance = ORDINARY
+        for name, value in first.items():
+            if not torch.equal(value.nan_to_num(), before[name].nan_to_num()):
+                raise Failure(
+                    f"of two continuations of one text, from the same {carried}, the second changes the {name} of the first. "
+                    "Does a call write into memory that an earlier one has handed out?",
+                    mistake=f"writes into the {carried} that it has handed out",
+                )
 
     return probe
 

@@ -142,8 +142,14 @@ class Situated:
         return self._blame(mine, ()) if mine else None
 
     def _blame(self, numbers: list[int], cause: Cause) -> Blame:
-        """The smallest of these failing cases, and what they are called if they have one name."""
-        names = {self.failures[number].mistake for number in numbers}
+        """The smallest of these failing cases, and what they are called if they have one name.
+
+        What is less precise in some float64 cases may be plainly wrong in others of them, which have no name.
+        """
+        every = [self.failures[number].mistake for number in numbers]
+        names = set(every)
+        if ("dtype", "float64") in cause and 2 * every.count(IMPRECISE) > len(every):
+            names -= {None}
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
         special = [one for one in cause if one[1] != self.ordinary[one[0]]]

@@ -44,8 +44,12 @@ def draw(
 
 
 def _near(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The segment counts for more than the memory."""
-    return {**inputs, "x": inputs["x"] * 6.0}
+    """All of the segment has one score, far above that of the memory."""
+    x, memory = inputs["x"].clone(), inputs["memory"].clone()
+    x[..., 0], memory[..., 0] = 1.0, 0.0
+    matrix = torch.zeros_like(inputs["W_q"])
+    matrix[0, 0] = 6.0
+    return {**inputs, "x": x, "memory": memory, "W_q": matrix, "W_k": matrix.clone()}
 
 
 FAR: Factor = {
@@ -82,8 +86,8 @@ def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-    """All scores equal, and below -1e5 (in float16, its lowest number over the root of D)."""
-    far = (256.0, 128.0) if inputs["x"].dtype == torch.float16 else (2.0**10, 2.0**10)
+    """All scores equal, and below -1e4; far lower still where rounding hides nothing."""
+    far = (1024.0, 1024.0) if inputs["x"].dtype == torch.float64 else (256.0, 128.0)
     made = {name: inputs[name].clone() for name in ("x", "memory") if inputs[name] is not None}
     for rows in made.values():
         rows[..., 0] = 1.0
@@ -213,6 +217,7 @@ RECURRENT_ATTENTION = Exercise(
              Group(KEPT, "the last rows of [memory, x]; what is kept does not change what is read", 1.0, ("kept",))),
             lengths=0.5, scores=0.5, gradient=0.5, dtypes=0.25, calls=0.75,
         ),
+        never=({"scores": "all scores low", "lengths": "a single position"},),  # no position hidden
     ),
     recipes=(Recipe("plain", draw), Recipe("float64", lambda one: draw(one, axes=0, dtype=torch.float64))),
     checks=(

@@ -3,84 +3,101 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from autograder.case import Draw, Recipe
-from autograder.checks import Check, Failure, Target, Trial
-from autograder.checks.agreement import agrees
-from autograder.checks.averaging import hides_from_low_scores
+from autograder.checks import Check, Target
+from autograder.checks.averaging import finite_when
 from autograder.checks.conduct import FUSED, obeys
-from autograder.checks.customary import COUNTS, FORMULA, conduct
-from autograder.checks.structure import agrees_with_slices, responds
-from autograder.exercises.exercise import Exercise, Mistake
+from autograder.checks.structure import responds
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
 from autograder.oracle.reach import adaptive_span_attention as formula
+from autograder.situations import DTYPES, MODULE_AXES, Group, Situations, drawn_by, groups
+from autograder.situations.factors import LONG_PRIMES, Factor
+from autograder.situations.space import GRADIENT
 
 __all__ = ["ADAPTIVE_SPAN_ATTENTION"]
 
 OUTPUTS = ("output", "weights", "penalty")
-ARGUMENTS = ("query", "key", "value", "span", "ramp")
-RESULTS = (FORMULA, "weights", "penalty")
-BEYOND = "beyond the span"
+FORMULA, SPAN = "agrees with the formula", "spans"
+SHAPES = {"query": "... H S D", "key": "... H S D", "value": "... H S D_v"}
+_heads = drawn_by(SHAPES, leading=1, high=6)
+Spans = Callable[[Tensor], Tensor]
 
 
-def _inputs(
-    draw: Draw,
-    *,
-    axes: int = 1,
-    dtype: torch.dtype = torch.float32,
-    size: float = 1.0,
-    zero: bool = False,
-    wide: bool = False,
-    narrow: bool = False,
-    one: bool = False,
-    lengths: tuple[int, int] = (8, 12),
+def draw(
+    draw: Draw, *, spans: Spans = lambda some: some, ramp: float = 2.25, **options: Any
 ) -> dict[str, Any]:
-    """query and key (..., H, S, D), value (..., H, S, D_v), span (H,), ramp.
+    """query, key and value of H heads, what `spans` makes of a span for each head, between 0.3 and 3.7, and the ramp.
 
-    span + ramp is no whole number: whether a key is just behind the ramp must not hang on rounding. wide: every span is longer
-    than the sequence; narrow: every span is zero, the ramp shorter than one position; one: a single position.
+    Where spans are drawn, span + ramp is no whole number: whether a key is just behind it must not hang on rounding.
     """
-    *lead, H, D, D_v = draw.sizes(axes + 3, 2, 7)
-    S = 1 if one else draw.integer(*lengths)
-    span = 0.5 + draw.uniform(H, low=-0.2, high=0.2) + torch.arange(H) % 4
-    ramp = draw.integer(2, 3) + 0.25
-    if wide:
-        span = span + 20
-    elif narrow:
-        span, ramp = span * 0, 0.75
-    inputs: dict[str, Any] = {
-        "query": draw.normal(*lead, H, S, D, dtype=dtype) * size,
-        "key": draw.normal(*lead, H, S, D, dtype=dtype) * size,
-        "value": draw.normal(*lead, H, S, D_v, dtype=dtype),
-        "span": span.to(dtype),
-        "ramp": ramp,
-    }
-    if zero:  # so that not every score of 0 is a hidden one
-        inputs["key"][..., 1, :] = 0.0
-    return inputs
+    inputs = _heads(draw, **options)
+    H = inputs["query"].shape[-3]
+    some = 0.5 + draw.uniform(H, low=-0.2, high=0.2) + torch.arange(H) % 4
+    return inputs | {"span": spans(some).to(inputs["query"].dtype), "ramp": ramp}
 
 
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_inputs, **options))
+LENGTHS: Factor = {
+    "several positions": {"S": (6, 10)},
+    "a single position": {"S": 1},
+    "as many positions as features": {"S": "D", "D": (5, 7), "D_v": "D"},
+    "over a thousand positions": {"S": LONG_PRIMES[:1], "axes": 0, "H": 1, "D": 2, "D_v": 2},
+    "over 256 positions in bfloat16":
+        {"S": [263, 269], "axes": 0, "H": 1, "D": 3, "D_v": 2, "dtype": torch.bfloat16},
+}  # fmt: skip
+HEADS: Factor = {
+    "several heads": {"H": (3, 4)},
+    "one head": {"H": 1},
+    "as many heads as positions": {"H": "S"},
+}
+SPANS: Factor = {
+    "a span for each head": {},
+    "spans longer than the text": {"spans": lambda some: some + 20.0},
+    "no span": {"spans": lambda some: some * 0.0},
+    "no span and a short ramp": {"spans": lambda some: some * 0.0, "ramp": 0.75},
+    "whole numbers": {"spans": lambda some: some.round(), "ramp": 2.0},
+    "one span for all heads": {"spans": lambda some: torch.full_like(some, 1.5)},
+    "a long ramp": {"ramp": 30.25},
+}
 
 
-RECIPES = (
-    _recipe("unequal sizes"),
-    _recipe("large scores", size=3.0, zero=True),
-    _recipe("spans longer than the text", wide=True),
-    _recipe("a span of nothing", narrow=True),
-    _recipe("one position", one=True),
-    _recipe("huge scores", size=60.0),
-    _recipe("two leading axes", axes=2),
-    _recipe("small, float64", axes=0, dtype=torch.float64),
-    _recipe("float64", dtype=torch.float64),
-    _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("float16", dtype=torch.float16),
-)
+def _huge(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    return {**inputs, "query": inputs["query"] * (1e5 if inputs["query"].dtype == torch.float64 else 100.0)}
+
+
+def _low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """All scores but the first row's equal, and below -1e4; far lower still where rounding hides nothing."""
+    far = (1024.0, 1024.0) if inputs["query"].dtype == torch.float64 else (256.0, 128.0)
+    made = {name: torch.zeros_like(inputs[name]) for name in ("query", "key")}
+    made["query"][..., 1:, 0], made["key"][..., 0] = far[0], -far[1]
+    return {**inputs, **made}
+
+
+def _huge_far_back(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The score of the last query and the first key is huge, which spans may hide; all others are as they were."""
+    far = 128.0 if inputs["query"].dtype == torch.float16 else 2.0**10
+    query, key = inputs["query"].clone(), inputs["key"].clone()
+    query[..., 0] = key[..., 0] = 0.0
+    query[..., -1, 0], key[..., 0, 0] = far, far
+    return {**inputs, "query": query, "key": key}
+
+
+def _zeros(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """A key of nothing but zeros: not every score of 0 is a hidden one."""
+    key = inputs["key"].clone()
+    key[..., key.shape[-2] // 2, :] = 0.0
+    return {**inputs, "key": key}
+
+
+SCORES: Factor = {
+    "ordinary scores": {}, "huge scores": _huge, "all scores low": _low,
+    "a huge score far back": _huge_far_back, "a key of zeros": _zeros,
+}  # fmt: skip
 
 Mask = Callable[[Tensor, float, Tensor], Tensor]
 """span (H, 1, 1), ramp and i - j (S, S) -> the mask (H, S, S)."""
@@ -90,17 +107,28 @@ def _soft(span: Tensor, ramp: float, back: Tensor) -> Tensor:
     return ((ramp + span - back) / ramp).clamp(0, 1)
 
 
-def _softmax(scores: Tensor, mask: Tensor) -> Tensor:
-    """The right weights."""
-    hidden = scores.masked_fill(mask == 0, -torch.inf)
-    seen = mask * torch.exp(hidden - hidden.amax(-1, keepdim=True))
+def _past(scores: Tensor) -> Tensor:
+    return torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+
+
+def _seen(scores: Tensor, mask: Tensor, top: Tensor) -> Tensor:
+    seen = mask * torch.exp(scores - top.amax(-1, keepdim=True))
     return seen / seen.sum(-1, keepdim=True)
 
 
+def _weigh(scores: Tensor, mask: Tensor, hidden: float = -torch.inf) -> Tensor:
+    """The right weights, but for what hidden scores are set to."""
+    low = scores.masked_fill(mask == 0, hidden)
+    return _seen(low, mask, low)
+
+
+def _of_the_past(change: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A softmax over the past of what is made of scores and mask."""
+    return lambda s, m: change(s, m).masked_fill(~_past(s), -torch.inf).softmax(-1)
+
+
 def _masked_later(scores: Tensor, mask: Tensor) -> Tensor:
-    """Softmax over the past, then the mask."""
-    past = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    return scores.masked_fill(~past, -torch.inf).softmax(-1) * mask
+    return _of_the_past(lambda s, m: s)(scores, mask) * mask
 
 
 def _added_to_the_sum(scores: Tensor, mask: Tensor) -> Tensor:
@@ -108,7 +136,7 @@ def _added_to_the_sum(scores: Tensor, mask: Tensor) -> Tensor:
     return seen / (seen.sum(-1, keepdim=True) + 1e-8)
 
 
-def _variant(
+def _steps(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -117,11 +145,11 @@ def _variant(
     *,
     mask: Mask = _soft,
     causal: bool = True,
-    weigh: Callable[[Tensor, Tensor], Tensor] = _softmax,
+    weigh: Callable[[Tensor, Tensor], Tensor] = _weigh,
     scale: Callable[[int], float] = lambda D: D**-0.5,
     penalty: Callable[[Tensor, float], Tensor] = lambda span, ramp: span.mean(),
 ) -> Mapping[str, Tensor]:
-    """The function with knobs."""
+    """The function in steps."""
     place = torch.arange(query.shape[-2])
     back = (place[:, None] - place).to(query.dtype)
     allowed = mask(span[:, None, None], ramp, back)
@@ -134,231 +162,89 @@ def _variant(
 SHAPE = "m(x) = (ramp + span - x) / ramp, clamped to [0, 1]: one up to the span, zero from span + ramp on."
 AGAIN = "The weights are m exp(score) over the sum of m exp(score): they sum to one after the mask, too."
 PAYS = "The penalty is the mean of span over the heads."
-Slips = tuple[tuple[str, str, dict[str, Any]], ...]
-SLIPS: Slips = (
-    (
-        "hard span",
-        SHAPE + " A hard edge sends no gradient to the span.",
-        {"mask": lambda z, R, x: (x <= z).to(z.dtype)},
-    ),
-    ("hard span with the ramp", SHAPE, {"mask": lambda z, R, x: (x <= z + R).to(z.dtype)}),
-    ("ramp ends at the span", SHAPE, {"mask": lambda z, R, x: ((z - x) / R).clamp(0, 1)}),
-    (
-        "span counted from the start of the text",
-        "x is the distance back from the query, i - j. Is it j, the place from the start?",
-        {"mask": lambda z, R, x: _soft(z, R, torch.arange(x.shape[-1], dtype=x.dtype))},
-    ),
-    (
-        "span turned round: far keys seen, near ones not",
-        SHAPE + " Is it counted from the wrong end?",
-        {
-            "mask": lambda z, R, x: (1 - _soft(z, R, x)).clamp(0, 1),
-            "weigh": lambda s, m: _softmax(s, m).nan_to_num(),
-        },
-    ),
-    ("mask not clamped", SHAPE, {"mask": lambda z, R, x: ((R + z - x) / R).clamp_min(0)}),
-    (
-        "one span for all heads",
-        "Each head has a span of its own.",
-        {"mask": lambda z, R, x: _soft(z.mean(), R, x).expand(len(z), -1, -1)},
-    ),
-    (
-        "span ignored",
-        "Does span enter the mask?",
-        {"mask": lambda z, R, x: torch.ones(len(z), *x.shape, dtype=x.dtype)},
-    ),
-    (
-        "not causal",
-        "Positions j > i lie in the future: their weight is 0.",
-        {"causal": False, "mask": lambda z, R, x: _soft(z, R, x)},
-    ),
-    (
-        "not causal, distances on both sides",
-        "Positions j > i lie in the future.",
-        {"causal": False, "mask": lambda z, R, x: _soft(z, R, x.abs())},
-    ),
-    ("not normalised again after the mask", AGAIN, {"weigh": _masked_later}),
-    (
-        "a small number added to the sum",
-        "After a softmax over the whole past, what the span leaves can be smaller than what is added. Is the softmax taken over "
-        "the keys with m > 0? Then the sum is never zero.",
-        {"weigh": _added_to_the_sum},
-    ),
-    (
-        "mask multiplies the scores",
-        "A score of 0 still gets weight exp(0) = 1. The mask multiplies exp(score).",
-        {
-            "weigh": lambda s, m: (
-                (s * m)
-                .masked_fill(~torch.ones(s.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
-                .softmax(-1)
-            )
-        },
-    ),
-    (
-        "mask added to the scores",
-        "The mask multiplies exp(score).",
-        {
-            "weigh": lambda s, m: (
-                (s + m)
-                .masked_fill(~torch.ones(s.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
-                .softmax(-1)
-            )
-        },
-    ),
-    ("not scaled", "Divide the scores by sqrt(D).", {"scale": lambda D: 1.0}),
-    ("divided by D", "Divide the scores by sqrt(D).", {"scale": lambda D: 1 / D}),
-    ("penalty is the sum of the spans", PAYS, {"penalty": lambda z, R: z.sum()}),
-    ("penalty counts the ramp", PAYS, {"penalty": lambda z, R: (z + R).mean()}),
-    ("penalty is the largest span", PAYS, {"penalty": lambda z, R: z.max()}),
-    ("penalty squares the spans", PAYS, {"penalty": lambda z, R: (z * z).mean()}),
-)
 
-
-def _far_scores_do_nothing(trial: Trial) -> None:
-    """A huge score where the mask is zero changes nothing: no row becomes nan, none is left without weight."""
-    before = trial()
-    mask = trial.expect()["weights"].value > 0
-    far = trial.inputs["key"].clone()
-    far[..., 0, :] = trial.inputs["query"][..., -1, :] * 1e4
-    leaves = {n: trial.inputs[n].clone().requires_grad_() for n in ("query", "value", "span")}
-    leaves["key"] = far.requires_grad_()
-    after = trial(**leaves)
-    last = after["weights"].detach()[..., -1, :]
-    reached = mask[..., -1, 0]  # (..., H): heads whose last position sees the first
-    kept = (~reached).unsqueeze(-1).expand_as(last)
-    if not bool(torch.isfinite(last[kept]).all()) or bool(
-        (last[kept].reshape(-1, last.shape[-1]).sum(-1) < 0.5).any()
-    ):
-        raise Failure(
-            "a huge score beyond the span turns the row into nan, or leaves it without weight. Is the maximum taken over "
-            "keys that the mask hides? A position always sees itself.",
-            mistake="a hidden score empties the row",
-        )
-    finite = bool(torch.isfinite(after["output"]).all())
-    if finite and after["output"].requires_grad:  # if not, another check says so
-        found = torch.autograd.grad(
-            after["output"].square().sum(), list(leaves.values()), allow_unused=True, retain_graph=True
-        )
-        for name, gradient in zip(leaves, found, strict=True):
-            if gradient is not None and not bool(torch.isfinite(gradient).all()):
-                raise Failure(
-                    f"a huge score beyond the span makes the gradient with respect to {name} nan or inf. Is exp of a hidden "
-                    "score computed, and thrown away afterwards? Its gradient stays: hide the score before exp.",
-                    mistake="nan gradients beyond the span",
-                )
-    for name in ("output", "weights"):
-        changed = torch.where(
-            reached.unsqueeze(-1), before[name][..., -1, :], after[name].detach()[..., -1, :]
-        )
-        trial.require(
-            name,
-            torch.cat([before[name][..., :-1, :], changed.unsqueeze(-2)], -2),
-            "a key beyond the span changes the result",
-            expected=before[name],
-            mistake="keys beyond the span change the result",
-        )
-
+SLIPS: Slips = {
+    SHAPE + " A hard edge sends no gradient to the span.": {"hard span": {"mask": lambda z, R, x: (x <= z).to(z.dtype)}},
+    SHAPE: {
+        "hard span with the ramp": {"mask": lambda z, R, x: (x <= z + R).to(z.dtype)},
+        "ramp ends at the span": {"mask": lambda z, R, x: ((z - x) / R).clamp(0, 1)},
+        "mask not clamped": {"mask": lambda z, R, x: ((R + z - x) / R).clamp_min(0)},
+    },
+    "x is the distance back from the query, i - j. Is it j, the place from the start?": {
+        "span counted from the start of the text": {"mask": lambda z, R, x: _soft(z, R, torch.arange(len(x), dtype=x.dtype))},
+    },
+    SHAPE + " Is it counted from the wrong end?": {
+        "span turned round: far keys seen, near ones not":
+            {"mask": lambda z, R, x: 1 - _soft(z, R, x), "weigh": lambda s, m: _weigh(s, m).nan_to_num()},
+    },
+    "Each head has a span of its own.": {
+        "one span for all heads": {"mask": lambda z, R, x: _soft(z.mean(), R, x).expand(len(z), -1, -1)},
+    },
+    "Does span enter the mask?": {"span ignored": {"mask": lambda z, R, x: torch.ones(len(z), *x.shape, dtype=x.dtype)}},
+    "ramp is a number of positions, and need not be whole.": {
+        "ramp cut to a whole number": {"mask": lambda z, R, x: _soft(z, max(1, int(R)), x)},
+    },
+    "Positions j > i lie in the future: their weight is 0.": {"not causal": {"causal": False}},
+    "Positions j > i lie in the future.": {
+        "not causal, distances on both sides": {"causal": False, "mask": lambda z, R, x: _soft(z, R, x.abs())},
+    },
+    AGAIN: {"not normalised again after the mask": {"weigh": _masked_later}},
+    "After a softmax over the whole past, what the span leaves can be smaller than what is added. Is the softmax taken over "
+    "the keys with m > 0? Then the sum is never zero.": {"a small number added to the sum": {"weigh": _added_to_the_sum}},
+    "Is the maximum that is subtracted that of the keys with m > 0? A position always sees itself.": {
+        "a hidden score empties the row": [
+            {"weigh": lambda s, m: _seen(s, m, s.masked_fill(~_past(s), -torch.inf))},
+            {"weigh": lambda s, m: _seen(s, m, s)},
+        ],
+    },
+    "Is the mask value -inf or the dtype's lowest number, or merely a low one?": {
+        "mask value is not low enough": [{"weigh": lambda s, m, low=low: _weigh(s, m, low)} for low in (-1e4, -65504.0, -1e5)],
+    },
+    "A score of 0 still gets weight exp(0) = 1. The mask multiplies exp(score).": {
+        "mask multiplies the scores": {"weigh": _of_the_past(lambda s, m: s * m)},
+    },
+    "The mask multiplies exp(score).": {"mask added to the scores": {"weigh": _of_the_past(lambda s, m: s + m)}},
+    "Divide the scores by sqrt(D).": {"not scaled": {"scale": lambda D: 1.0}, "divided by D": {"scale": lambda D: 1 / D}},
+    PAYS: {
+        "penalty is the sum of the spans": {"penalty": lambda z, R: z.sum()},
+        "penalty counts the ramp": {"penalty": lambda z, R: (z + R).mean()},
+        "penalty is the largest span": {"penalty": lambda z, R: z.max()},
+        "penalty squares the spans": {"penalty": lambda z, R: (z * z).mean()},
+    },
+}  # fmt: skip
 
 ADAPTIVE_SPAN_ATTENTION = Exercise(
     name="adaptive_span_attention",
     assignment="efficient_attention",
     target=Target("adaptive_span_attention", OUTPUTS, formula),
-    positional=ARGUMENTS,
-    recipes=RECIPES,
-    checks=(
-        Check(
-            COUNTS,
-            "the results change with each argument, also with a value at another position",
-            0.5,
-            ("unequal sizes",),
-            responds(
-                {"query": ("output",), "key": ("output",), "value": ("output",), "span": OUTPUTS},
-                mixing="value",
-            ),
+    positional=(*SHAPES, "span", "ramp"),
+    situations=Situations(
+        draw=draw,
+        factors={"spans": SPANS, "dtype": DTYPES, "heads": HEADS, "lengths": LENGTHS, "scores": SCORES, "axes": MODULE_AXES},
+        axes=SHAPES,
+        groups=groups(
+            "values averaged by m(i - j) exp(score) over the past, the weights, and the mean of span", 2.0,
+            (Group(SPAN, "longer than the text, none at all, different for each head, with any ramp", 1.25, ("spans", "heads")),),
+            lengths=0.5, scores=1.0, gradient=0.5, dtypes=0.25, calls=0.75,
         ),
-        Check(
-            FORMULA,
-            "values averaged by m(i - j) exp(score), over the past",
-            1.5,
-            ("unequal sizes", "large scores"),
-            agrees("output"),
-            COUNTS,
-        ),
-        Check(
-            "weights",
-            "the second result is the weights that made the output",
-            0.5,
-            ("unequal sizes", "large scores"),
-            agrees("weights"),
-            COUNTS,
-        ),
-        Check(
-            "penalty",
-            "the third result is the mean of span",
-            0.5,
-            ("unequal sizes",),
-            agrees("penalty"),
-            COUNTS,
-        ),
-        Check(
-            "any span",
-            "longer than the text, or nothing but the own position; a text of one position",
-            0.5,
-            ("spans longer than the text", "a span of nothing", "one position"),
-            agrees(*OUTPUTS),
-            RESULTS,
-        ),
-        Check(
-            BEYOND,
-            "keys there have no say, however large their scores",
-            1.0,
-            ("unequal sizes", "a span of nothing"),
-            _far_scores_do_nothing,
-            RESULTS,
-        ),
-        Check(
-            "huge scores",
-            "no overflow for large inputs, and hidden keys lose against scores far below zero",
-            0.25,
-            ("huge scores",),
-            hides_from_low_scores(("query", "key"), {}, "key"),
-            (*RESULTS, BEYOND),
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes before the heads; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"query": 3, "key": 3, "value": 3}, ("output", "weights")),
-            COUNTS,
-        ),
-        Check(
-            "own work",
-            "attention is written out",
-            0.25,
-            ("unequal sizes",),
-            obeys(FUSED, "attention"),
-            RESULTS,
-            binding=True,
-        ),
-        *conduct(
-            RESULTS,
-            outputs=OUTPUTS,
-            gradient="backward() gives the derivative, for the spans too, and stays finite",
-        ),
+        never=({"spans": ("whole numbers", "no span"), "gradient": GRADIENT},  # a corner of m has no derivative
+               {"scores": "all scores low", "lengths": "a single position"}),  # no position hidden
     ),
-    mistakes=tuple(Mistake(name, question, partial(_variant, **knobs)) for name, question, knobs in SLIPS),
+    recipes=(Recipe("plain", draw),),
+    checks=(
+        Check("own work", "attention is written out", 0.25, ("plain",), obeys(FUSED, "attention"), FORMULA, binding=True),
+    ),
+    diagnoses={
+        "": (finite_when("huge scores", "all scores low"),
+             responds({**dict.fromkeys(SHAPES, ("output",)), "span": OUTPUTS}, mixing="value")),
+    },
+    mistakes=slips(_steps, SLIPS),
     hints=(
         "How far back does key j lie from query i, and what is m of that distance? Draw it for span 2 and ramp 2.",
-        (
-            "The (H, S, S) mask comes from span[:, None, None] and the table of i - j; the future is 0. The maximum "
-            "that is subtracted before exp must be that of the keys with m > 0."
-        ),
-        (
-            "`mask = ((ramp + span[:, None, None] - back) / ramp).clamp(0, 1)`, zero where back < 0; scores to -inf "
-            "where mask == 0; `seen = mask * torch.exp(scores - scores.amax(-1, keepdim=True))`, divided by its sum; "
-            "the penalty is `span.mean()`."
-        ),
+        "The (H, S, S) mask comes from span[:, None, None] and the table of i - j; the future is 0. The maximum that is "
+        "subtracted before exp must be that of the keys with m > 0.",
+        "`mask = ((ramp + span[:, None, None] - back) / ramp).clamp(0, 1)`, zero where back < 0; scores to -inf where "
+        "mask == 0; `seen = mask * torch.exp(scores - scores.amax(-1, keepdim=True))`, divided by its sum; the penalty is "
+        "`span.mean()`.",
     ),
-)
+)  # fmt: skip

@@ -403,7 +403,7 @@ class Absorbed(Layers):
             layer.weight.unflatten(0, (self.H, self.D)).double() for layer in (self.k_up, self.v_up)
         )
         scores = torch.einsum("...shd,hdl,...tl->...hst", query, up_k, latent.double()) * self.D**-0.5
-        future = torch.ones(S, T, dtype=torch.bool).triu(T - S + 1)
+        future = torch.ones(S, T, dtype=torch.bool, device=x.device).triu(T - S + 1)
         weights = scores.masked_fill(future, -INF).softmax(-1)
         mixed = torch.einsum("...hst,...tl,hdl->...shd", weights, latent.double(), up_v)
         return self.out_proj(mixed.flatten(-2).to(x.dtype)), latent

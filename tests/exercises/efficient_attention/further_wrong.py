@@ -271,7 +271,7 @@ def weights_of_all_keys_by_hand(query, key, value, E, F):
     return torch.cat(rows, -2)
 
 
-LOW = ("mask value is not low enough", "huge scores")
+LOW = "mask value is not low enough"
 
 
 def recurrent_with(value):
@@ -293,7 +293,8 @@ def latent_with(value):
             latent = self.kv_down(x) if cache is None else torch.cat([cache, self.kv_down(x)], -2)
             query, key, v = (self.heads(t) for t in (self.q_proj(x), self.k_up(latent), self.v_up(latent)))
             scores = query @ key.mT / query.shape[-1] ** 0.5
-            future = ~torch.ones(scores.shape[-2:], dtype=torch.bool).tril(latent.shape[-2] - x.shape[-2])
+            ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device)
+            future = ~ones.tril(latent.shape[-2] - x.shape[-2])
             weights = scores.masked_fill(future, value).softmax(-1)
             return self.out_proj((weights @ v).transpose(-3, -2).flatten(-2)), latent
 
@@ -302,7 +303,7 @@ def latent_with(value):
 
 def span_by(weigh):
     def wrong(query, key, value, span, ramp):
-        place = torch.arange(query.shape[-2])
+        place = torch.arange(query.shape[-2], device=query.device)
         back = place[:, None] - place
         mask = ((ramp + span[:, None, None] - back) / ramp).clamp(0, 1).masked_fill(back < 0, 0.0)
         weights = weigh(query @ key.mT / query.shape[-1] ** 0.5, mask)
@@ -326,19 +327,18 @@ def cut_after_exp(scores, mask):
     return seen / seen.sum(-1, keepdim=True)
 
 
-register("recurrent_attention", "minus_10000", LOW[0], recurrent_with(-1e4))
-register("LatentAttention", "minus_10000", LOW[0], latent_with(-1e4), LOW[1])
-register("adaptive_span_attention", "minus_10000", LOW[0], span_by(below(-1e4)), LOW[1])
+register("recurrent_attention", "minus_10000", LOW, recurrent_with(-1e4))
+register("LatentAttention", "minus_10000", LOW, latent_with(-1e4))
+register("adaptive_span_attention", "minus_10000", LOW, span_by(below(-1e4)))
 register(
     "adaptive_span_attention",
     "cut_after_exp",
-    "nan gradients beyond the span",
+    "nan gradients",
     span_by(cut_after_exp),
-    "beyond the span",
 )
 
 
-@mutant("adaptive_span_attention")
+@mutant("adaptive_span_attention", "ramp cut to a whole number")
 def ramp_of_whole_positions(query, key, value, span, ramp):
     return solved.adaptive_span_attention(query, key, value, span, max(1, int(ramp)))
 
@@ -381,7 +381,7 @@ class LayerInPlaceOfAMatrix(Fusion):
         return weights @ value, weights
 
 
-@mutant("LatentAttention", "changes its inputs in place", only="inputs untouched")
+@mutant("LatentAttention")
 class CacheOverwritten(solved.LatentAttention):
     def forward(self, x: Tensor, cache: Tensor | None = None):
         found = super().forward(x, cache)
@@ -390,7 +390,7 @@ class CacheOverwritten(solved.LatentAttention):
         return found
 
 
-@mutant("LatentAttention", "does not keep the dtype", only="dtype")
+@mutant("LatentAttention", "does not keep the dtype")
 class CacheKeptInFloat32(solved.LatentAttention):
     def forward(self, x: Tensor, cache: Tensor | None = None):
         output, latent = super().forward(x, cache)
