@@ -179,13 +179,19 @@ class ModuleSubject:
         tie: bool = True,
     ) -> Any:
         """The module's raw result with `state` in place of its own weights, also for what the backward pass computes again."""
-        result = torch.func.functional_call(module, dict(state), args, dict(kwargs), tie_weights=tie)
-        if isinstance(module, Remote):
-            return result
 
         def stand() -> None:
             self.stood.close()
             self.stood.enter_context(standing(module, state, tie))
+
+        try:
+            result = torch.func.functional_call(module, dict(state), args, dict(kwargs), tie_weights=tie)
+        finally:
+            # What a backward pass computes again ends as soon as it has what it needs, and goes on with these weights.
+            if torch._C._current_graph_task_id() != -1 and not isinstance(module, Remote):
+                stand()
+        if isinstance(module, Remote):
+            return result
 
         def leaf(one: Any) -> Any:
             graph = type(one) is Tensor and one.requires_grad and torch.is_grad_enabled()

@@ -286,7 +286,7 @@ def _same_gradient(
     if have is None:
         return
     error = float((have.double() - want).abs().max())
-    if error > max(slack, 1e-6 * peak):
+    if error > max(slack, max(1e-6, SLACK * torch.finfo(have.dtype).eps) * peak):
         raise Failure(
             f"the gradient of {output} with respect to {leaf} is off by {error / max(peak, 1e-300):.3g} times its largest "
             "element. Is a part of the computation detached, under no_grad, or rounded?",
