@@ -188,6 +188,14 @@ def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
                 mistake="does not keep the dtype",
             )
         expected = trial.expect()[name].value
+        if (
+            name == "weights"
+            and value.dim()
+            and bool(((value == 0).all(-1) & (expected.sum(-1) > 0.5)).any())
+        ):
+            raise Failure(
+                "a row of the weights is all zero; it must sum to 1.", mistake="weights do not sum to one"
+            )
         if name == "weights" and bool((value.nan_to_num(0.0) != 0)[expected == 0].any()):
             raise Failure(
                 "a key that is not allowed keeps some weight; it must weigh exactly zero. Is the fill low enough for all scores?",
