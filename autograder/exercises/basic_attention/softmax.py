@@ -88,7 +88,7 @@ def _where_it_runs(probe: Probe) -> Probe:
 
 NUMBERS: Factor = {
     "ordinary numbers": {},
-    "large numbers": {"size": 300.0},
+    "large numbers": {"size": 60.0},
     "all low": lambda draw, given: {**given, "scores": given["scores"] - 2e4},
     "all equal": lambda draw, given: {**given, "scores": given["scores"] * 0 + 3},
 }
