@@ -202,11 +202,33 @@ class Situated:
         return number in self.failures and self.failures[number].mistake == IMPRECISE
 
     def right_but_for(self, mistake: Mistake, group: str) -> bool:
-        """Whether a group is right if the formula is taken with this mistake in it."""
+        """Whether a group is right if the formula is taken with this mistake in it; never for an answer that does no work."""
+        if self.ignores:
+            return False
         factors = next(one for one in self.space.groups if one.name == group).factors
         tried = self._but_for(mistake.formula)
         mine = [good for row, good in tried if any(name in factors for name in self.space.departures(row))]
         return bool(mine) and all(mine)
+
+    @cached_property
+    def ignores(self) -> bool:
+        """Whether the results stay the same where an input changes that the formula heeds: an answer that does no work."""
+        trial = self.trials.get(self.numbers[0])
+        if trial is None:
+            return True
+        heeded = [name for name in trial.differentiable if name in trial.case.inputs]
+        try:
+            with deadline(self.seconds):
+                before, exact = trial.named(trial.run(trial.fresh())), trial.expect()
+                for name in heeded:
+                    change = {name: trial.inputs[name].flip(-1) * 0.5 + 0.25}
+                    after, other = trial.named(trial.run(trial.fresh(**change))), trial.expect(**change)
+                    moves = any(not torch.equal(exact[n].value, other[n].value) for n in exact)
+                    if moves and all(torch.equal(before[n], after[n]) for n in before):
+                        return True
+        except (Failure, OutOfTime, RuntimeError):
+            return True
+        return False
 
     def _but_for(self, wrong: Callable[..., Mapping[str, Tensor]]) -> list[tuple[Row, bool]]:
         """Plain situations, and whether the student's code does there what this formula does."""

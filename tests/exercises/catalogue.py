@@ -13,6 +13,8 @@ __all__ = ["MUTANTS", "OTHERWISE", "RIGHT", "Mutant", "Right", "load", "mutant",
 RIGHT: list[Right] = []
 MUTANTS: list[Mutant] = []
 OTHERWISE = {
+    ("SelfAttention", "causal mask hides the present"),
+    ("attention", "attn_mask replaces the causal mask"),
     ("perplexity", "sentences weigh alike"),
     ("SelfAttention", "attn_mask replaces the causal mask"),  # is_causal is ignored, where there is a mask
     ("alibi_score", "future hidden by the bias"),

@@ -93,3 +93,11 @@ def test_one_situation_can_be_had_again_by_its_number() -> None:
     assert not again.passed
     assert {verdict.case_number for verdict in again.verdicts if verdict.status == "failed"} == {number}
     assert check("attention", attention, case=number).passed
+
+
+def test_an_answer_that_ignores_its_inputs_earns_nothing_for_what_it_gets_right_by_chance() -> None:
+    def mean_of_the_values(query, key, value, attn_mask=None, is_causal=False):
+        weights = query.new_ones(*query.shape[:-1], key.shape[-2]) / key.shape[-2]
+        return weights @ value, weights
+
+    assert check("attention", mean_of_the_values, seed=3).points == 0
