@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.overrides import TorchFunctionMode
 
+from autograder.trees import mapped
+
 __all__ = [
     "ORDINARY",
     "Circumstance",
@@ -46,7 +48,7 @@ class InputWrittenTo(RuntimeError):
 class Circumstance:
     """How a call is made.
 
-    grad: "", "no_grad", "inference_mode" or "checkpoint" (activation checkpointing, without re-entry). default_dtype:
+    grad: "", "no_grad", "inference_mode" or "checkpoint" (activation checkpointing). default_dtype:
     torch's, "" as it is. second_device: inputs and weights count as tensors of another device. poisoned: what torch.empty
     and its like give is nan. before: "", "other numbers" (a first call on other numbers in the very same tensors),
     "results" (a first call whose results are then written over) or "apart" (a first call on other tensors, whose result must
@@ -231,12 +233,7 @@ def performed(
     kept = [one.detach().clone() for one in tensors]
     with entered(circumstance, moved):
         earlier = _called_before(call, tensors, kept, circumstance)
-        if circumstance.grad == "checkpoint":
-            from torch.utils.checkpoint import checkpoint
-
-            result = checkpoint(call, _same, use_reentrant=False)
-        else:
-            result = call(_same)
+        result = _computed_again(call, tensors) if circumstance.grad == "checkpoint" else call(_same)
     if circumstance.second_device and any(_place(one) == HERE and one.dim() for one in _tensors([result])):
         raise MixedDevices("a result is on cpu, and not on the inputs' device")
     if any(not _equal(one, before) for one, before in earlier):
@@ -248,6 +245,40 @@ def performed(
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _computed_again(call: Callable[[Change], Any], tensors: list[Tensor]) -> Any:
+    """The call under activation checkpointing: nothing is kept of it, and its backward pass computes it again.
+
+    torch.utils.checkpoint does the same, after two seconds of imports.
+    """
+    holder: list[Any] = []
+    outputs = _Again.apply(call, holder, *tensors)
+    rest = iter(outputs if isinstance(outputs, tuple) else (outputs,))
+    return mapped(holder[0], lambda one: next(rest) if isinstance(one, Tensor) else one)
+
+
+class _Again(torch.autograd.Function):
+    """A call whose backward pass makes it again, on copies of its tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Callable[[Change], Any], holder: list[Any], *tensors: Tensor) -> Any:
+        ctx.call, ctx.tensors = call, tensors
+        result = call(_same)
+        holder.append(result)
+        found = _tensors([result])
+        return tuple(one.detach().clone() for one in found)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        copies = {id(one): one.detach().requires_grad_(one.requires_grad) for one in ctx.tensors}
+        with torch.enable_grad():
+            again = _tensors([ctx.call(lambda one: copies.get(id(one), one))])
+        pairs = [(o, g) for o, g in zip(again, gradients, strict=True) if o.requires_grad]
+        leaves = [copy for copy in copies.values() if copy.requires_grad]
+        found = torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True)
+        of = dict(zip(map(id, leaves), found, strict=True))
+        return (None, None, *(of.get(id(copies[id(one)])) for one in ctx.tensors))
 
 
 def standing(

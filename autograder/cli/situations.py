@@ -13,7 +13,7 @@ __all__ = ["run_situations"]
 
 def run_situations(name: str | None) -> int:
     """Print the factors of one exercise, or a line for each of them. Raises: UserError if there is no such exercise."""
-    console = Console()
+    console = Console(markup=False)
     if name is None:
         _every(console)
         return 0

@@ -79,10 +79,12 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, .
 
     A mistake counts for a case where the student's result is wrong and equals the mistake's; it is out if on any case
     the student is right where the mistake would not be, or if it explains fewer than one in LEAST of the wrong cases
-    that it touches at all: a chance hit. Together the mistakes must explain half of the wrong cases.
+    that it touches at all, and not the ordinary situation: a chance hit. Together the mistakes must explain half of the
+    wrong cases, or the ordinary situation.
     """
     wrong, right = _sorted(trials)
     right.sort(key=lambda tried: tried[0].size)  # the cheapest cases rule most mistakes out
+    ordinary = {n for n, (trial, *_) in enumerate(wrong) if _ordinary(exercise, trial)}
     explains: dict[int, set[int]] = {}
     for place in range(len(exercise.mistakes)):
         if any(not _same(_mutant(exercise, place, trial), outcome) for trial, outcome, _ in right):
@@ -94,14 +96,19 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, .
             for n, (result, (_, got, truth)) in enumerate(zip(made, wrong, strict=True))
             if _same(result, got) and not _same(result, truth)
         }
-        if len(cases) * LEAST >= max(touched, 1):
+        if len(cases) * LEAST >= max(touched, 1) or cases & ordinary:
             explains[place] = cases
     chosen = _cover(explains)
     explained = {n for place in chosen for n in explains[place]}
-    if exercise.situations is not None and 2 * len(explained) < len(wrong):
+    if exercise.situations is not None and 2 * len(explained) < len(wrong) and not explained & ordinary:
         chosen = []  # most of what is wrong has another cause: a wrong name is worse than none
     named = tuple(exercise.mistakes[place] for place in chosen)
     return named, frozenset(wrong[n][0].case.number for place in chosen for n in explains[place])
+
+
+def _ordinary(exercise: Exercise, trial: Trial) -> bool:
+    space, row = exercise.situations, trial.case.situation
+    return space is not None and bool(row) and not space.departures(row)
 
 
 def _tells(result: Outcome, got: Outcome, truth: Outcome) -> bool:

@@ -205,23 +205,25 @@ def behind_the_mask(*keys: str) -> Callable[[Draw, Inputs], Inputs]:
 
     def change(draw: Draw, inputs: Inputs) -> Inputs:
         mask = inputs.get("attn_mask")
+        half = 64.0 if "query" in inputs else 8.0  # a sequence makes queries as huge as its keys
         named = [name for name in (*keys, "value") if isinstance(inputs.get(name), Tensor)]
         length = inputs[named[0]].shape[-2]
         future = inputs.get("is_causal") and "query" in inputs and inputs["query"].shape[-2] < length
         if length < 2 or (mask is None and not future):
             return inputs
         if mask is None:
-            return {**inputs, **{name: _last_huge(inputs[name]) for name in named}}
+            return {**inputs, **{name: _last_huge(inputs[name], half) for name in named}}
         mask = mask.clone()
         alone = ~mask[..., :-1].any(-1)  # what sees the last key only would see none
         mask[..., -1] = False
         mask[..., 0] |= alone & mask.new_tensor(bool(inputs["attn_mask"].any(-1).all()))
-        return {**inputs, **{name: _last_huge(inputs[name]) for name in named}, "attn_mask": mask}
+        return {**inputs, **{name: _last_huge(inputs[name], half) for name in named}, "attn_mask": mask}
 
     return change
 
 
-def _last_huge(tensor: Tensor) -> Tensor:
+def _last_huge(tensor: Tensor, half: float) -> Tensor:
+    """The last position multiplied: by `half` in float16, where products must not overflow."""
     tensor = tensor.clone()
-    tensor[..., -1, :] *= 1e3 if tensor.dtype == torch.float16 else 1e4
+    tensor[..., -1, :] *= half if tensor.dtype == torch.float16 else 1e4
     return tensor

@@ -264,7 +264,7 @@ def _no_probe(trial: Trial) -> None:
 def expanded(inputs: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, Any]:
     """The inputs with all elements of the first leading axis alike, in one memory: what `expand` gives."""
     return {
-        name: value[:1].expand(value.shape) if _leads(name, value, axes) else value
+        name: value[:1].clone().expand(value.shape) if _leads(name, value, axes) else value
         for name, value in inputs.items()
     }
 

@@ -32,7 +32,7 @@ def attention(query, key, value, attn_mask=None, is_causal=False):
     if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ValueError("query and key must share D, key and value S_k")
     scores = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
-    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool)
+    allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
     if is_causal:
         allowed = allowed.tril()
     if attn_mask is not None:

@@ -24,7 +24,7 @@ from tests.exercises import catalogue
 
 SEED = 41
 OURS = ("autograder", "solutions", "pytest", "__future__")
-STUBS = "def right(*_, **__):\n    return lambda obj: obj\n\nmutant = right"
+STUBS = "def right(*_, **__):\n    return lambda obj: obj\n\nmutant, OTHERWISE = right, set()"
 MUTANTS_EACH, OF_KERNELS = 5, 2
 RANDOM = "another result at every call"
 """Mutants of that name give other numbers there, and no two reports are alike."""

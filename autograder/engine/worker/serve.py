@@ -63,6 +63,7 @@ class _Worker:
         self.shell = shell
         self.objects: dict[int, Any] = {}
         self.graphs: OrderedDict[int, list[Any]] = OrderedDict()
+        self.stood = contextlib.ExitStack()
         self.weights: dict[int, tuple[nn.Module, dict[str, Tensor]]] = {}
         self.count = 0
 
@@ -142,7 +143,12 @@ class _Worker:
         module = self.objects[object].train(training)
 
         def function(*given: Any, own_weights: Mapping[str, Tensor], **named: Any) -> Any:
-            return torch.func.functional_call(module, dict(own_weights), given, named)
+            try:
+                return torch.func.functional_call(module, dict(own_weights), given, named)
+            finally:
+                if torch._C._current_graph_task_id() != -1:  # a backward pass goes on with these weights
+                    self.stood.close()
+                    self.stood.enter_context(standing(module, own_weights))
 
         made = self._called(function, list(args), dict(kwargs), state, circumstance, module)
         if (
@@ -181,7 +187,8 @@ class _Worker:
     def backward(self, call: int, gradients: Any) -> dict[str, Any]:
         leaves, outputs = self.graphs[call]
         pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad and g is not None]
-        with standing(*self.weights[call]) if call in self.weights else contextlib.nullcontext():
+        held = standing(*self.weights[call]) if call in self.weights else contextlib.nullcontext()
+        with held, contextlib.closing(self.stood):
             found = torch.autograd.grad(
                 [o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True, retain_graph=True
             )
