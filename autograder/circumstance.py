@@ -227,7 +227,7 @@ def performed(
     if circumstance == ORDINARY:
         return call(_same)
     tensors = list({id(one): one for one in _tensors([given])}.values())
-    moved = [*tensors, *(module.buffers() if module is not None else ())]
+    moved = [*tensors, *((*module.parameters(), *module.buffers()) if module is not None else ())]
     if circumstance.second_device and module is not None:
         mark(_tensors(list(vars(module).values())), HERE)
     kept = [one.detach().clone() for one in tensors]
