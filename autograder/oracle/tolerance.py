@@ -7,7 +7,8 @@ For each of three measures (relative Frobenius, worst row, worst element scaled 
 where the baseline is the same formula with every step rounded to the output's dtype (in half precision the worst of
 a few such computations that round differently: one alone is a chance draw), u the dtype's unit roundoff,
 u_sum that of the precision that sums are kept in (float32 for half precision), T the growth of the quantity,
-and amplification the magnitude over the result (1 for the element). F = 2, 3, 2 and C = 1.5, 1.5, 3.
+and amplification the magnitude over the result (1 for the element). F = 2, 3, 2 and C = 1.5, 1.5, 3; a result of one
+row has the F of a row for the whole, too.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def compare(
         floor = torch.full_like(error, FLOORS[measure] * u)
         rounding = SUM_STEPS * u_sum * (1.0 + result.growth) * amplification
         reference = max((float(one[measure][0].max()) for one in references), default=0.0)
-        allowance = (FACTORS[measure] * floor.new_tensor(reference)).maximum(floor) + rounding
+        factor = FACTORS["row" if measure == "whole" and errors["row"][0].numel() == 1 else measure]
+        allowance = (factor * floor.new_tensor(reference)).maximum(floor) + rounding
         ratio = torch.where(error == 0, 0.0, error / allowance)  # nan, on either side, is never close
         flat = ratio.nan_to_num(nan=torch.inf, posinf=torch.inf).flatten()
         at = int(flat.argmax())

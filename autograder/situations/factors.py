@@ -111,7 +111,7 @@ def scores(query: str = "query", key: str = "key") -> Factor:
         made = {query: torch.zeros_like(inputs[query]), key: torch.zeros_like(inputs[key])}
         made[query][..., 0], made[key][..., 0] = far, -far
         if "value" in inputs:
-            made["value"] = inputs["value"] * 1e3
+            made["value"] = inputs["value"] * (16.0 if inputs[query].dtype == torch.float16 else 1e3)
         return {**inputs, **made}
 
     def alike(draw: Draw, inputs: Inputs) -> Inputs:
