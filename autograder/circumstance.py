@@ -52,7 +52,8 @@ class Circumstance:
     torch's, "" as it is. second_device: inputs and weights count as tensors of another device. poisoned: what torch.empty
     and its like give is nan. before: "", "other numbers" (a first call on other numbers in the very same tensors),
     "results" (a first call whose results are then written over) or "apart" (a first call on other tensors, whose result must
-    stay). watched: an input that the call writes to is an error.
+    stay). watched: an input that the call writes to is an error. one_object: inputs that hold the same numbers are handed over
+    as one object.
     """
 
     grad: str = ""
@@ -61,6 +62,7 @@ class Circumstance:
     poisoned: bool = False
     before: str = ""
     watched: bool = False
+    one_object: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the ordinary, as plain values."""
@@ -227,6 +229,8 @@ def performed(
     if circumstance == ORDINARY:
         return call(_same)
     tensors = list({id(one): one for one in _tensors([given])}.values())
+    if circumstance.one_object:
+        tensors, call = _as_one(tensors, call)
     moved = [*tensors, *((*module.parameters(), *module.buffers()) if module is not None else ())]
     if circumstance.second_device and module is not None:
         mark(_tensors(list(vars(module).values())), HERE)
@@ -245,6 +249,20 @@ def performed(
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _as_one(
+    tensors: list[Tensor], call: Callable[[Change], Any]
+) -> tuple[list[Tensor], Callable[[Change], Any]]:
+    """The different ones among the tensors, and the call with those in place of all; its gradients are theirs."""
+    first: dict[int, Tensor] = {}
+    kept: list[Tensor] = []
+    for one in tensors:
+        twins = (o for o in kept if one.is_floating_point() and one.dtype == o.dtype and torch.equal(one, o))
+        first[id(one)] = found = next(twins, one)
+        if found is one:
+            kept.append(one)
+    return kept, lambda change: call(lambda one: change(first.get(id(one), one)))
 
 
 def _computed_again(call: Callable[[Change], Any], tensors: list[Tensor]) -> Any:

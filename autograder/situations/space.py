@@ -49,6 +49,9 @@ WITH_LONG: Mapping[str, tuple[str, ...]] = {
 }
 """The masks that are tried with long inputs."""
 
+LONG_IN_HALF = ("over two thousand keys", "bfloat16")
+"""Long inputs that are tried in half precision, too, where sums kept in it come to a stand."""
+
 LONG = "over "
 """Levels that begin so are tried without a gradient, in ordinary numbers, and not with every level of the other factors."""
 
@@ -169,6 +172,8 @@ class Situations:
         """Whether these levels must stand together in some situation: long inputs cost time, and meet masks only."""
         long = next((level for level in part.values() if level.startswith(LONG)), None)
         if long is not None:
+            if set(part.values()) == set(LONG_IN_HALF):
+                return True
             masks = WITH_LONG.get(long, BOTH)
             return set(part) <= {*self.lengthy, "mask", "causal"} and part.get("mask", masks[0]) in masks
         hidden = next((HIDING[level] for level in part.values() if level in HIDING), None)
@@ -182,12 +187,16 @@ class Situations:
     def allows(self, row: Row) -> bool:
         """Whether these levels go together."""
         if self.is_long(row):
-            plain = ("scores", "dtype", "axes", "gradient", "state", "layout")
-            if any(
-                row.get(name, self.levels[name][0]) != self.levels[name][0]
-                for name in plain
-                if name in self.levels
-            ):
+            halved = set(LONG_IN_HALF) <= set(row.values())
+            plain = (
+                "scores",
+                "axes",
+                "gradient",
+                "state",
+                "layout",
+                *(("mask", "causal") if halved else ("dtype",)),
+            )
+            if any(row.get(n, self.levels[n][0]) != self.levels[n][0] for n in plain if n in self.levels):
                 return False
         if row.get("layout") == "expanded" and (
             any(level in ("no leading axis",) for level in row.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 from autograder.circumstance import ORDINARY, Circumstance, under
 from autograder.situations.covering import Row
-from autograder.situations.space import GRADIENT, Situations, expanded
+from autograder.situations.space import GRADIENT, LONG_IN_HALF, Situations, expanded
 
 __all__ = ["circumstance_of", "cut", "hold"]
 
@@ -73,7 +73,7 @@ def cut(inputs: Mapping[str, Any], axes: Mapping[str, str], lengths: tuple[str, 
 def hold(space: Situations, trial: Trial) -> None:
     """The student's results are right in the case's situation. Raises: Failure."""
     row = trial.case.situation
-    trial.circumstance = circumstance_of(row, trial.dtype)
+    trial.circumstance = replace(circumstance_of(row, trial.dtype), one_object=bool(_twins(trial)))
     module = _module(trial) if space.module else None
     if module is not None:
         module.train(row.get("mode") != "eval mode")
@@ -88,6 +88,13 @@ def hold(space: Situations, trial: Trial) -> None:
                     _judge(space, trial, trial.fresh())
     finally:
         trial.circumstance = ORDINARY
+
+
+def _twins(trial: Trial) -> dict[str, str]:
+    """Inputs that are the same object as an earlier one, each with the name of that."""
+    names = trial.differentiable
+    first = {id(trial.inputs[name]): name for name in reversed(names)}
+    return {name: one for name in names if (one := first[id(trial.inputs[name])]) != name}
 
 
 def _module(trial: Trial) -> Any:
@@ -212,22 +219,22 @@ def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
             )
         if trial.dtype == torch.float64 and _within(value, expected, EXACTLY):
             continue
-        narrow = trial.dtype == torch.float64 and as_float32(value, expected)
-        trial.require(
-            name,
-            value,
-            "is right in float32, not in float64 (is a part computed in another dtype?)"
-            if narrow
-            else "is not what the formula gives",
-            mistake="less precise than its dtype" if narrow else None,
-        )
+        claim, mistake = "is not what the formula gives", None
+        if trial.dtype == torch.float64 and as_float32(value, expected):
+            claim = "is right in float32, not in float64 (is a part computed in another dtype?)"
+            mistake = "less precise than its dtype"
+        elif set(LONG_IN_HALF) <= set(trial.case.situation.values()):
+            claim += " (in bfloat16 a sum of many terms stands still: is it kept in float32?)"
+            mistake = "a long sum is kept in half precision"
+        trial.require(name, value, claim, mistake=mistake)
 
 
 def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
     """Results and the gradient of each with respect to every input and weight."""
-    wanted_of = trial.differentiable
+    wanted_of, twins = trial.differentiable, _twins(trial)
     if row.get("gradient") == "a gradient of one input":
-        wanted_of = (wanted_of[trial.case.number % len(wanted_of)],)
+        chosen = wanted_of[trial.case.number % len(wanted_of)]
+        wanted_of = tuple(n for n in wanted_of if twins.get(n, n) == twins.get(chosen, chosen))
     leaves = {n: trial.inputs[n].clone().requires_grad_() for n in wanted_of}
     exact = {n: v.detach().double().requires_grad_() for n, v in leaves.items()}
     formula = trial.learn(exact)
@@ -259,7 +266,7 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
         )
         terms = float(factors.abs().max()) * math.prod(sizes[-2:])
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + reference.growth) * terms
-        for leaf, want, have in zip(leaves, wanted, found, strict=True):
+        for leaf, want, have in _added(leaves, wanted, found, twins):
             if (
                 want is not None
                 and want.numel()
@@ -267,6 +274,21 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
             ):
                 least = 1e-2 * terms if trial.dtype in HALVES else slack
                 _same_gradient(name, leaf, want.nan_to_num(), have, slack, least)
+
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def _added(
+    leaves: Iterable[str], wanted: Gradients, found: Gradients, twins: Mapping[str, str]
+) -> Iterator[tuple[str, Tensor | None, Tensor | None]]:
+    """Each leaf's gradient by the formula and by the student; what is one object has the sum of its gradients."""
+    groups: dict[str, list[tuple[Tensor | None, Tensor | None]]] = {}
+    for leaf, *both in zip(leaves, wanted, found, strict=True):
+        groups.setdefault(twins.get(leaf, leaf), []).append((both[0], both[1]))
+    for leaf, pairs in groups.items():
+        want, have = ([one for one in of if one is not None] for of in zip(*pairs, strict=True))
+        yield leaf, sum(want[1:], want[0]) if want else None, sum(have[1:], have[0]) if have else None
 
 
 def _backward(result: Tensor, factors: Tensor, leaves: list[Tensor]) -> tuple[Tensor | None, ...]:

@@ -82,7 +82,7 @@ MIX: Factor = {
     "the cosine alone": _alone(1),
     "the bilinear score alone": _alone(2),
     "mixing weights above 1": _mixed(lambda mix: mix + 3.0),
-    "large mixing weights": _mixed(lambda mix: mix + 100.0),
+    "large mixing weights": _mixed(lambda mix: mix + 800.0),
 }
 
 Kinds = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
@@ -199,7 +199,7 @@ ATTENTION_FUSION = Exercise(
                    ("mix",)),),
             lengths=0.5, scores=0.75, gradient=0.5, dtypes=0.25, calls=0.75,
         ),
-        never=({"mix": "large mixing weights", "dtype": ("bfloat16", "float16")},
+        never=({"mix": "large mixing weights", "dtype": ("float32", "bfloat16", "float16")},
                {"scores": "short queries and keys", "dtype": ("bfloat16", "float16")},
                {"scores": "short queries and keys", "dtype": "float32", "gradient": GRADIENT}),
         module=True,

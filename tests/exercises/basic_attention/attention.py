@@ -149,15 +149,15 @@ def minus_a_billion_in_float32(query, key, value, attn_mask=None, is_causal=Fals
     return weights @ value, weights
 
 
-@right("attention")
-def online_softmax_in_blocks_of_four(query, key, value, attn_mask=None, is_causal=False):
+def _in_blocks_of_four(query, key, value, attn_mask, is_causal, kept):
+    """kept: the dtype in which the sums are kept."""
     fit(query, key, value)
     lowest = torch.finfo(query.dtype).min
     scores = query @ key.mT / math.sqrt(query.shape[-1])
     allowed = allow(query, key, attn_mask, is_causal)
     top = torch.full_like(query[..., :1], lowest)
-    total = torch.zeros_like(top)
-    output = query.new_zeros(*query.shape[:-1], value.shape[-1])
+    total = torch.zeros_like(top, dtype=kept)
+    output = query.new_zeros(*query.shape[:-1], value.shape[-1], dtype=kept)
     for start in range(0, key.shape[-2], 4):
         block, seen = scores[..., start : start + 4], allowed[..., start : start + 4]
         new_top = torch.maximum(top, block.masked_fill(~seen, lowest).amax(-1, keepdim=True))
@@ -167,7 +167,18 @@ def online_softmax_in_blocks_of_four(query, key, value, attn_mask=None, is_causa
         top = new_top
     safe = total.masked_fill(total == 0, 1.0)
     weights = torch.where(allowed, (scores - top).masked_fill(~allowed, 0.0).exp(), 0.0) / safe
-    return output / safe, weights
+    return (output / safe).to(query.dtype), weights.to(query.dtype)
+
+
+@right("attention")
+def online_softmax_in_blocks_of_four(query, key, value, attn_mask=None, is_causal=False):
+    kept = torch.promote_types(query.dtype, torch.float32)
+    return _in_blocks_of_four(query, key, value, attn_mask, is_causal, kept)
+
+
+@mutant("attention", "a long sum is kept in half precision")
+def online_softmax_in_the_inputs_dtype(query, key, value, attn_mask=None, is_causal=False):
+    return _in_blocks_of_four(query, key, value, attn_mask, is_causal, query.dtype)
 
 
 @right("attention")

@@ -55,6 +55,13 @@ def loop_over_rows(scores, dim=-1):
 def loop_over_entries(scores, dim=-1):
     top = scores.amax(dim)
     exps = [torch.exp(entry - top) for entry in scores.unbind(dim)]
+    total = functools.reduce(torch.add, (one.to(torch.promote_types(one.dtype, torch.float32)) for one in exps))
+    return torch.stack([(one / total).to(one.dtype) for one in exps], dim)
+
+
+@mutant("softmax", "a long sum is kept in half precision")
+def sum_of_entries_in_their_own_dtype(scores, dim=-1):
+    exps = [torch.exp(entry - scores.amax(dim)) for entry in scores.unbind(dim)]
     total = functools.reduce(torch.add, exps)
     return torch.stack([one / total for one in exps], dim)
 
