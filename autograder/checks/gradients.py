@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autograder.case import Layer
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject
@@ -135,7 +136,7 @@ def works_as_made(output: str = "output") -> Probe:
 
     Every other check puts weights of its own in their place. The case must be of the default dtype. One weight that
     starts at zero, as that of a last layer may, still learns, but not where it has no gradient either. A weight whose numbers
-    are all alike has units that stay alike; and no two objects hold the same parameter.
+    are all alike has units that stay alike; no two objects hold the same parameter, or start with the same random numbers.
     """
 
     def probe(trial: Trial) -> None:
@@ -171,12 +172,15 @@ def works_as_made(output: str = "output") -> Probe:
             (result * factors).sum(), [start[n] for n in weights], allow_unused=True
         )
         _require_different(module, weights)
-        if trial.subject.common(trial.case):
+        second, common = trial.subject.beside(trial.case)
+        if common:
             raise Failure(
                 "two objects of the class hold the same parameter, so that training one changes the other. Is a layer made "
                 "once for the class, and not in __init__?",
                 mistake="objects share what they hold",
             )
+        if not any(isinstance(one, Layer) for one in trial.case.init.values()):
+            _require_drawn(module, second, weights)
         stuck = [n for n, one in zip(weights, gradients, strict=True) if not _any(start[n]) and not _any(one)]
         if stuck:
             raise Failure(
@@ -196,6 +200,18 @@ def works_as_made(output: str = "output") -> Probe:
 def _any(numbers: Tensor | None) -> bool:
     """Whether any of them is not zero."""
     return numbers is not None and bool((numbers != 0).any())
+
+
+def _require_drawn(module: Any, second: Any, weights: list[str]) -> None:
+    """Raises: Failure if the random numbers with which a second object starts are those of the first."""
+    one, other = dict(module.named_parameters()), dict(second.named_parameters())
+    random = [n for n in weights if one[n].dim() > 1 and bool((one[n] != one[n].flatten()[0]).any())]
+    if random and all(n in other and torch.equal(one[n], other[n]) for n in random):
+        raise Failure(
+            "a second object of the class starts with the same random numbers as the first. Is a seed set in __init__? Then "
+            "all layers of a model start alike, and the caller's random numbers repeat.",
+            mistake="sets the seed of random numbers",
+        )
 
 
 def _require_different(module: Any, weights: list[str]) -> None:

@@ -199,13 +199,13 @@ class ModuleSubject:
 
         return mapped(result, leaf)
 
-    def common(self, case: Case) -> bool:
-        """Whether a second module of the class, made for this case, holds a parameter of the first."""
+    def beside(self, case: Case) -> tuple[Any, bool]:
+        """A second module of the class, made for this case, and whether it holds a parameter of the first."""
         first, second = self.module(case), self.make(case)
         if isinstance(second, Remote):
-            return second.common
+            return second, second.common
         held = {id(one) for one in first.parameters()}
-        return any(id(one) in held for one in second.parameters())
+        return second, any(id(one) in held for one in second.parameters())
 
     def trainable(self, case: Case) -> dict[str, Tensor]:
         """Fresh float leaves for all the parameters that the module would train, by its own names."""

@@ -210,6 +210,10 @@ WRAPPERS: Mapping[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
 }
 
 
+SEEDED = "a seed set in __init__"
+"""What spoils a module's start, if it draws random numbers."""
+
+
 NEEDS: Mapping[str, tuple[str, str]] = {
     "the default dtype": ("default dtype", "another"),
     "single precision inside": ("dtype", "float64"),
@@ -251,7 +255,8 @@ def spoilers_of(exercise: Exercise) -> tuple[str, ...]:
     ]
     names = [how for how in names if (exercise.name, how) not in UNSEEN]
     tensors = not exercise.target.whole
-    return tuple(
+    draws = space.module and any(len(one.shape) > 1 for one in exercise.parameters or ())
+    return (SEEDED,) * draws + tuple(
         how
         for how in names
         if how == "nothing"
@@ -268,6 +273,8 @@ def spoilt(exercise: Exercise, how: str) -> Any:
     right = reference(exercise)
 
     def wrapped(call: Callable[..., Any]) -> Callable[..., Any]:
+        if how == SEEDED:
+            return call
         if how in WRAPPERS:
             return WRAPPERS[how](call)
 
@@ -283,6 +290,8 @@ def spoilt(exercise: Exercise, how: str) -> Any:
     if issubclass(right, nn.Module):
 
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
+            if how == SEEDED:
+                torch.manual_seed(0)
             right.__init__(self, *args, **kwargs)
             object.__setattr__(self, "spoilt", wrapped(functools.partial(right.forward, self)))
 

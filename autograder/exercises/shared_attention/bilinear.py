@@ -57,7 +57,10 @@ WIDTHS: Factor = {
     "keys as wide as they are many": {"D_k": "S_k"},
     "keys of width one": {"D_k": 1},
     "wide vectors": dict.fromkeys(("D_q", "D_k", "D_v"), WIDE),
-    "one tensor for keys and values": ({"D_v": "D_k"}, lambda draw, inputs: {**inputs, "value": inputs["key"]}),
+    "one tensor for keys and values": (
+        {"D_v": "D_k"},
+        lambda draw, inputs: {**inputs, "value": inputs["key"]},
+    ),
     "one tensor for all": (
         {"S_q": "S_k", "D_q": "D_k", "D_v": "D_k"},
         lambda draw, inputs: {**inputs, "query": inputs["key"], "value": inputs["key"]},

@@ -55,7 +55,9 @@ def loop_over_rows(scores, dim=-1):
 def loop_over_entries(scores, dim=-1):
     top = scores.amax(dim)
     exps = [torch.exp(entry - top) for entry in scores.unbind(dim)]
-    total = functools.reduce(torch.add, (one.to(torch.promote_types(one.dtype, torch.float32)) for one in exps))
+    total = functools.reduce(
+        torch.add, (one.to(torch.promote_types(one.dtype, torch.float32)) for one in exps)
+    )
     return torch.stack([(one / total).to(one.dtype) for one in exps], dim)
 
 
