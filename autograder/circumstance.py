@@ -101,13 +101,18 @@ ASIDE = frozenset({
 """Functions that may be given tensors of two devices."""
 TO_NUMPY = ("numpy", "__array__")
 """Functions that need a tensor on the CPU."""
+SECOND = torch.device("cpu", 0)
+"""What a tensor of the second device says that it is on: another device than "cpu", on which torch works all the same."""
 EMPTY = frozenset({"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"})
+
+
+DEVICE_OF = torch.Tensor.device.__get__
 
 
 class _Devices(TorchFunctionMode):
     """Tells tensors of two devices apart, on a machine that has one: a mark on each tensor says where it would be.
 
-    What is made of marked tensors has their mark. What a factory makes has the inputs' mark if it was told a device, and
+    What is made of marked tensors has their mark. What a factory makes has the inputs' mark if it was told their device, and
     the default one's if not. A number, a tensor of no axes, goes with any device; a tensor without a mark, too.
     """
 
@@ -121,6 +126,8 @@ class _Devices(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if not self.apart:
             return self._made(name, func(*args, **kwargs))
+        if name == "__get__" and func == DEVICE_OF:
+            return SECOND if _place(args[0]) == THERE else func(*args, **kwargs)
         given = [*_tensors(args), *(_tensors(kwargs.values()) if kwargs else ())]
         here = there = False
         for one in given:
@@ -141,11 +148,11 @@ class _Devices(TorchFunctionMode):
         if place is None or name in ("to", "cpu"):
             device = kwargs.get("device", next((one for one in args if isinstance(one, torch.device)), None))
             if place is None and name not in ("__get__", "__iter__") and not (self.mapped and given):
-                place = HERE if device is None or isinstance(device, str) else THERE
+                place = THERE if device == SECOND else HERE
             elif name == "cpu" or (name == "to" and (isinstance(device, str) or "cpu" in args)):
                 place = HERE
             elif name == "to" and isinstance(device, torch.device):
-                place = THERE
+                place = THERE if device == SECOND else HERE
         if place is not None:
             mark((result,) if isinstance(result, Tensor) else _tensors([result]), place)
         return iter(result) if name == "__iter__" else result

@@ -7,6 +7,7 @@ from autograder.situations.factors import (
     CAUSAL,
     DTYPES,
     FULL_DTYPES,
+    HUNDREDS,
     LENGTHS,
     MASKS,
     MODULE_AXES,
@@ -21,6 +22,6 @@ from autograder.situations.localising import Cause, causes, told
 from autograder.situations.space import Group, Situations, besides, groups
 from autograder.situations.trying import hold
 
-__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "LENGTHS", "MASKS", "MODULE_AXES", "ONE_LENGTH", "Cause",
-           "Factor", "Group", "Row", "Situations", "besides", "causes", "drawn_by", "groups", "hold", "module_scores", "scores",
-           "told", "without"]  # fmt: skip
+__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "HUNDREDS", "LENGTHS", "MASKS", "MODULE_AXES",
+           "ONE_LENGTH", "Cause", "Factor", "Group", "Row", "Situations", "besides", "causes", "drawn_by", "groups", "hold",
+           "module_scores", "scores", "told", "without"]  # fmt: skip

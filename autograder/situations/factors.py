@@ -14,7 +14,7 @@ from torch import Tensor
 
 from autograder.case import Draw
 
-__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "LENGTHS", "MASKS", "MODULE_AXES", "ONE_LENGTH",
+__all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "HUNDREDS", "LENGTHS", "MASKS", "MODULE_AXES", "ONE_LENGTH",
            "WEIGHTS", "Factor", "Level", "behind_the_mask", "module_scores", "scores", "without"]  # fmt: skip
 
 Inputs = dict[str, Any]
@@ -42,13 +42,16 @@ AXES: Factor = {
 
 WIDE = [131, 137, 139]
 LONG_PRIMES = [1031, 1033, 1039, 1049]
+HUNDREDS = [256, 269, 277, 320]
+"""Beyond a block or a tile of any usual size: whole ones, and some with a tail."""
+
 VERY_LONG = [2053, 2063, 2069, 2081, 2083]
 """Primes, so that there is a tail behind whole blocks of any size."""
 
 MODULE_AXES: Factor = {
     "one leading axis": {},
     "no leading axis": {"axes": 0},
-    "two leading axes": {"axes": 2},
+    "three leading axes": {"axes": 3},
     "a batch of one": {"batch": 1},
 }
 
@@ -62,10 +65,16 @@ LENGTHS: Factor = {
     "more keys than queries": {"S_q": (2, 4), "S_k": (5, 9)},
     "one query, many keys": {"S_q": 1, "S_k": (10, 14)},
     "more queries than keys": {"S_q": (8, 12), "S_k": (3, 5)},
-    "all sizes equal": {"S_q": (3, 7), **dict.fromkeys(("S_k", "D", "D_v", "d_model", "d_context"), "S_q")},
+    "all sizes equal": {
+        "batch": "S_q",
+        "S_q": (3, 5),
+        **dict.fromkeys(("S_k", "D", "D_v", "d_model", "d_context"), "S_q"),
+    },
     "one tensor for all": ({"S_k": "S_q", "D_v": "D"}, _one_tensor),
     "one key": {"S_k": 1},
     "wide vectors": {"D": WIDE, "D_v": WIDE, "d_model": WIDE, "d_context": WIDE},
+    "hundreds of keys": {"S_q": (2, 4), "S_k": HUNDREDS},
+    "hundreds of queries": {"S_q": HUNDREDS, "S_k": (2, 4)},
     "over two thousand keys": {"S_q": (2, 4), "S_k": VERY_LONG, "axes": 0},
     "over two thousand queries": {"S_q": VERY_LONG, "S_k": (2, 4), "axes": 0},
 }
@@ -76,6 +85,7 @@ ONE_LENGTH: Factor = {
     "as many positions as features": {"S": "d_model"},
     "wide vectors": {"D": WIDE, "d_model": WIDE},
     "one position": {"S": 1},
+    "hundreds of positions": {"S": HUNDREDS},
     "over a thousand positions": {"S": LONG_PRIMES, "axes": 0},
 }
 
@@ -87,6 +97,9 @@ MASKS: Factor = {
     "a padding mask": {"kind": "padding"},
     "a row that allows no key": {"kind": "dead"},
 }
+LOW = 2.0**26
+"""How far below zero low scores lie: below any fill but those, such as -1e9, that no score comes near."""
+
 CAUSAL: Factor = {"not causal": {}, "is_causal": {"is_causal": True}}
 BOTH_MASKS: Factor = {
     **MASKS,
@@ -106,8 +119,8 @@ def scores(query: str = "query", key: str = "key") -> Factor:
     """Kinds of scores, for a function of these two whose scores are their dot products."""
 
     def low(draw: Draw, inputs: Inputs) -> Inputs:
-        """All products equal, so that none is rounded, and scores below -1e4; large values besides."""
-        far = 240.0 if inputs[query].dtype == torch.float16 else 2.0**8
+        """All products equal, so that none is rounded, and scores below what a fill may be; large values besides."""
+        far = 240.0 if inputs[query].dtype == torch.float16 else LOW**0.5
         made = {query: torch.zeros_like(inputs[query]), key: torch.zeros_like(inputs[key])}
         made[query][..., 0], made[key][..., 0] = far, -far
         if "value" in inputs:
@@ -158,12 +171,12 @@ def module_scores(
         return change
 
     def low(draw: Draw, inputs: Inputs) -> Inputs:
-        """All scores equal, and lower than -1e4: the projections read a feature that is 1 everywhere."""
+        """All scores equal, and below what a fill may be: the projections read a feature that is 1 everywhere."""
         width = inputs[asking].shape[-1] // inputs.get("num_heads", 1)
         most = (
             min(3e4 / width**0.5, 57600 / width)
             if inputs[asking].dtype == torch.float16
-            else 3e4 / width**0.5
+            else LOW / width**0.5
         )
         power = math.floor(math.log2(most))
         far, away = 2.0 ** (power - power // 2), -(2.0 ** (power // 2))
@@ -213,7 +226,7 @@ def behind_the_mask(*keys: str) -> Callable[[Draw, Inputs], Inputs]:
             return inputs
         if mask is None:
             return {**inputs, **{name: _last_huge(inputs[name], half) for name in named}}
-        mask = mask.clone()
+        mask = mask.expand(*mask.shape[:-1], length).clone()
         alone = ~mask[..., :-1].any(-1)  # what sees the last key only would see none
         mask[..., -1] = False
         mask[..., 0] |= alone & mask.new_tensor(bool(inputs["attn_mask"].any(-1).all()))

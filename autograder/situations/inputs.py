@@ -18,6 +18,8 @@ Derived = Callable[[Sizes], int]
 
 LEAD = 5
 """Leading axes are that long at most: batches add work, and little truth."""
+LARGE = 200
+"""Beside a size above that, the batch is as small as can be."""
 
 
 def drawn_by(
@@ -37,7 +39,8 @@ def drawn_by(
     mask: the axes of a bool `attn_mask`, such as "... S_q S_k". values, init: arguments that are sizes, of the function or the
     constructor, by the symbol of the size. derived: sizes that are no free choice. free: symbols that only these need.
     leading: how many leading axes.
-    The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is), `dtype`, `size`
+    The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is; a symbol: each of
+    them is as long as that), `dtype`, `size`
     (a factor of the first tensor), `kind` (of mask: "one for all", "per batch", "per head", "padding", "empty", "dead",
     "shared dead"), `is_causal`, and sizes by their symbols: a number, a range (low, high), a list to choose from, or another
     symbol, "S_k" for as long as that.
@@ -55,12 +58,19 @@ def drawn_by(
         dtype: torch.dtype = torch.float32,
         size: float = 1.0,
         kind: str = "",
-        batch: int = 0,
+        batch: int | str = 0,
         is_causal: bool = False,
         **asked: Any,
     ) -> dict[str, Any]:
-        lead = _lead(draw, asked.pop("axes", leading), batch)
+        many = asked.pop("axes", leading)
+        lead = list(draw.sizes(many, low=2, high=max(LEAD, many + 1))) if many else []
         sizes = _sizes(draw, symbols, asked, low, high)
+        if max(sizes.values(), default=0) > LARGE:
+            lead = [2, *[1] * many][:many]
+        if isinstance(batch, str):
+            lead = [sizes[batch]] * len(lead)
+        elif batch and lead:
+            lead[0] = batch
         width = next((name for name in ("D", "d_model") if name in symbols and name not in asked), None)
         if dtype == torch.float64 and width:
             sizes[width] = without_root(sizes[width])
@@ -80,11 +90,6 @@ def drawn_by(
         return inputs | ({"is_causal": True} if is_causal else {})
 
     return draw_inputs
-
-
-def _lead(draw: Draw, axes: int, batch: int) -> list[int]:
-    lead = list(draw.sizes(axes, low=2, high=max(LEAD, axes + 1))) if axes else []
-    return [batch, *lead[1:]] if batch and lead else lead
 
 
 def _sizes(draw: Draw, symbols: list[str], asked: Mapping[str, Any], low: int, high: int) -> Sizes:
@@ -113,8 +118,11 @@ def _shape(spec: str, lead: list[int], sizes: Sizes) -> list[int]:
 def _mask(draw: Draw, kind: str, shape: list[int]) -> torch.Tensor:
     """A bool mask of that kind; each row allows some key, but for "dead", where one allows none."""
     lead, (S_q, S_k) = shape[:-2], shape[-2:]
+    narrow = (
+        draw.integer(0, 2) == 0
+    )  # of one axis less, or stretched along the keys: a whole row is allowed or not
     shapes = {
-        "one for all": [S_q, S_k],
+        "one for all": [S_k] if narrow else [S_q, S_k],
         "shared dead": [S_q, S_k],
         "per batch": [*lead[:1], *[1] * len(lead[1:]), S_q, S_k],
         "per head": [*lead[1:], S_q, S_k],
@@ -133,4 +141,8 @@ def _mask(draw: Draw, kind: str, shape: list[int]) -> torch.Tensor:
         places = torch.arange(S_k)
         allowed = torch.where(left[:, None], places >= S_k - lengths[:, None], places < lengths[:, None])
         return allowed.reshape(wanted)
+    if kind in ("dead", "shared dead") and narrow:
+        seen = torch.ones(*wanted[:-1], 1, dtype=torch.bool)
+        seen[..., draw.integer(0, S_q - 1), :] = False
+        return seen
     return draw.mask(*wanted, dead_rows=kind in ("dead", "shared dead"))

@@ -52,6 +52,10 @@ WITH_LONG: Mapping[str, tuple[str, ...]] = {
 LONG_IN_HALF = ("over two thousand keys", "bfloat16")
 """Long inputs that are tried in half precision, too, where sums kept in it come to a stand."""
 
+MANY = ("hundreds of keys", "hundreds of queries", "hundreds of positions")
+WITH_MANY = ("no mask", "is_causal", "a padding mask", "a mask per head", "a row that allows no key")
+"""Inputs beyond a block of any usual size, and the masks that are tried with them."""
+
 LONG = "over "
 """Levels that begin so are tried without a gradient, in ordinary numbers, and not with every level of the other factors."""
 
@@ -176,6 +180,9 @@ class Situations:
                 return True
             masks = WITH_LONG.get(long, BOTH)
             return set(part) <= {*self.lengthy, "mask", "causal"} and part.get("mask", masks[0]) in masks
+        if any(level in MANY for level in part.values()):
+            besides = {"mask", "causal", "gradient", "dtype", "scores", "axes", *self.lengthy}
+            return set(part) <= besides and part.get("mask", "no mask") in WITH_MANY
         hidden = next((HIDING[level] for level in part.values() if level in HIDING), None)
         return hidden is None or part.get("mask", hidden[0]) in hidden
 

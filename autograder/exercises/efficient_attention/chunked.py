@@ -29,7 +29,7 @@ from autograder.exercises.exercise import Exercise
 from autograder.mistakes import Slips, slips
 from autograder.oracle.attention import allowed_keys
 from autograder.oracle.tiles import chunked_attention
-from autograder.situations import CAUSAL, DTYPES, Factor, Group, Situations, drawn_by, groups
+from autograder.situations import CAUSAL, DTYPES, HUNDREDS, Factor, Group, Situations, drawn_by, groups
 
 __all__ = ["CHUNKED_ATTENTION"]
 
@@ -65,6 +65,8 @@ LENGTHS: Factor = {
     "all sizes equal": {"S_q": [4, 6], **dict.fromkeys(("S_k", "D", "D_v"), "S_q")},
     "one key": {"S_k": 1},
     "wide vectors": {"D": [131, 137], "D_v": [137, 139]},
+    "hundreds of keys": {"S_q": (2, 4), "S_k": HUNDREDS},
+    "hundreds of queries": {"S_q": HUNDREDS, "S_k": (3, 5)},
     "over two thousand keys": {"S_q": 2, "S_k": [2053, 2063, 2081], "axes": 0, "block": 509},
     "over two thousand queries": {"S_q": [2053, 2063, 2081], "S_k": [4, 6], "axes": 0},
     "over 256 positions in bfloat16": (

@@ -48,8 +48,8 @@ def kinds_of_scores() -> Factor:
     """Those of attention, lower ones, and huge ones: "1e5 and more of either sign"."""
 
     def low(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-        """All products equal, so that none is rounded, and scores of about -1e6; large values besides."""
-        far = 2.0**11
+        """All products equal, so that none is rounded, and scores of about -1e7; large values besides."""
+        far = 2.0**13
         made = {name: torch.zeros_like(inputs[name]) for name in ("query", "key")}
         made["query"][..., 0], made["key"][..., 0] = far, -far
         return {**inputs, **made, "value": inputs["value"] * 1e3}

@@ -76,6 +76,8 @@ LENGTHS: Factor = {
     "one block of keys": {"blocks": (4, 1)},
     "all sizes equal": {"blocks": (3, 3), **dict.fromkeys(("D", "D_v"), "S_q")},
     "wide vectors": {"blocks": (2, 3), "D": [131, 137], "D_v": [137, 139]},
+    "hundreds of keys": {"blocks": (1, 19), "size": 15, "short": (9, 7)},
+    "hundreds of queries": {"blocks": (19, 2), "size": 15, "short": (9, 7)},
     "over two thousand keys": {"blocks": (2, 138), "size": 15, "short": (9, 7), "axes": 0, "share": 0.3},
     "over two thousand queries": {"blocks": (52, 2), "size": 40, "short": (9, 30), "axes": 0},
 }

@@ -28,7 +28,7 @@ from autograder.exercises.exercise import Exercise
 from autograder.mistakes import Slips, slips
 from autograder.mistakes.attention import attend, only
 from autograder.oracle.tiles import sliding_window_attention
-from autograder.situations import DTYPES, Factor, Group, Situations, drawn_by, groups, without
+from autograder.situations import DTYPES, HUNDREDS, Factor, Group, Situations, drawn_by, groups, without
 
 __all__ = ["SLIDING_WINDOW_ATTENTION"]
 
@@ -60,6 +60,7 @@ LENGTHS: Factor = {
     "as many positions as features": {"S": [7, 8], **dict.fromkeys(("D", "D_v"), "S")},
     "wide vectors": {"S": [7, 8], "D": [131, 137], "D_v": [137, 139]},
     "one position": {"S": 1},
+    "hundreds of positions": {"S": HUNDREDS},
     "over 256 positions in bfloat16": (
         {"S": [269, 271, 277], "w": 31, "D": 2, "axes": 0, "dtype": torch.bfloat16}, growing_values,
     ),

@@ -66,7 +66,8 @@ def _one_empty(draw: Draw, inputs: Inputs) -> Inputs:
 
 
 def _of_one_axis(draw: Draw, inputs: Inputs) -> Inputs:
-    return {**inputs, "attn_mask": inputs["attn_mask"][0]}
+    mask = inputs["attn_mask"]
+    return {**inputs, "attn_mask": mask[0] if mask.dim() > 1 else mask}
 
 
 HEAD_MASKS: Factor = {

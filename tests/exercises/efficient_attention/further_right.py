@@ -439,10 +439,11 @@ def by_math(batch, length, layers, d_latent, d_rope):
 
 @right("linear_attention")
 def by_hand_throughout(query, key, value):
-    """A key after the other, then a query after the other, multiplied and summed."""
-    q, k = (torch.where(x > 0, x, x.clamp(max=0).expm1()) + 1 for x in (query, key))
+    """A key after the other, then a query after the other, multiplied and summed in float32 at least."""
+    kept = torch.promote_types(query.dtype, torch.float32)
+    q, k = ((torch.where(x > 0, x, x.clamp(max=0).expm1()) + 1).to(kept) for x in (query, key))
     kv, z = torch.zeros_like(k[..., 0, :, None] * value[..., 0, None, :]), torch.zeros_like(k[..., 0, :])
     for j in range(key.shape[-2]):
         kv, z = kv + k[..., j, :, None] * value[..., j, None, :], z + k[..., j, :]
     rows = [(one.unsqueeze(-1) * kv).sum(-2) / (one * z).sum(-1, keepdim=True) for one in q.unbind(-2)]
-    return torch.stack(rows, -2)
+    return torch.stack(rows, -2).to(query.dtype)
