@@ -132,7 +132,9 @@ class ModuleSubject:
         self.positional = positional
         self.parameters = parameters
         self.stood = contextlib.ExitStack()
-        self.modules: dict[tuple[int, str], tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
+        self.modules: dict[
+            tuple[int, str], tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]
+        ] = {}
 
     def expected(self, case: Case) -> tuple[Parameter, ...]:
         """The weights that a module made for this case must have."""
@@ -242,7 +244,10 @@ class ModuleSubject:
 
     def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:
         self.stood.close()
-        place = (case.number, case.label)  # a number's case is tried in other situations, too, with other sizes
+        place = (
+            case.number,
+            case.label,
+        )  # a number's case is tried in other situations, too, with other sizes
         if place not in self.modules:
             module = self._made(case)
             if not hasattr(module, "state_dict") or not callable(module):
