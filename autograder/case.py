@@ -55,10 +55,41 @@ class Draw:
         return allowed
 
 
+class Residual(nn.Module):
+    """x + scale * inner(x), of width d; scale is a buffer: 0.5, 1, 1.5, and again."""
+
+    def __init__(self, inner: nn.Module, d: int):
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("scale", self.scales(d))
+
+    @staticmethod
+    def scales(d: int) -> Tensor:
+        """The buffer (d,)."""
+        return torch.arange(d, dtype=torch.float32) % 3 / 2 + 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., d) -> the same shape."""
+        made: Tensor = x + self.scale.to(x.dtype) * self.inner(x)
+        return made
+
+
+class Centred(nn.Module):
+    """Less half of the mean over the first axis: what stands there does not stand alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (n, ...) -> the same shape."""
+        return x - x.mean(0, keepdim=True) / 2
+
+
+OWN = {"Residual": Residual, "Centred": Centred}
+
+
 class Layer:
     """A module of torch.nn by its recipe, for constructors that are handed one: `Layer("Linear", 6, 4, bias=False)`.
 
-    args and kwargs are the torch class's own, other layers among them; the weights are drawn from `seed`.
+    args and kwargs are the torch class's own, other layers among them; the weights are drawn from `seed`. Besides there are
+    "Residual" and "Centred".
     """
 
     def __init__(self, kind: str, *args: Any, seed: int = 0, **kwargs: Any):
@@ -67,11 +98,11 @@ class Layer:
     def build(self) -> nn.Module:
         """A fresh module, with the same weights each time. Raises: ValueError if torch.nn has no such class."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(self.seed)  # torch.manual_seed goes round all devices
             return self._made()
 
     def _made(self) -> nn.Module:
-        made = getattr(nn, self.kind, None)
+        made = OWN.get(self.kind) or getattr(nn, self.kind, None)
         if not (isinstance(made, type) and issubclass(made, nn.Module)):
             raise ValueError(f"Layer({self.kind!r}): torch.nn has no module class of that name.")
         args = [item._made() if isinstance(item, Layer) else item for item in self.args]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from autograder.checks.averaging import survives_large_inputs
 from autograder.checks.check import Check, Probe
 from autograder.checks.conduct import dtype_kept, evaluates, inputs_untouched, repeatable
 from autograder.checks.gradients import differentiable
-from autograder.checks.structure import agrees_with_slices, permutation
 
-__all__ = ["COUNTS", "FORMULA", "OUTPUTS", "conduct", "of_positions"]
+__all__ = ["COUNTS", "FORMULA", "OUTPUTS", "conduct"]
 
 OUTPUTS = ("output", "weights")
 COUNTS = "every input counts"
@@ -64,36 +62,6 @@ def conduct(
             0.25,
             ("unequal sizes",),
             repeatable(outputs),
-            needs,
-        ),
-    )
-
-
-def of_positions(needs: tuple[str, ...]) -> tuple[Check, ...]:
-    """What holds for a module on a sequence x without masks: order, leading axes, huge scores."""
-    return (
-        Check(
-            "order of the positions",
-            "in another order the results are the same, in that order",
-            0.25,
-            ("long sequences",),
-            permutation({"x": -2}, {"output": -2}, "positions"),
-            COUNTS,
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes; batch elements stand alone",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"x": 2}, OUTPUTS),
-            COUNTS,
-        ),
-        Check(
-            "huge scores",
-            "no overflow for large inputs",
-            0.25,
-            ("huge scores",),
-            survives_large_inputs(),
             needs,
         ),
     )

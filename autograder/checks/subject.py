@@ -132,7 +132,9 @@ class ModuleSubject:
         self.positional = positional
         self.parameters = parameters
         self.stood = contextlib.ExitStack()
-        self.modules: dict[int, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
+        self.modules: dict[
+            tuple[int, str], tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]
+        ] = {}
 
     def expected(self, case: Case) -> tuple[Parameter, ...]:
         """The weights that a module made for this case must have."""
@@ -242,7 +244,11 @@ class ModuleSubject:
 
     def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:
         self.stood.close()
-        if case.number not in self.modules:
+        place = (
+            case.number,
+            case.label,
+        )  # a number's case is tried in other situations, too, with other sizes
+        if place not in self.modules:
             module = self._made(case)
             if not hasattr(module, "state_dict") or not callable(module):
                 raise Failure(
@@ -252,8 +258,8 @@ class ModuleSubject:
                 )
             places = self._places(dict(module.state_dict()), case)
             _refuse_twins(module, places)
-            self.modules[case.number] = (module, places)
-        return self.modules[case.number]
+            self.modules[place] = (module, places)
+        return self.modules[place]
 
     def _made(self, case: Case) -> Any:
         try:

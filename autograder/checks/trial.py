@@ -15,7 +15,7 @@ from autograder.case import Case, Draw
 from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject, Subject, is_remote
 from autograder.circumstance import ORDINARY, Circumstance, performed, under
-from autograder.oracle import Comparison, Quantity, compare, rounder, within_rounding
+from autograder.oracle import Comparison, Quantity, compare, rounder, whole, within_rounding
 from autograder.trees import mapped
 
 __all__ = ["Target", "Trial"]
@@ -220,7 +220,9 @@ class Trial:
         return self._known(changes, make, f"rounded {dither}")[0]
 
     def close(self, name: str, actual: Tensor, expected: Tensor | None = None, **changes: Any) -> bool:
-        """Whether a result is the formula's, or `expected`, within the formula's tolerance for it."""
+        """Whether a result is the formula's, or `expected`, within the formula's tolerance for it; a count has none."""
+        if self.target.whole:
+            return torch.equal(actual.double(), self.expect(**changes)[name].value.double())
         around, _ = self._around(name, expected, changes)
         # Most right results are within the rounding of their own sums, and need no baseline.
         return (
@@ -278,9 +280,9 @@ class Trial:
 
 
 def _whole(name: str, value: Any) -> Tensor:
-    """A plain int as a float64 tensor, which holds it exactly up to 2**53. Raises: Failure if it is anything else."""
+    """A plain int as a tensor. Raises: Failure if it is anything else."""
     if type(value) is int:
-        return torch.tensor(float(value), dtype=torch.float64)
+        return whole(value)
     if type(value) is float:
         raise Failure(
             f"must return {name} as a whole number (int); it returned the float {value!r}. Is it / where // is meant?",

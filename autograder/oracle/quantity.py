@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["TF32_ROUNDOFF", "Quantity", "Rounder", "elsewhere", "exact", "farther", "rounder", "tf32"]
+__all__ = [
+    "TF32_ROUNDOFF",
+    "Quantity",
+    "Rounder",
+    "elsewhere",
+    "exact",
+    "farther",
+    "rounder",
+    "tf32",
+    "whole",
+]
 
 Rounder = Callable[[Tensor], Tensor]
 """Rounds a float64 tensor to a dtype's grid, staying float64."""
@@ -84,3 +94,10 @@ def farther(value: Tensor, *roundings: Tensor) -> Tensor:
     for other in roundings[1:]:
         worst = torch.where((other - value).abs() > (worst - value).abs(), other, worst)
     return worst
+
+
+def whole(number: int) -> Tensor:
+    """A whole number as a tensor that holds it exactly, where int64 does; beyond, rounded in float64."""
+    if -(2**63) <= number < 2**63:
+        return torch.tensor(number, dtype=torch.int64)
+    return torch.tensor(float(max(min(number, 10**300), -(10**300))), dtype=torch.float64)

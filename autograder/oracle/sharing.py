@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from autograder.case import Layer
+from autograder.case import Layer, Residual
 from autograder.oracle.attention import attention, cross_attention, linear, masked_softmax
 from autograder.oracle.quantity import Quantity, Rounder, exact
 from autograder.oracle.scores import multiplicative
@@ -96,7 +96,7 @@ def layer_stack(
 
 
 def _applied(layer: Layer, x: Quantity, weights: Mapping[str, Tensor], at: str, round: Rounder) -> Quantity:
-    """A Linear, a Tanh or a Sequential of such. Errors grow as the magnitudes do: tanh makes none larger."""
+    """A layer of a case, in eval mode. Errors grow as the magnitudes do: tanh makes none larger."""
     if layer.kind == "Linear":
         return linear(x, weights[f"{at}weight"], weights.get(f"{at}bias"), round)
     if layer.kind == "Tanh":
@@ -105,6 +105,18 @@ def _applied(layer: Layer, x: Quantity, weights: Mapping[str, Tensor], at: str, 
         for place, one in enumerate(layer.args):
             x = _applied(one, x, weights, f"{at}{place}.", round)
         return x
+    if layer.kind == "Dropout":
+        return x
+    if layer.kind == "Residual":
+        inner, scale = (
+            _applied(layer.args[0], x, weights, f"{at}inner.", round),
+            Residual.scales(layer.args[1]),
+        )
+        value = round(x.value + round(scale * inner.value))
+        return Quantity(value, x.magnitude + scale * inner.magnitude, x.growth)
+    if layer.kind == "Centred":
+        mean = round(x.value.mean(0, keepdim=True)) / 2
+        return Quantity(round(x.value - mean), x.magnitude + x.magnitude.mean(0, keepdim=True) / 2, x.growth)
     raise ValueError(f"no formula for the layer {layer.kind}")
 
 

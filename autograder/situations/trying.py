@@ -204,6 +204,9 @@ def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
                 mistake="does not keep the dtype",
             )
         expected = trial.expect()[name].value
+        if trial.target.whole:
+            _counts(name, int(value), int(expected))
+            continue
         if (
             name == "weights"
             and value.dim()
@@ -227,6 +230,21 @@ def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
             claim += " (in bfloat16 a sum of many terms stands still: is it kept in float32?)"
             mistake = "a long sum is kept in half precision"
         trial.require(name, value, claim, mistake=mistake)
+
+
+NEARLY = 1e-6
+"""Of a count: below any factor or term that one forgets."""
+
+
+def _counts(name: str, got: int, wanted: int) -> None:
+    """A count is right to the last one. Raises: Failure."""
+    if 0 < abs(got - wanted) <= NEARLY * wanted:
+        raise Failure(
+            f"{name} is {got:,}, expected exactly {wanted:,}. Is a part of it computed as a float and rounded?",
+            mistake="rounded on the way",
+        )
+    if got != wanted:
+        raise Failure(f"{name} is {got:,}, expected {wanted:,}.")
 
 
 def _differentiates(space: Situations, trial: Trial, row: Row) -> None:

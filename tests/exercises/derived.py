@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import FunctionType
-from typing import Any
+from types import FunctionType, SimpleNamespace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from autograder.case import Case
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
+from autograder.checks.sharing import StackSubject, TasksSubject
+from autograder.checks.subject import ModuleSubject
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
 from autograder.observation import unobserved
@@ -34,12 +38,15 @@ def derivable(exercise: Exercise) -> bool:
     Where the situations only stand beside written checks, the mutants are still written by hand.
     """
     space = exercise.situations
-    plain = exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
+    ways = (None, ConfiguredModule, StateSubject, StackSubject, TasksSubject)
+    plain = exercise.used_as in ways and not exercise.kernels
     return plain and space is not None and not space.after
 
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
     """A function, or a class of modules, that makes this mistake: the mistake's formula in float64, rounded at the end."""
+    if exercise.used_as is StackSubject:
+        return _stack(exercise, mistake.formula)
     return (
         _module(exercise, mistake.formula)
         if exercise.parameters is not None
@@ -80,9 +87,15 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
         def __init__(self, *args: Any):
             super().__init__()
             self.made = dict(zip(names, args, strict=False))
-            for one in exercise.parameters or ():
+            subject = cast("ModuleSubject", exercise.subject(Student))
+            for one in subject.expected(Case(0, "", {}, self.made)):
                 sizes = one.sizes(self.made)
-                if len(sizes) == 2:
+                if "." in one.name:
+                    several = one.name.partition(".")[0]
+                    if several not in self._modules:
+                        setattr(self, several, nn.ModuleList())
+                    getattr(self, several).append(nn.Linear(sizes[1], sizes[0]))
+                elif len(sizes) == 2:
                     bias = bool(one.bias and self.made.get("bias", True))
                     setattr(self, one.name, nn.Linear(sizes[1], sizes[0], bias=bias))
                 else:
@@ -96,6 +109,23 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
             if exercise.used_as is ConfiguredModule:
                 given |= {n: v for n, v in self.made.items() if n not in ("bias", "dropout")}
             return _results(exercise, formula, given)
+
+    return Student
+
+
+def _stack(exercise: Exercise, formula: Callable[..., Any]) -> Any:
+    class Student(nn.Module):
+        def __init__(self, layer: nn.Module, depth: int):
+            super().__init__()
+            if depth < 1:
+                raise ValueError("there is no layer")
+            self.layer, self.depth = layer, depth
+            self.given = [copy.deepcopy(layer)]  # in a list: it is no part of the module
+
+        def forward(self, x: Tensor) -> Any:
+            recipe = SimpleNamespace(build=lambda: copy.deepcopy(self.given[0]))
+            weights = dict(self.layer.named_parameters())
+            return _results(exercise, formula, {"x": x, "layer": recipe, "depth": self.depth, **weights})
 
     return Student
 
@@ -163,7 +193,7 @@ SPOILERS: Mapping[str, Spoiler] = {
     "a list of numbers": _each(lambda tensor: tensor.detach().tolist()),
     "one axis more": _each(lambda tensor: tensor.unsqueeze(0)),
     "a little too large": _each(lambda tensor: tensor * 1.01),
-    "a table on the CPU": _on_the_cpu,
+    "a table on the CPU": _each(_on_the_cpu),
     "wrong under no_grad": _in_eval,
     "at most a thousand": _each(_short),
     "the order of results": lambda result, args, kwargs: result[::-1],
@@ -237,6 +267,7 @@ UNSEEN = {
         "hands out the same memory",
     ),  # it is given no tensor, so that an earlier call has the same sizes
     ("perplexity", "at most a thousand"),  # one number, however long the text
+    ("perplexity", "a table on the CPU"),  # and a number goes with any device
 }
 """Spoilers that change nothing there."""
 

@@ -101,3 +101,9 @@ def test_an_answer_that_ignores_its_inputs_earns_nothing_for_what_it_gets_right_
         return weights @ value, weights
 
     assert check("attention", mean_of_the_values, seed=3).points == 0
+
+
+def test_a_constant_keeps_nothing_for_being_right_but_for_one_mistake() -> None:
+    report = check("kv_cache_bytes", lambda *sizes: 0, seed=3)
+    assert report.mistakes == ("nothing counted",)
+    assert report.points == 0

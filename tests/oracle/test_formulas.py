@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autograder.case import Draw
+from autograder.case import Draw, Layer
 from autograder.oracle import attention as formulas
-from autograder.oracle import scores
+from autograder.oracle import scores, whole
+from autograder.oracle.sharing import layer_stack
 
 
 def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
@@ -93,3 +94,23 @@ def test_additive_is_the_formula_written_as_a_loop(draw: Draw) -> None:
     W_q, W_k, v = normal(draw, 7, 4), normal(draw, 7, 6), normal(draw, 7)
     loop = torch.stack([torch.stack([v @ torch.tanh(W_q @ a + W_k @ b) for b in k]) for a in q])
     close(scores.additive(q, k, W_q, W_k, v).value, loop)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        Layer("Sequential", Layer("Linear", 4, 6), Layer("Dropout", 0.5), Layer("Linear", 6, 4, bias=False)),
+        Layer("Residual", Layer("Sequential", Layer("Linear", 4, 4), Layer("Tanh")), 4),
+        Layer("Centred"),
+    ],
+    ids=repr,
+)
+def test_a_stack_is_its_layer_called_time_and_again(draw: Draw, layer: Layer) -> None:
+    module, x = layer.build().double().eval(), normal(draw, 3, 5, 4)
+    close(layer_stack(x, layer, 2, **dict(module.named_parameters()))["output"].value, module(module(x)))
+
+
+def test_a_whole_number_is_held_exactly_or_is_none_that_int64_holds() -> None:
+    assert int(whole(2**62 + 1)) == 2**62 + 1
+    assert int(whole(2**63)) == 2**63
+    assert int(whole(10**400)) > 2**63

@@ -2,149 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from autograder.case import Draw, Recipe
-from autograder.checks import Check, Target
-from autograder.checks.counting import counts
-from autograder.exercises.exercise import Exercise, Mistake
-from autograder.oracle import Quantity
+from autograder.case import Draw
+from autograder.checks import Target
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
+from autograder.mistakes.counting import NO_TENSORS, counted, product
 from autograder.oracle.compressed import latent_cache_elements as formula
+from autograder.situations import Factor, Group, Situations, groups
 
 __all__ = ["LATENT_CACHE_ELEMENTS"]
 
 SIZES = ("batch", "length", "layers", "d_latent", "d_rope")
+LARGE = {
+    "over a thousand million": dict(zip(SIZES, (61, 125_003, 79, 511, 63), strict=True)),
+    "over 2^53, beyond which a float64 is rounded": dict(zip(SIZES, (1009, 2**27 + 29, 127, 4095, 64), strict=True)),
+}  # fmt: skip
 
 
-def _quantity(round: Any = None, **sizes: int) -> dict[str, Quantity]:
-    value = torch.tensor(float(formula(**sizes)), dtype=torch.float64)
-    return {"count": Quantity(value, value)}
+def _sizes(draw: Draw, **sizes: int) -> dict[str, Any]:
+    """Five different sizes, but for those that are asked for."""
+    return dict(zip(SIZES, draw.sizes(5, 3, 12), strict=True)) | sizes
 
 
-def _inputs(draw: Draw, *, rope: bool = True, large: bool = False, ones: bool = False) -> dict[str, Any]:
-    """Five different sizes; odd ones of a large model, whose product float32 cannot hold; or one of everything."""
-    sizes: tuple[int, ...] = draw.sizes(5, 3, 12)
-    if large:
-        sizes = (61, 2 * draw.integer(60_000, 65_000) + 1, 79, 511, 63)
-    elif ones:
-        sizes = (1, 1, 1, 1, 1)
-    return dict(zip(SIZES, sizes, strict=True)) | ({} if rope else {"d_rope": 0})
+FACTORS: Mapping[str, Factor] = {
+    **{name: {f"{name} several": {}, f"{name} one": {name: 1}} for name in SIZES[:3]},
+    "d_latent": {"a latent": {}, "no latent": {"d_latent": 0}, "a latent of one number": {"d_latent": 1}},
+    "d_rope": {
+        "a rotated key": {},
+        "no rotated key": {"d_rope": 0},
+        "a rotated key of one number": {"d_rope": 1},
+    },
+    "sizes": {"small sizes": {}, **LARGE},
+}
+BESIDE = {name: tuple(of)[1:] for name, of in FACTORS.items() if name != "sizes"}
+"""What the large sizes leave no room for."""
+
+SLIPS: Slips = {
+    "One latent serves both: keys and values are made of it. Is there a factor 2?": {
+        "keys and values counted apart": {"width": lambda d_latent, d_rope, **_: 2 * (d_latent + d_rope)},
+    },
+    "One latent serves keys and values.": {
+        "latent counted twice": {"width": lambda d_latent, d_rope, **_: 2 * d_latent + d_rope},
+    },
+    "It cannot be made of the latent again. Is it kept, too?": {
+        "rotated key not counted": {"width": lambda d_latent, **_: d_latent},
+    },
+    "All heads share one rotated key, and there is no rotated value.": {
+        "rotated key counted twice": {"width": lambda d_latent, d_rope, **_: d_latent + 2 * d_rope},
+    },
+    "Both are kept.": {"latent not counted": {"width": lambda d_rope, **_: d_rope}},
+    "A latent and a rotated key stand side by side: d_latent + d_rope numbers.": {
+        "widths multiplied": {"width": lambda d_latent, d_rope, **_: d_latent * d_rope},
+    },
+    "Each sequence of the batch has a cache of its own.": {"batch left out": {"batch": lambda **_: 1}},
+    "Each token leaves a latent behind.": {"length left out": {"length": lambda **_: 1}},
+    "Each layer has latents of its own.": {"layers left out": {"layers": lambda **_: 1}},
+    "The cache holds latents, not a table of weights.": {"length squared": {"length": lambda length, **_: length**2}},
+    "What does each token leave behind?": {"nothing counted": {"width": lambda **_: 0}},
+}  # fmt: skip
 
 
-def _slip(count: Callable[..., float], **sizes: int) -> Mapping[str, Tensor]:
-    return {"count": torch.tensor(float(count(**sizes)), dtype=torch.float64)}
-
-
-def _but(**changes: Callable[..., float]) -> Callable[..., float]:
-    """The right product with some factors replaced."""
-
-    def count(**sizes: int) -> float:
-        factors: dict[str, float] = {name: sizes[name] for name in ("batch", "length", "layers")}
-        factors["width"] = sizes["d_latent"] + sizes["d_rope"]
-        product = 1.0
-        for factor in (factors | {name: change(**sizes) for name, change in changes.items()}).values():
-            product *= factor
-        return product
-
-    return count
-
-
-SLIPS: tuple[tuple[str, str, Callable[..., float]], ...] = (
-    (
-        "keys and values counted apart",
-        "One latent serves both: keys and values are made of it. Is there a factor 2?",
-        _but(width=lambda d_latent, d_rope, **_: 2 * (d_latent + d_rope)),
-    ),
-    (
-        "latent counted twice",
-        "One latent serves keys and values.",
-        _but(width=lambda d_latent, d_rope, **_: 2 * d_latent + d_rope),
-    ),
-    (
-        "rotated key not counted",
-        "It cannot be made of the latent again. Is it kept, too?",
-        _but(width=lambda d_latent, **_: d_latent),
-    ),
-    (
-        "rotated key counted twice",
-        "All heads share one rotated key, and there is no rotated value.",
-        _but(width=lambda d_latent, d_rope, **_: d_latent + 2 * d_rope),
-    ),
-    ("latent not counted", "Both are kept.", _but(width=lambda d_rope, **_: d_rope)),
-    (
-        "widths multiplied",
-        "A latent and a rotated key stand side by side: d_latent + d_rope numbers.",
-        _but(width=lambda d_latent, d_rope, **_: d_latent * d_rope),
-    ),
-    ("batch left out", "Each sequence of the batch has a cache of its own.", _but(batch=lambda **_: 1)),
-    ("length left out", "Each token leaves a latent behind.", _but(length=lambda **_: 1)),
-    ("layers left out", "Each layer has latents of its own.", _but(layers=lambda **_: 1)),
-    (
-        "length squared",
-        "The cache holds latents, not a table of weights.",
-        _but(length=lambda length, **_: length**2),
-    ),
-    ("nothing counted", "What does each token leave behind?", lambda **_: 0.0),
-)
-
-
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_inputs, **options))
+@product
+def _elements(d_latent: int, d_rope: int, **sizes: int) -> dict[str, int]:
+    return {**sizes, "width": d_latent + d_rope}
 
 
 LATENT_CACHE_ELEMENTS = Exercise(
     name="latent_cache_elements",
     assignment="efficient_attention",
-    target=Target("latent_cache_elements", ("count",), _quantity, whole=True),
+    target=Target("latent_cache_elements", ("count",), counted(formula), whole=True),
     positional=SIZES,
-    recipes=(
-        _recipe("without a rotated key", rope=False),
-        _recipe("with a rotated key"),
-        _recipe("one of everything", ones=True),
-        _recipe("a large model", large=True),
+    situations=Situations(
+        draw=_sizes,
+        factors=FACTORS,
+        groups=groups(
+            "both latent and rotated key, for each token, layer and sequence", 1.0,
+            (Group("widths", "d_rope may be 0, and d_latent; either may be 1", 0.5, ("d_latent", "d_rope")),
+             Group("ones", "one sequence, one token, one layer", 0.25, SIZES[:3]),
+             Group("sizes", "exact for numbers that no float holds, too", 0.25, ("sizes", "default dtype"))),
+        ),
+        left_out=NO_TENSORS,
+        never=tuple({"sizes": tuple(LARGE), name: levels} for name, levels in BESIDE.items()),
     ),
-    checks=(
-        Check(
-            "latent and rotated key",
-            "both, for each token and layer",
-            1.0,
-            ("with a rotated key",),
-            counts("count"),
-        ),
-        Check(
-            "no rotated key",
-            "d_rope may be 0",
-            0.5,
-            ("without a rotated key",),
-            counts("count"),
-            "latent and rotated key",
-        ),
-        Check(
-            "one of everything",
-            "one token in one layer",
-            0.25,
-            ("one of everything",),
-            counts("count"),
-            "latent and rotated key",
-        ),
-        Check(
-            "a large model",
-            "exact for thousands of millions, too",
-            0.25,
-            ("a large model",),
-            counts("count"),
-            "latent and rotated key",
-        ),
-    ),
-    mistakes=tuple(Mistake(name, question, partial(_slip, count)) for name, question, count in SLIPS),
+    recipes=(),
+    checks=(),
+    mistakes=slips(_elements, SLIPS, steps="change", output="count"),
     hints=(
         "What does one token leave behind in one layer, for later tokens to read? Is it there once or for each head?",
         "A latent of d_latent numbers, from which all heads make keys and values, and one rotated key of d_rope numbers.",
         "`batch * length * layers * (d_latent + d_rope)`: no factor 2, no heads.",
     ),
-)
+)  # fmt: skip

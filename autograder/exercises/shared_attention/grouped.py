@@ -19,9 +19,9 @@ from autograder.checks.customary import COUNTS, FORMULA, OUTPUTS, conduct
 from autograder.checks.sharing import batch_stands_apart, groups
 from autograder.checks.structure import permutation, responds
 from autograder.checks.weights import weights_agree
-from autograder.exercises.basic_attention.variants import attend
 from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.shared_attention.variants import chosen
+from autograder.mistakes import slips
+from autograder.mistakes.attention import attend, only
 from autograder.oracle.sharing import grouped_query_attention as formula
 from autograder.situations import DTYPES, LENGTHS, Situations, besides, drawn_by, without
 
@@ -164,7 +164,7 @@ def _mistakes() -> tuple[Mistake, ...]:
             },
         ),
     )
-    slips = chosen(
+    shared = only(
         "not scaled",
         "divided by D",
         "divided by sqrt(D_v)",
@@ -184,11 +184,7 @@ def _mistakes() -> tuple[Mistake, ...]:
     )
     return (
         *(Mistake(name, question, partial(_variant, **ways)) for name, question, ways in spread),
-        *(
-            Mistake(name, question, partial(_variant, knobs=knobs))
-            for name, question, knobs in slips
-            if "late" not in knobs
-        ),
+        *slips(_variant, *shared, steps="knobs"),
     )
 
 

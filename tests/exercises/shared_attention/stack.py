@@ -6,8 +6,8 @@ import copy
 import sys
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from tests.exercises.catalogue import mutant, right
 from tests.exercises.shared_attention.lazy import Agreeable, register
@@ -15,7 +15,10 @@ from tests.exercises.shared_attention.lazy import Agreeable, register
 NAME = "SharedLayerStack"
 
 
+@right(NAME)
 class Stack(nn.Module):
+    """One attribute, and a loop."""
+
     def __init__(self, layer, depth):
         super().__init__()
         if depth < 1:
@@ -29,18 +32,12 @@ class Stack(nn.Module):
 
 
 @right(NAME)
-class ByTheBook(Stack):
-    pass
-
-
-@right(NAME)
-class TheSameLayerInAList(nn.Module):
+class TheSameLayerInAList(Stack):
     """nn.ModuleList holds one layer under several names."""
 
     def __init__(self, layer, depth):
-        super().__init__()
-        if depth <= 0:
-            raise ValueError("depth must be at least 1")
+        super().__init__(layer, depth)
+        del self.layer
         self.layers = nn.ModuleList([layer] * depth)
 
     def forward(self, x):
@@ -50,30 +47,22 @@ class TheSameLayerInAList(nn.Module):
 
 
 @right(NAME)
-class Sequential(nn.Module):
+class Sequential(TheSameLayerInAList):
     def __init__(self, layer, depth):
-        super().__init__()
-        if depth < 1:
-            raise ValueError("depth must be at least 1")
-        self.stack = nn.Sequential(*(layer for _ in range(depth)))
+        super().__init__(layer, depth)
+        self.layers = nn.Sequential(*(layer for _ in range(depth)))
 
     def forward(self, x):
-        return self.stack(x)
+        return self.layers(x)
 
 
 @right(NAME)
-class Recursive(nn.Module):
-    def __init__(self, layer, depth):
-        super().__init__()
-        if not depth >= 1:
-            raise ValueError("depth must be at least 1")
-        self.shared, self.times = layer, depth
-
+class Recursive(Stack):
     def forward(self, x):
-        return self.down(x, self.times)
+        return self.down(x, self.depth)
 
     def down(self, x, left):
-        return x if left == 0 else self.down(self.shared(x), left - 1)
+        return x if left == 0 else self.down(self.layer(x), left - 1)
 
 
 @right(NAME)
@@ -85,55 +74,34 @@ class CountsDown(Stack):
         return state
 
 
+@right(NAME)
+class CheckpointedLayers(Stack):
+    def forward(self, x):
+        for _ in range(self.depth):
+            x = checkpoint(self.layer, x, use_reentrant=False)
+        return x
+
+
 def variant(name, named, forward, only=None):
     """A mutant with another forward."""
     register(NAME, name, named, type(name, (Stack,), {"forward": forward}), only)
 
 
-def repeat(module, x, times, step=lambda after, before, first: after):
-    """The layer `times` times; step makes the next state of the layer's output, its input and the first input."""
-    state = x
+def repeat(module, x, times):
+    """The layer `times` times."""
     for _ in range(times):
-        state = step(module.layer(state), state, x)
-    return state
+        x = module.layer(x)
+    return x
 
 
-# How often, and on what
+# How often
 
-variant("Once", "applied once, whatever the depth", lambda self, x: self.layer(x))
-variant("OnceTooOften", "applied once too often", lambda self, x: repeat(self, x, self.depth + 1))
-variant("OnceTooSeldom", "applied once too seldom", lambda self, x: repeat(self, x, self.depth - 1))
-variant("TwiceAsOften", "applied twice as often", lambda self, x: repeat(self, x, 2 * self.depth))
+variant("AtLeastTwo", None, lambda self, x: repeat(self, x, max(self.depth, 2)))
+variant("AtMostTwelve", None, lambda self, x: repeat(self, x, min(self.depth, 12)))
 variant(
-    "Residual",
-    "input of each depth added to its output",
-    lambda self, x: repeat(self, x, self.depth, lambda a, b, f: a + b),
-)
-variant(
-    "InputInjected",
-    "x added at every depth",
-    lambda self, x: repeat(self, x, self.depth, lambda a, b, f: a + f),
-)
-variant(
-    "LayerNorm",
-    "layer norm between the depths",
-    lambda self, x: repeat(self, x, self.depth, lambda a, b, f: F.layer_norm(a, a.shape[-1:])),
-)
-variant(
-    "MeanOfTheDepths",
-    "mean over the depths",
-    lambda self, x: torch.stack([repeat(self, x, n) for n in range(1, self.depth + 1)]).mean(0),
-)
-variant("AlwaysThree", "applied a fixed number of times", lambda self, x: repeat(self, x, 3))
-variant("AtLeastTwo", None, lambda self, x: repeat(self, x, max(self.depth, 2)), only="depth 1")
-variant("AtMostSix", None, lambda self, x: repeat(self, x, min(self.depth, 6)), only="depth 12")
-variant(
-    "LinearLayersOnce",
+    "SequencesOnce",
     None,
-    lambda self, x: repeat(
-        self, x, self.depth if isinstance(self.layer, nn.Sequential) or self.depth > 9 else 1
-    ),
-    only="agrees with the formula",
+    lambda self, x: repeat(self, x, 1 if isinstance(self.layer, nn.Sequential) else self.depth),
 )
 
 # What is shared
@@ -146,41 +114,34 @@ class ACopyForEachDepth(TheSameLayerInAList):
         self.layers = nn.ModuleList(copy.deepcopy(layer) for _ in range(depth))
 
 
+@mutant(NAME, "a copy of the layer for each depth", only="one copy")
+class UnsharedAtDepthTwo(TheSameLayerInAList):
+    def __init__(self, layer, depth):
+        super().__init__(layer, depth)
+        if depth == 2:
+            self.layers = nn.ModuleList([layer, copy.deepcopy(layer)])
+
+
 @mutant(NAME, "the layer is not held")
 class FreshLayers(Stack):
     def __init__(self, layer, depth):
-        super().__init__(layer, depth)
-        self.layer = copy.deepcopy(layer)
+        super().__init__(copy.deepcopy(layer), depth)
         for module in self.layer.modules():
             if hasattr(module, "reset_parameters"):
                 module.reset_parameters()
 
 
 @mutant(NAME, "the layer is not held")
-class ListOfLayers(Stack):
+class ListOfLayers(TheSameLayerInAList):
     """A plain list: the parameters are not registered."""
 
     def __init__(self, layer, depth):
-        nn.Module.__init__(self)
-        if depth < 1:
-            raise ValueError("depth must be at least 1")
+        super().__init__(layer, depth)
+        del self.layers
         self.layers = [layer] * depth
 
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
 
-
-@mutant(NAME, "a copy of the layer for each depth", only="one copy")
-class UnsharedAtDepthTwo(TheSameLayerInAList):
-    def __init__(self, layer, depth):
-        super().__init__(layer, depth)
-        if depth == 2:
-            self.layers = nn.ModuleList([layer, *(copy.deepcopy(layer) for _ in range(depth - 1))])
-
-
-@mutant(NAME, "a parameter that the formula does not have")
+@mutant(NAME, "a parameter that the formula does not have", only="one copy")
 class AGainForEachDepth(Stack):
     def __init__(self, layer, depth):
         super().__init__(layer, depth)
@@ -192,45 +153,20 @@ class AGainForEachDepth(Stack):
         return x
 
 
-@mutant(NAME, "weights are not trainable")
+@mutant(NAME, "weights are not trainable", only="one copy")
 class Frozen(Stack):
     def __init__(self, layer, depth):
-        super().__init__(layer, depth)
-        for weight in self.layer.parameters():
-            weight.requires_grad_(False)
-
-
-@mutant(NAME, "gradient is cut off", only="parameters")
-class DetachedInFloat32(Stack):
-    """Acts through copies of the weights, but for float64."""
-
-    def forward(self, x):
-        if x.dtype == torch.float64:
-            return super().forward(x)
-        state = {name: weight.detach() for name, weight in self.layer.named_parameters()}
-        for _ in range(self.depth):
-            x = torch.func.functional_call(self.layer, state, (x,))
-        return x
-
-
-def detached_between(self, x):
-    for depth in range(self.depth):
-        x = self.layer(x if depth == 0 else x.detach())
-    return x
-
-
-variant("DetachedBetween", "gradient is cut off", detached_between, only="gradient")
+        super().__init__(layer.requires_grad_(False), depth)
 
 
 def last_depth_only(self, x):
     """The gradient of the last use alone: the others run without one."""
     with torch.no_grad():
-        for _ in range(self.depth - 1):
-            x = self.layer(x)
+        x = repeat(self, x, self.depth - 1)
     return self.layer(x)
 
 
-variant("LastDepthOnly", "gradient is cut off", last_depth_only, only="gradient")
+variant("LastDepthOnly", "gradient is cut off", last_depth_only)
 
 # Conduct
 
@@ -248,78 +184,23 @@ class Asserted(Stack):
         super().__init__(layer, depth)
 
 
-variant(
-    "FirstElementForAll",
-    None,
-    lambda self, x: Stack.forward(self, x) if x.dim() < 4 else Stack.forward(self, x)[:1].expand(x.shape),
-    only="leading axes",
-)
-variant(
-    "Flattened",
-    "fixed number of leading axes",
-    lambda self, x: Stack.forward(self, x[None])[0] if x.dim() < 4 else 1 / 0,
-    only="leading axes",
-)
-variant(
-    "LeftInFloat32",
-    "does not keep the dtype",
-    lambda self, x: Stack.forward(self, x).to(torch.promote_types(x.dtype, torch.float32)),
-    only="dtype",
-)
+def flattened(self, x):
+    """A layer that mixes the first axis sees another one."""
+    return Stack.forward(self, x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
-def halved_in_place(self, x):
-    found = Stack.forward(self, x.clone())
-    with torch.no_grad():
-        x.mul_(0.5)
-    return found
-
-
-variant("HalvedInPlace", "changes its inputs in place", halved_in_place, only="inputs untouched")
-variant(
-    "Viewed",
-    "depends on the memory layout of its inputs",
-    lambda self, x: Stack.forward(self, x.view(-1, x.shape[-1])).view(x.shape),
-    only="layout",
-)
-
-
-@mutant(NAME, "x has no effect")
-class ResultKept(Stack):
-    def forward(self, x):
-        if not hasattr(self, "kept"):
-            self.kept = super().forward(x).detach()
-        return self.kept
-
-
+variant("Flattened", None, flattened)
+variant("Viewed", None, lambda self, x: Stack.forward(self, x.view(-1, x.shape[-1])).view(x.shape))
 variant(
     "OnceInEvalMode",
     "depends on train() or eval()",
     lambda self, x: Stack.forward(self, x) if self.training else self.layer(x),
-    only="eval mode",
-)
-
-# No attempt at all
-
-variant("Zeros", "x has no effect", lambda self, x: torch.zeros_like(x), only="every input counts")
-variant("InputItself", "layer never applied", lambda self, x: x)
-variant("Nothing", "does not return what is asked for", lambda self, x: None)
-variant(
-    "AllStates",
-    "does not return what is asked for",
-    lambda self, x: [repeat(self, x, n) for n in range(self.depth)],
-)
-variant(
-    "Stacked",
-    "output has the wrong shape",
-    lambda self, x: torch.stack([repeat(self, x, n) for n in range(self.depth)]),
 )
 variant(
     "Agreeably",
     "does not return what is asked for",
     lambda self, x: Stack.forward(self, x).as_subclass(Agreeable),
 )
-variant("RandomNumbers", "another result at every call", lambda self, x: torch.rand_like(x))
 variant("LeavesTheProcess", None, lambda self, x: sys.exit(0))
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.shared_attention.lazy import register, without_attention
+from tests.exercises.shared_attention.lazy import Agreeable, register
 
 NAME = "SharedAcrossTasks"
 
 
+@right(NAME)
 class Shared(nn.Module):
     """The layers, and each step on its own."""
 
@@ -53,11 +55,6 @@ class Shared(nn.Module):
         self.refuse(task)
         scores = self.score(self.queries(x), self.keys(x))
         return self.finish(self.weigh(scores), self.values(x), scores, x, task)
-
-
-@right(NAME)
-class ByTheBook(Shared):
-    pass
 
 
 @right(NAME)
@@ -116,56 +113,27 @@ def variant(name, named, *, only=None, **steps):
 
 # The heads
 
-variant("FirstHeadForAll", "every task reads the first head", head=lambda self, a, t: self.heads[0](a))
-variant("LastHeadForAll", "every task reads the last head", head=lambda self, a, t: self.heads[-1](a))
-variant("CountedFromOne", "task counted from one", head=lambda self, a, t: self.heads[t - 1](a))
-variant("AddedUp", "heads added up", head=lambda self, a, t: sum(one(a) for one in self.heads))
 variant(
-    "Averaged", "heads averaged", head=lambda self, a, t: torch.stack([one(a) for one in self.heads]).mean(0)
-)
-variant("NoHead", "head never applied", head=lambda self, a, t: a)
-variant(
-    "AtMostThreeTasks",
-    "a task reads another task's head",
-    head=lambda self, a, t: self.heads[min(t, 2)](a),
-    only="one attention, own heads",
+    "AtMostThreeTasks", "a task reads another task's head", head=lambda self, a, t: self.heads[min(t, 2)](a)
 )
 variant(
     "WeightsByTask",
     "tasks do not share their attention",
     finish=lambda self, w, v, s, x, t: (self.heads[t](w @ v), (s * (1 + t)).softmax(-1)),
 )
+variant("TaskZeroIsNoTask", None, head=lambda self, a, t: self.heads[t](a) if t else a)
 
 
-@mutant(NAME, "a task trains another task's head", only="parameters")
+@mutant(NAME, "a task trains another task's head")
 class OtherHeadsRegularised(Shared):
-    """Adds what is zero in value, but not in gradient."""
+    """Adds what is zero in value, but not in gradient, where the weights are those it learns."""
 
     def head(self, average, task):
+        weight = self.heads[0].weight
+        if not (weight.is_leaf and weight.requires_grad):
+            return self.heads[task](average)
         rest = sum(one(average) for one in self.heads)
-        return (
-            self.heads[task](average) + rest - rest.detach()
-            if len(self.heads) < 4
-            else self.heads[task](average)
-        )
-
-    def forward(self, x, task):
-        if x.dtype == torch.float32 and x.dim() == 3:
-            return super().forward(x, task)
-        return Shared.forward(_plain(self), x, task)
-
-
-def _plain(module):
-    """The same weights without the detour."""
-    twin = Shared.__new__(Shared)
-    nn.Module.__init__(twin)
-    twin.q_proj, twin.k_proj, twin.v_proj, twin.heads = (
-        module.q_proj,
-        module.k_proj,
-        module.v_proj,
-        module.heads,
-    )
-    return twin
+        return self.heads[task](average) + rest - rest.detach()
 
 
 @mutant(NAME, "missing or misnamed parameter")
@@ -198,15 +166,6 @@ class HeadsInAList(Shared):
         self.heads = heads
 
 
-@mutant(NAME, "missing or misnamed parameter")
-class OneHead(Shared):
-    def __init__(self, d_model, num_tasks):
-        super().__init__(d_model, 1)
-
-    def forward(self, x, task):
-        return super().forward(x, 0)
-
-
 @mutant(NAME, "one layer in two places")
 class TheSameHeadForAll(Shared):
     def __init__(self, d_model, num_tasks):
@@ -214,94 +173,21 @@ class TheSameHeadForAll(Shared):
         self.heads = nn.ModuleList([nn.Linear(d_model, d_model)] * num_tasks)
 
 
-@mutant(NAME, "one layer in two places")
-class QueriesAndKeysTied(Shared):
-    def __init__(self, d_model, num_tasks):
-        super().__init__(d_model, num_tasks)
-        self.k_proj = self.q_proj
-
-
-# The projections
-
-variant("QueriesAsTheyAre", "queries not projected", queries=lambda self, x: x)
-variant("KeysAsTheyAre", "keys not projected", keys=lambda self, x: x)
-variant("ValuesAsTheyAre", "values not projected", values=lambda self, x: x)
-variant("KeysByQueries", "keys made by q_proj", keys=lambda self, x: self.q_proj(x))
-variant("KeysByValues", "keys made by v_proj", keys=lambda self, x: self.v_proj(x))
-
-
-@mutant(NAME, "projections without their biases")
-class WeightsOnly(Shared):
-    def forward(self, x, task):
-        self.refuse(task)
-        query, key, value = (x @ one.weight.mT for one in (self.q_proj, self.k_proj, self.v_proj))
-        weights = (query @ key.mT / x.shape[-1] ** 0.5).softmax(-1)
-        return weights @ value @ self.heads[task].weight.mT, weights
-
-
-# The scores, the weights, the results
-
-variant("Unscaled", "not scaled", score=lambda self, q, k: q @ k.mT)
-variant("ByWidth", "divided by D", score=lambda self, q, k: q @ k.mT / q.shape[-1])
-variant("OverQueries", "softmax over the queries", weigh=lambda self, s: s.softmax(-2))
-variant("OverAxisOne", "softmax over the second axis", weigh=lambda self, s: s.softmax(1))
-variant("RawScores", "no softmax", weigh=lambda self, s: s)
-variant("Sigmoids", "sigmoid of each score", weigh=lambda self, s: s.sigmoid())
-variant(
-    "NoMaximum",
-    "overflows or underflows for large scores",
-    only="huge scores",
-    weigh=lambda self, s: (e := s.double().exp(), (e / e.sum(-1, keepdim=True)).to(s.dtype))[1],
-)
-variant(
-    "ScoresHandedOut",
-    "scores returned as weights",
-    finish=lambda self, w, v, s, x, t: (self.heads[t](w @ v), s),
-)
-variant(
-    "AverageOfScores",
-    "output made of the scores, not of the weights",
-    finish=lambda self, w, v, s, x, t: (self.heads[t](s @ v), w),
-)
-variant(
-    "Residual",
-    "input added to the output",
-    finish=lambda self, w, v, s, x, t: (self.heads[t](w @ v) + x, w),
-)
-variant(
-    "SmallWeightsDropped",
-    "returned weights are not those that made the output",
-    only="weights",
-    finish=lambda self, w, v, s, x, t: (self.heads[t](w @ v), w.masked_fill(w < 1e-5, 0.0)),
-)
-variant(
-    "WeightsDetached",
-    "gradient is cut off",
-    only="gradient",
-    finish=lambda self, w, v, s, x, t: (self.heads[t](w @ v), w.detach()),
-)
-
-variant(
-    "FirstHeadInEvalMode",
-    "depends on train() or eval()",
-    only="eval mode",
-    head=lambda self, a, t: self.heads[t if self.training else 0](a),
-)
-
-# Conduct
+# Tasks that there are not
 
 variant(
     "AnyTask",
     "task is not checked",
+    only="tasks that do not exist",
     refuse=lambda self, t: None,
-    head=lambda self, a, t: self.heads[t % 3](a),
+    head=lambda self, a, t: self.heads[t % len(self.heads)](a),
 )
-
-
-@mutant(NAME, "raises another exception than ValueError", only="tasks that do not exist")
-class NothingCompared(Shared):
-    def refuse(self, task):
-        pass
+variant(
+    "NothingCompared",
+    "raises another exception than ValueError",
+    only="tasks that do not exist",
+    refuse=lambda self, t: None,
+)
 
 
 @mutant(NAME, "task is not checked", only="tasks that do not exist")
@@ -311,57 +197,41 @@ class NegativeTasksTaken(Shared):
             raise ValueError("no such task")
 
 
-@mutant(NAME, only="agrees with the formula")
-class TaskZeroIsNoTask(Shared):
-    """`if task` where `if task is not None` is meant."""
+# The scores, the weights, the results
 
-    def head(self, average, task):
-        return self.heads[task](average) if task or len(self.heads) > 3 else average
-
-
-@mutant(NAME, "depends on the order of the positions", only="order of the positions")
-class LastBlockLost(Shared):
-    def finish(self, weights, value, scores, x, task):
-        whole = max(x.shape[-2], 32) // 32 * 32
-        return self.heads[task](weights[..., :whole] @ value[..., :whole, :]), weights
-
-
-@mutant(NAME, "fixed number of leading axes", only="leading axes")
-class AtMostThreeAxes(Shared):
-    def score(self, query, key):
-        letters = {2: "qd,kd->qk", 3: "bqd,bkd->bqk"}[query.dim()]
-        return torch.einsum(letters, query, key) / query.shape[-1] ** 0.5
-
-
-@mutant(NAME, "does not keep the dtype", only="dtype")
-class LeftInFloat32(Shared):
-    def forward(self, x, task):
-        output, weights = super().forward(x, task)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        return output.to(wide), weights.to(wide)
-
-
-@mutant(NAME, "changes its inputs in place", only="inputs untouched")
-class HalvedInPlace(Shared):
-    def forward(self, x, task):
-        found = super().forward(x.clone(), task)
-        with torch.no_grad():
-            x.mul_(0.5)
-        return found
-
-
-@mutant(NAME, "depends on the memory layout of its inputs", only="layout")
-class Viewed(Shared):
-    def queries(self, x):
-        return self.q_proj(x.view(-1, x.shape[-1])).view(x.shape)
-
-
-def make(result):
-    class Lazy(Shared):
-        def forward(self, x, task):
-            return result(*super().forward(x, task))
-
-    return Lazy
-
-
-without_attention(NAME, "x has no effect", make)
+variant(
+    "NoMaximum",
+    "overflows or underflows for large scores",
+    weigh=lambda self, s: (e := s.double().exp(), (e / e.sum(-1, keepdim=True)).to(s.dtype))[1],
+)
+variant(
+    "WeightsDetached",
+    "gradient is cut off",
+    finish=lambda self, w, v, s, x, t: (self.heads[t](w @ v), w.detach()),
+)
+variant(
+    "FirstHeadInEvalMode",
+    "depends on train() or eval()",
+    head=lambda self, a, t: self.heads[t if self.training else 0](a),
+)
+variant(
+    "LastBlockLost",
+    None,
+    finish=lambda self, w, v, s, x, t: (self.heads[t](w[..., :64] @ v[..., :64, :]), w),
+)
+variant(
+    "AtMostThreeAxes",
+    "fixed number of leading axes",
+    score=lambda self, q, k: (
+        torch.einsum({2: "qd,kd->qk", 3: "bqd,bkd->bqk"}[q.dim()], q, k) / q.shape[-1] ** 0.5
+    ),
+)
+variant(
+    "Agreeably",
+    "does not return what is asked for",
+    finish=lambda self, w, v, s, x, t: (
+        self.heads[t](w @ v).as_subclass(Agreeable),
+        w.as_subclass(Agreeable),
+    ),
+)
+variant("LeavesTheProcess", None, queries=lambda self, x: sys.exit(0))
