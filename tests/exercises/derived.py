@@ -163,7 +163,7 @@ SPOILERS: Mapping[str, Spoiler] = {
     "a list of numbers": _each(lambda tensor: tensor.detach().tolist()),
     "one axis more": _each(lambda tensor: tensor.unsqueeze(0)),
     "a little too large": _each(lambda tensor: tensor * 1.01),
-    "a table on the CPU": _on_the_cpu,
+    "a table on the CPU": _each(_on_the_cpu),
     "wrong under no_grad": _in_eval,
     "at most a thousand": _each(_short),
     "the order of results": lambda result, args, kwargs: result[::-1],
