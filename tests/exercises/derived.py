@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
+from autograder.checks.scripted import FedModule
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
 from autograder.observation import unobserved
@@ -34,7 +35,7 @@ def derivable(exercise: Exercise) -> bool:
     Where the situations only stand beside written checks, the mutants are still written by hand.
     """
     space = exercise.situations
-    plain = exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
+    plain = exercise.used_as in (None, ConfiguredModule, StateSubject, FedModule) and not exercise.kernels
     return plain and space is not None and not space.after
 
 
@@ -93,9 +94,20 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
                 n.replace(".weight", "").replace(".bias", "_bias"): p for n, p in self.named_parameters()
             }
             given = {**dict(zip(exercise.positional, args, strict=False)), **kwargs, **weights}
+            if exercise.used_as is FedModule:
+                return self.fed(given)
             if exercise.used_as is ConfiguredModule:
                 given |= {n: v for n, v in self.made.items() if n not in ("bias", "dropout")}
             return _results(exercise, formula, given)
+
+        def fed(self, given: dict[str, Any]) -> Any:
+            """All pieces so far at once, of which the last one's rows are handed out."""
+            self.pieces = [*(self.pieces if given.pop("start", 0) else ()), given["x"]]
+            given["x"], chunks = torch.cat(self.pieces, -2), [one.shape[-2] for one in self.pieces]
+            whole = _results(
+                exercise, formula, {**given, "num_heads": self.made["num_heads"], "chunks": chunks}
+            )
+            return whole[..., whole.shape[-2] - chunks[-1] :, :]
 
     return Student
 
