@@ -107,7 +107,8 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
             whole = _results(
                 exercise, formula, {**given, "num_heads": self.made["num_heads"], "chunks": chunks}
             )
-            return whole[..., whole.shape[-2] - chunks[-1] :, :]
+            with unobserved():
+                return whole[..., whole.shape[-2] - chunks[-1] :, :]
 
     return Student
 

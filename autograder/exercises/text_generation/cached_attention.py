@@ -241,6 +241,7 @@ CACHED_SELF_ATTENTION = Exercise(
             scores=0.25, gradient=0.25, dtypes=0.25, calls=0.25,
         ),
         never=({"fed": tuple(without(FACTORS["fed"], FULL)), "gradient": GRADIENT},  # needed for the full pass only
+               {"fed": FULL, "other": "beside a second layer"},  # nothing comes between
                {"scores": "all scores low", "lengths": "one position"},  # nothing is hidden
                {"lengths": LONG, "other": ("after a text of a larger batch", "beside a second layer")}),  # they only take time
         left_out={"state: after other sizes": "a text of other sizes before it is among the factors",

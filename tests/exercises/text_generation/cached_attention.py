@@ -237,12 +237,6 @@ class DetachedKeys(InMethods):
         return keys.detach() + 0 * key.sum(), values
 
 
-@mutant(NAME, "does not keep the dtype")
-class InFloat32(InMethods):
-    def finish(self, x):
-        return self.out_proj(x) if x.dtype != torch.bfloat16 else self.out_proj(x).float()
-
-
 @mutant(NAME, "x has no effect")
 class Constant(InMethods):
     def forward(self, x, start=0):
