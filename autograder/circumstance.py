@@ -240,7 +240,8 @@ def performed(
         tensors, call = _as_one(tensors, call)
     moved = [*tensors, *((*module.parameters(), *module.buffers()) if module is not None else ())]
     if circumstance.second_device and module is not None:
-        mark(_tensors(list(vars(module).values())), HERE)
+        # What an earlier call has left there stands where it was made.
+        mark([one for one in _tensors(list(vars(module).values())) if _place(one) is None], HERE)
     kept = [one.detach().clone() for one in tensors]
     with entered(circumstance, moved):
         earlier = _called_before(call, tensors, kept, circumstance)

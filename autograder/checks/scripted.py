@@ -12,6 +12,7 @@ from autograder.case import Case
 from autograder.checks.failure import Failure
 from autograder.checks.objects import construct, invoke
 from autograder.checks.subject import FunctionSubject, ModuleSubject
+from autograder.circumstance import THERE, mark, present
 from autograder.observation import Observation
 
 __all__ = ["FedModule", "UsedFunction", "UsedObject", "length_of", "numbers_as_tensors"]
@@ -80,6 +81,8 @@ class UsedObject:
 class FedModule(ModuleSubject):
     """A module with forward(x, start=0) that is fed x (..., S, d_model) in pieces of the lengths `chunks`.
 
+    Another text may come `other`="before" it, shorter and in a larger batch, or stand "beside" it, in a second module that is
+    fed in turn. Every call gets the module's buffers as they were made: what it remembers in one is lost.
     Inputs that are arguments of the constructor, too, are for the formula and are not handed over.
     """
 
@@ -87,22 +90,45 @@ class FedModule(ModuleSubject):
 
     def call_with(self, case: Case, inputs: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
         """The outputs for all pieces, one after the other along the positions; the ordinary call without `chunks`."""
-        given = _without(inputs, "chunks", *case.init)
-        if "chunks" not in inputs:
-            return super().call_with(case, given, state)
-        outputs, start = [], 0
-        for piece in given.pop("x").split(inputs["chunks"], dim=-2):
+        given, other = _without(inputs, "chunks", "other", *case.init), inputs.get("other")
+        if other == "before":
+            x = given["x"].flip(-2)[..., 1:, :] if given["x"].shape[-2] > 1 else given["x"]
+            super().call_with(case, given | {"x": torch.cat([x, x]) if x.dim() > 2 else x}, state)
+        chunks = inputs.get("chunks") or [given["x"].shape[-2]]
+        beside, outputs, start = self._another(case) if other == "beside" else None, [], 0
+        for piece in given["x"].split(chunks, dim=-2):
             step = {**given, "x": piece} | ({"start": start} if start else {})
             output = super().call_with(case, step, state)
             if not isinstance(output, Tensor) or output.shape != piece.shape:
                 return output
+            if beside is not None:
+                self.with_weights(beside, state, (piece.flip(-1),), {"start": start} if start else {})
             outputs.append(output)
             start += piece.shape[-2]
-        return torch.cat(outputs, -2)
+        return torch.cat(outputs, -2) if len(outputs) > 1 else outputs[0]
+
+    def _another(self, case: Case) -> Any:
+        """A second module of the class, where the first one is and in its mode."""
+        made = self.make(case).train(self.module(case).training)
+        if present().second_device:
+            mark((*made.parameters(), *made.buffers()), THERE)
+        return made
+
+    def with_weights(
+        self,
+        module: Any,
+        state: Mapping[str, Tensor],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        tie: bool = True,
+    ) -> Any:
+        """One call, with copies of the module's buffers beside the weights."""
+        held = {name: buffer.clone() for name, buffer in module.named_buffers()}
+        return super().with_weights(module, {**state, **held}, args, kwargs, tie)
 
     def observe(self, case: Case, inputs: Mapping[str, Any]) -> Observation:
         """What one forward pass does."""
-        return super().observe(case, _without(inputs, "chunks", *case.init))
+        return super().observe(case, _without(inputs, "chunks", "other", *case.init))
 
 
 def _without(inputs: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -132,9 +132,7 @@ class ModuleSubject:
         self.positional = positional
         self.parameters = parameters
         self.stood = contextlib.ExitStack()
-        self.modules: dict[
-            tuple[int, str], tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]
-        ] = {}
+        self.modules: dict[Any, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
 
     def expected(self, case: Case) -> tuple[Parameter, ...]:
         """The weights that a module made for this case must have."""
@@ -145,7 +143,7 @@ class ModuleSubject:
         return construct(self.module_class, *case.init.values())
 
     def module(self, case: Case) -> Any:
-        """The student's module for this case, made once."""
+        """The student's module for this case, made once; another one where its number is tried in another situation."""
         return self._built(case)[0]
 
     def prepare(self, case: Case) -> dict[str, Tensor]:
@@ -244,11 +242,8 @@ class ModuleSubject:
 
     def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:
         self.stood.close()
-        place = (
-            case.number,
-            case.label,
-        )  # a number's case is tried in other situations, too, with other sizes
-        if place not in self.modules:
+        key = (case.number, *case.situation.items())
+        if key not in self.modules:
             module = self._made(case)
             if not hasattr(module, "state_dict") or not callable(module):
                 raise Failure(
@@ -258,8 +253,8 @@ class ModuleSubject:
                 )
             places = self._places(dict(module.state_dict()), case)
             _refuse_twins(module, places)
-            self.modules[place] = (module, places)
-        return self.modules[place]
+            self.modules[key] = (module, places)
+        return self.modules[key]
 
     def _made(self, case: Case) -> Any:
         try:

@@ -154,12 +154,21 @@ class Situated:
         name = names.pop() if len(names) == 1 else None
         special = [one for one in cause if one[1] != self.ordinary[one[0]]]
         # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
-        alone = len(special) == 1 and cause == self.causes[0]
-        told = NAMES.get(special[0], NAMES.get((special[0][0], ""))) if alone else None
+        first = bool(special) and cause == self.causes[0]
+        told = next((self.space.names[one] for one in special if first and one in self.space.names), None)
+        if told is None and first and len(special) == 1:
+            told = self._told(special[0])
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
         return Blame(numbers[0], replaced(failure, failure.message, name))
+
+    def _told(self, level: tuple[str, str]) -> tuple[str, str] | None:
+        """What it is called where that level goes wrong, and the question; None if others of its factor that have no name do."""
+        factor, plain = level[0], self.ordinary[level[0]]
+        wrong = {one for cause in self.causes for one in cause if one[0] == factor and one[1] != plain}
+        told = [NAMES.get(one, NAMES.get((factor, ""))) for one in (level, *wrong)]
+        return told[0] if all(told) else None
 
     @cached_property
     def _failing(self) -> list[tuple[int, Row]]:

@@ -108,6 +108,7 @@ class Situations:
     named in `lengths`. left_out: circumstances ("device") or levels of one ("state: after other sizes") that are not tried,
     each with the reason. never: levels that do not go together, as {factor: level or levels} each; together: factors all
     combinations of which are tried. module: it is one.
+    names: of a factor's level, the mistake's name and the question to ask where it goes wrong with that level only.
     groups: what is worth points; a factor that none of them names belongs to the last. after: the situations are tried once
     all written checks have passed; else before them.
     """
@@ -123,6 +124,7 @@ class Situations:
     module: bool = False
     after: bool = False
     right: Callable[[Trial, Mapping[str, Tensor]], None] | None = None
+    names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def arranged(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
         """The exercise's written checks, and the groups as checks before or after them."""

@@ -259,7 +259,7 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
     results = _results(
         trial, _laid_out(space, trial.changed(**{n: leaf.clone() for n, leaf in leaves.items()}), row)
     )
-    _right(trial, {name: value.detach() for name, value in results.items()})
+    (space.right or _right)(trial, {name: value.detach() for name, value in results.items()})
     draw = Draw(trial.case.number + 4)
     for name, result in results.items():
         reference = formula[name]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from autograder.case import Case
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
+from autograder.checks.scripted import FedModule
 from autograder.checks.sharing import StackSubject, TasksSubject
 from autograder.checks.subject import ModuleSubject
 from autograder.exercises import Exercise
@@ -38,7 +39,7 @@ def derivable(exercise: Exercise) -> bool:
     Where the situations only stand beside written checks, the mutants are still written by hand.
     """
     space = exercise.situations
-    ways = (None, ConfiguredModule, StateSubject, StackSubject, TasksSubject)
+    ways = (None, ConfiguredModule, StateSubject, StackSubject, TasksSubject, FedModule)
     plain = exercise.used_as in ways and not exercise.kernels
     return plain and space is not None and not space.after
 
@@ -106,9 +107,21 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
                 n.replace(".weight", "").replace(".bias", "_bias"): p for n, p in self.named_parameters()
             }
             given = {**dict(zip(exercise.positional, args, strict=False)), **kwargs, **weights}
+            if exercise.used_as is FedModule:
+                return self.fed(given)
             if exercise.used_as is ConfiguredModule:
                 given |= {n: v for n, v in self.made.items() if n not in ("bias", "dropout")}
             return _results(exercise, formula, given)
+
+        def fed(self, given: dict[str, Any]) -> Any:
+            """All pieces so far at once, of which the last one's rows are handed out."""
+            self.pieces = [*(self.pieces if given.pop("start", 0) else ()), given["x"]]
+            given["x"], chunks = torch.cat(self.pieces, -2), [one.shape[-2] for one in self.pieces]
+            whole = _results(
+                exercise, formula, {**given, "num_heads": self.made["num_heads"], "chunks": chunks}
+            )
+            with unobserved():
+                return whole[..., whole.shape[-2] - chunks[-1] :, :]
 
     return Student
 

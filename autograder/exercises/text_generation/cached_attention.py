@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,133 +10,129 @@ from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Failure, Parameter, Target, Trial
-from autograder.checks.agreement import agrees
-from autograder.checks.conduct import dtype_kept, inputs_untouched
+from autograder.checks.check import in_turn
+from autograder.checks.configured import biases_as_asked
 from autograder.checks.decoding import refused
 from autograder.checks.failure import student_code
-from autograder.checks.gradients import differentiable, every_parameter_learns
+from autograder.checks.gradients import every_parameter_learns, works_as_made
 from autograder.checks.objects import construct
 from autograder.checks.scripted import FedModule
-from autograder.checks.structure import agrees_with_slices, responds
-from autograder.exercises.exercise import Exercise, Mistake
+from autograder.checks.structure import responds
+from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
+from autograder.mistakes.attention import only
+from autograder.mistakes.heads import HEAD_SLIPS, heads
+from autograder.mistakes.modules import linear
 from autograder.oracle.generation import aligned, cached_attention
-from autograder.oracle.quantity import Quantity, Rounder, exact
+from autograder.oracle.quantity import Quantity
+from autograder.situations import DTYPES, MODULE_AXES, Situations, drawn_by, module_scores, without
+from autograder.situations.factors import LONG_PRIMES, Factor
+from autograder.situations.space import GRADIENT, Group, groups
 
 __all__ = ["CACHED_SELF_ATTENTION"]
 
+FORMULA, FED = "agrees with the formula", "pieces"
+LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+SHAPES = {"x": "... S d_model"}
 SPARE_WORK = 1.25
 """Of the counted operations: a right writing needs no more than the formula; a fourth leaves room for an odd one."""
 
-
-def _inputs(
-    draw: Draw,
-    *,
-    chunks: str = "",
-    axes: int = 1,
-    dtype: torch.dtype = torch.float32,
-    length: tuple[int, int] = (5, 9),
-    size: float = 1.0,
-) -> dict[str, Any]:
-    """x (..., S, d_model). chunks: "steps" (a prompt, then one by one), "pieces" (of any lengths), or none."""
-    num_heads, width = draw.sizes(2, 2, 5)
-    lead, S = draw.sizes(axes, 2, 4), draw.integer(*length)
-    lengths = {"steps": [S - 3, 1, 1, 1], "pieces": [1, 3, 1, S - 5]}
-    given = {"chunks": [n for n in lengths[chunks] if n]} if chunks else {}
-    return {
-        "init": {"d_model": num_heads * width, "num_heads": num_heads, "max_length": S},
-        "num_heads": num_heads,
-        "x": draw.normal(*lead, S, num_heads * width, dtype=dtype) * size,
-        **given,
-    }
+_text = drawn_by(
+    SHAPES,
+    init={"d_model": "d_model", "num_heads": "H", "max_length": "S"},
+    values={"num_heads": "H"},
+    derived={"d_model": lambda sizes: sizes["H"] * sizes["D"]},
+    leading=1,
+    high=5,
+)
 
 
-def _formula(
-    x: Tensor, num_heads: int, chunks: list[int] | None = None, round: Rounder = exact, **weights: Tensor
-) -> dict[str, Quantity]:
-    return cached_attention(x, num_heads, round, **weights)
+def _drawn(draw: Draw, *, fed: str = "", spare: int = 2, other: str = "", **options: Any) -> dict[str, Any]:
+    """x, num_heads, and the lengths of the pieces that it is fed in: "steps", "pieces", or none.
+
+    spare: how many positions more the module has room for. other: where another text is.
+    """
+    inputs = _text(draw, **{"S": (5, 8), "H": (2, 4), "D": (2, 3), **options})
+    S = inputs["x"].shape[-2]
+    inputs["init"]["max_length"] = S + spare
+    chunks = [S - 2, 1, 1] if fed == "steps" else [1, 1, 2, S - 4]
+    given = {"chunks": [1] * S if S < 5 else chunks} if fed else {}
+    return inputs | given | ({"other": other} if other else {})
 
 
-def _forgets(trial: Trial) -> None:
-    """start=0 begins a new text, also of another batch size."""
-    first, second = trial.inputs["x"], trial.inputs["x"][:1].flip(-2) * 0.5
-    trial(x=first)
-    try:
-        result = trial(x=second)["output"]
-    except Failure as failure:
-        raise Failure(
-            f"a second text of another batch size, begun with start=0: {failure.message}",
-            mistake="start=0 does not forget",
-            errored=failure.errored,
-        ) from failure
-    trial.require(
-        "output",
-        result,
-        "a second text, begun with start=0, is not what it would be alone",
-        mistake="start=0 does not forget",
-        x=second,
-    )
+def _formula(*, chunks: list[int] | None = None, other: str = "", **given: Any) -> dict[str, Quantity]:
+    return cached_attention(**given)
 
 
-def _steps_agree(trial: Trial) -> None:
-    """Prompt and single steps give the full pass; what is remembered is no registered buffer, which travels with weights."""
-    module = trial.subject.module(trial.case) if isinstance(trial.subject, FedModule) else None
-    buffers = {} if module is None else dict(module.named_buffers())
-    before = {name: buffer.clone() for name, buffer in buffers.items()}
-    failed: Failure | None = None
-    try:
-        agrees("output")(trial)
-    except Failure as failure:
-        failed = failure
-    after = {} if module is None else dict(module.named_buffers())
-    changed = [n for n, held in after.items() if n not in before or not _same(before[n], held)]
-    suspects = changed or [n for n, held in after.items() if failed and held.is_floating_point()]
-    if suspects:
-        raise Failure(
-            f"is {suspects[0]}, a registered buffer, what it remembers in? A cache is no part of the model's state: keep it in "
-            "a KVCache on self.",
-            mistake="remembers in a registered buffer",
-        )
-    if failed:
-        raise failed
+FULL, LONG = "the full pass", "over a thousand positions, then steps"
+FACTORS: Mapping[str, Factor] = {
+    "fed": {FULL: {}, "a prompt, then steps": {"fed": "steps"}, "pieces of any lengths": {"fed": "pieces"}},
+    "other": {
+        "no other text": {}, "after a text of a larger batch": {"other": "before"}, "beside a second layer": {"other": "beside"},
+    },
+    "lengths": {
+        "several positions": {},
+        "one position": {"S": 1},
+        "as many positions as features": {"S": "d_model"},
+        "as many positions as there is room for": {"spare": 0},
+        LONG: {"S": LONG_PRIMES, "H": 1, "axes": 0, "fed": "steps"},
+    },
+    "heads": {"several heads": {}, "one head": {"H": 1, "D": (3, 6)}, "heads of one feature": {"H": (3, 5), "D": 1}},
+    "scores": without(module_scores(), "huge numbers behind the mask"),
+    "dtype": DTYPES,
+    "axes": MODULE_AXES,
+}  # fmt: skip
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and torch.equal(one, other)
+def _remembers_aside(trial: Trial) -> None:
+    """Where the full pass is right and pieces are not: what is remembered is no registered buffer."""
+    if isinstance(trial.subject, FedModule) and trial.close("output", trial(chunks=None)["output"]):
+        for name, held in trial.subject.module(trial.case).named_buffers():
+            if held.is_floating_point():
+                raise Failure(
+                    f"is {name}, a registered buffer, what it remembers in? A cache is no part of the model's state: keep it "
+                    "in a KVCache on self.",
+                    mistake="remembers in a registered buffer",
+                )
+
+
+TOO_LONG, START = "grows beyond max_length", "start is not compared with what is remembered"
 
 
 def _refuses(trial: Trial) -> None:
     """Positions that do not follow, a text that is too long, and heads that do not fit are refused."""
-    subject, case = trial.subject, trial.case
-    x, (d_model, num_heads, max_length) = trial.inputs["x"], case.init.values()
+    subject, case, long = trial.subject, trial.case, trial.inputs["x"].repeat_interleave(2, -2)
+    d_model, num_heads, most = case.init.values()
 
     def feed(start: int, length: int) -> Any:
-        given = {**trial.inputs, "x": x[..., :length, :], **({"start": start} if start else {})}
+        given = {**trial.inputs, "x": long[..., :length, :], **({"start": start} if start else {})}
         with student_code():
-            return subject.call(case, {n: v for n, v in given.items() if n != "chunks"})
+            return subject.call(case, given)
 
-    feed(0, max_length - 2)
-    refused(
-        lambda: feed(max_length - 3, 1),
-        f"start={max_length - 3} where {max_length - 2} positions are remembered",
-        "start is not compared with what is remembered",
-    )
-    refused(
-        lambda: feed(max_length - 2, 3),
-        f"{max_length + 1} positions with max_length={max_length}",
-        "grows beyond max_length",
-    )
-    feed(max_length - 2, 2)  # it fits, and the refusals have changed nothing
-    if isinstance(subject, FedModule):
-        refused(
-            lambda: _make(subject, d_model + 1, num_heads, max_length),
-            f"d_model={d_model + 1} with num_heads={num_heads}",
-            "d_model need not be divisible by num_heads",
+    def refuse(start: int, length: int, mistake: str) -> None:
+        what = (
+            f"{length} positions from start={start} on, of max_length={most}, with {remembered} remembered,"
         )
+        refused(lambda: feed(start, length), what, mistake)
 
+    def make(width: int) -> Any:
+        with student_code():
+            return (
+                construct(subject.module_class, width, num_heads, most)
+                if isinstance(subject, FedModule)
+                else None
+            )
 
-def _make(subject: FedModule, *sizes: int) -> Any:
-    with student_code():
-        return construct(subject.module_class, *sizes)
+    remembered = 0
+    refuse(0, most + 1, TOO_LONG)
+    remembered = most - 2
+    feed(0, remembered)
+    refuse(most - 3, 1, START)
+    refuse(most - 1, 1, START)
+    refuse(most - 2, 3, TOO_LONG)
+    feed(most - 2, 2)  # it fits, and the refusals have changed nothing
+    what = f"d_model={d_model + 1} with num_heads={num_heads}"
+    refused(lambda: make(d_model + 1), what, "d_model need not be divisible by num_heads")
 
 
 def _step_flops(x: Tensor, new: int) -> int:
@@ -147,254 +142,138 @@ def _step_flops(x: Tensor, new: int) -> int:
 
 
 def _cheap_step(trial: Trial) -> None:
-    """The last position of a text, the others being remembered, costs what one position costs."""
+    """The last position of a text, the others being remembered, costs what one position costs; the full pass what it must."""
     x, subject, case = trial.inputs["x"], trial.subject, trial.case
-    rest = {name: value for name, value in trial.inputs.items() if name not in ("x", "chunks")}
     S = x.shape[-2]
     with student_code():
-        subject.call(case, {**rest, "x": x[..., : S - 1, :]})
-        seen = subject.observe(case, {**rest, "x": x[..., S - 1 :, :], "start": S - 1})
-    enough = _step_flops(x, 1)
-    if seen.flops > SPARE_WORK * enough:
-        raise Failure(
-            f"one position after {S - 1} others takes {seen.flops:,} floating-point operations in matrix products; "
-            f"{enough:,} are enough. Are the keys and values of earlier positions computed again?",
-            mistake="computes earlier positions again",
-        )
-    whole = subject.observe(case, {**rest, "x": x})
-    if whole.flops > SPARE_WORK * _step_flops(x, S):
-        raise Failure(
-            f"the full pass takes {whole.flops:,} floating-point operations in matrix products; "
-            f"{_step_flops(x, S):,} are enough. Is the text fed one position at a time, or twice?",
-            mistake="computes earlier positions again",
-        )
+        subject.call(case, {**trial.inputs, "x": x[..., : S - 1, :]})
+        step = subject.observe(case, {**trial.inputs, "x": x[..., S - 1 :, :], "start": S - 1})
+    whole = subject.observe(case, trial.inputs)
+    for seen, new, what, why in (
+        (
+            step,
+            1,
+            f"one position after {S - 1} others",
+            "Are the keys and values of earlier positions computed again?",
+        ),
+        (whole, S, "the full pass", "Is the text fed one position at a time, or twice?"),
+    ):
+        if seen.flops > SPARE_WORK * _step_flops(x, new):
+            raise Failure(
+                f"{what} takes {seen.flops:,} floating-point operations in matrix products; {_step_flops(x, new):,} are "
+                f"enough. {why}",
+                mistake="computes earlier positions again",
+            )
 
 
-# What goes wrong: the attention of each piece to what is remembered, with knobs.
-
-Knob = Callable[..., Tensor]
-
-
-def _split(x: Tensor, num_heads: int) -> Tensor:
-    return x.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
-
-
-def _merge(x: Tensor) -> Tensor:
-    return x.transpose(-3, -2).flatten(-2)
-
-
-def _variant(
+def _steps(
     x: Tensor,
     num_heads: int,
     chunks: list[int] | None = None,
+    other: str = "",
     *,
-    mask: Callable[[int, int], Tensor] = aligned,
-    scale: Callable[[int, int], float] = lambda width, heads: width**-0.5,
-    axis: int = -1,
+    seen: Callable[[int, int], Tensor] = aligned,
     remember: bool = True,
     values_from: str = "v_proj",
-    split: Callable[[Tensor, int], Tensor] = _split,
-    merge: Callable[[Tensor], Tensor] = _merge,
-    heads: Callable[[int], int] = lambda heads: heads,
-    finish: bool = True,
+    finish: Callable[..., Tensor] = linear,
     bias: bool = True,
-    keys_again: bool = False,
+    knobs: Mapping[str, Any] | None = None,
     **weights: Tensor,
-) -> Mapping[str, Tensor]:
-    def project(name: str, inputs: Tensor) -> Tensor:
-        made = inputs @ weights[name].mT
-        return made + weights[f"{name}_bias"] if bias and f"{name}_bias" in weights else made
-
+) -> Tensor:
+    """The attention of each piece to what is remembered. knobs: those of `heads`."""
     outputs, keys, values = [], list[Tensor](), list[Tensor]()
     for piece in x.split(chunks or [x.shape[-2]], -2):
-        query, key, value = (
-            split(project(name, piece), heads(num_heads)) for name in ("q_proj", "k_proj", values_from)
-        )
+        query, key, value = (linear(piece, weights, name, bias) for name in ("q_proj", "k_proj", values_from))
         keys, values = ([*keys, key], [*values, value]) if remember else ([key], [value])
-        all_keys, all_values = torch.cat(keys, -2), torch.cat(values, -2)
-        scores = query @ all_keys.mT * scale(query.shape[-1], num_heads)
-        allowed = mask(*scores.shape[-2:])
-        probs = scores.masked_fill(~allowed, -torch.inf).softmax(axis).nan_to_num()
-        mixed = merge(probs @ all_values)
-        outputs.append(project("out_proj", mixed) if finish else mixed)
-    return {"output": torch.cat(outputs, -2)}
-
-
-def _mistake(name: str, question: str, **knobs: Any) -> Mistake:
-    return Mistake(name, question, partial(_variant, **knobs))
+        given = {"allow": lambda shape, mask, causal: seen(*shape[-2:]), **(knobs or {})}
+        found = heads(query, torch.cat(keys, -2), torch.cat(values, -2), num_heads, **given)
+        outputs.append(finish(found["output"], weights, "out_proj", bias))
+    return torch.cat(outputs, -2)
 
 
 def _ones(S_q: int, S_k: int) -> Tensor:
     return torch.ones(S_q, S_k, dtype=torch.bool)
 
 
-MISTAKES = (
-    _mistake(
-        "mask aligned at the top left",
-        "The queries are the last positions. Is the mask causal_mask(S_q, S_k)?",
-        mask=lambda S_q, S_k: _ones(S_q, S_k).tril(),
-    ),
-    _mistake("nothing is masked", "No position may see a later one.", mask=_ones),
-    _mistake(
-        "only a full pass is masked",
-        "A piece of several positions needs its mask also when others came before it.",
-        mask=lambda S_q, S_k: aligned(S_q, S_k) if S_q == S_k else _ones(S_q, S_k),
-    ),
-    _mistake(
-        "a position does not see itself",
-        "Position p sees 0..p.",
-        mask=lambda S_q, S_k: _ones(S_q, S_k).tril(S_k - S_q - 1),
-    ),
-    _mistake("earlier pieces are forgotten", "Are keys and values of earlier calls used?", remember=False),
-    _mistake(
-        "not scaled", "Divide the scores by sqrt(D), D the width of a head.", scale=lambda width, heads: 1.0
-    ),
-    _mistake(
-        "scaled by sqrt(d_model)",
-        "Divide by the root of the width of a head, not of the model.",
-        scale=lambda width, heads: (width * heads) ** -0.5,
-    ),
-    _mistake("softmax over the queries", "The weights of a query sum to one: dim=-1.", axis=-2),
-    _mistake("one head", "Is d_model split into num_heads heads?", heads=lambda heads: 1),
-    _mistake(
-        "heads interleaved",
-        "Head h owns the features h * D .. (h + 1) * D - 1. Is it unflatten(-1, (num_heads, D))?",
-        split=lambda x, heads: x.unflatten(-1, (-1, heads)).movedim(-1, -3),
-    ),
-    _mistake(
-        "heads merged without a transpose",
-        "Before flatten, the head axis must stand next to its features.",
-        merge=lambda x: x.reshape(*x.shape[:-3], x.shape[-2], x.shape[-3] * x.shape[-1]),
-    ),
-    _mistake(
-        "heads split without a transpose",
-        "A view (..., H, S, D) of (..., S, d_model) mixes positions. Is it (..., S, H, D), then transposed?",
-        split=lambda x, heads: x.reshape(*x.shape[:-2], heads, x.shape[-2], x.shape[-1] // heads),
-    ),
-    _mistake("out_proj is not applied", "The output is out_proj of the merged heads.", finish=False),
-    _mistake("values are keys", "Values have a projection of their own.", values_from="k_proj"),
-    _mistake("biases left out", "The four layers have biases.", bias=False),
-)
-
-
-RECIPES = (
-    Recipe("full pass", _inputs),
-    Recipe("prompt, then steps", partial(_inputs, chunks="steps")),
-    Recipe("pieces of any lengths", partial(_inputs, chunks="pieces", length=(8, 11))),
-    Recipe("two leading axes", partial(_inputs, axes=2)),
-    Recipe("large scores", partial(_inputs, size=2.5)),
-    Recipe("small, float64", partial(_inputs, dtype=torch.float64, axes=0, length=(4, 6))),
-    Recipe("float64", partial(_inputs, dtype=torch.float64, chunks="steps")),
-    Recipe("bfloat16", partial(_inputs, dtype=torch.bfloat16)),
-    Recipe("long text", partial(_inputs, length=(40, 50))),
-)
-
-SQUARE = ("d_model", "d_model")
-PARAMETERS = tuple(Parameter(name, SQUARE, bias=True) for name in ("q_proj", "k_proj", "v_proj", "out_proj"))
-FULL = "full pass"
+SLIPS: Slips = {
+    "The queries are the last positions. Is the mask causal_mask(S_q, S_k)?": {
+        "mask aligned at the top left": {"seen": lambda S_q, S_k: _ones(S_q, S_k).tril()},
+    },
+    "No position may see a later one.": {"nothing is masked": {"seen": _ones}},
+    "A piece of several positions needs its mask also when others came before it.": {
+        "only a full pass is masked": {"seen": lambda S_q, S_k: aligned(S_q, S_k) if S_q == S_k else _ones(S_q, S_k)},
+    },
+    "Position p sees 0..p.": {
+        "a position does not see itself": {"seen": lambda S_q, S_k: _ones(S_q, S_k).tril(S_k - S_q - 1)},
+    },
+    "Is the mask value -inf or the dtype's lowest number, or merely a low one?": {
+        "mask value is not low enough": [
+            {"knobs": {"weigh": lambda s, a: s.masked_fill(~a, -1e4).softmax(-1)}},
+            {"knobs": {"weigh": lambda s, a: s.masked_fill(~a, -50.0).softmax(-1)}},
+        ],
+    },
+    "Are keys and values of earlier calls used?": {"earlier pieces are forgotten": {"remember": False}},
+    "Should forbidden scores be -inf before the softmax?": {
+        "mask applied after the softmax": {"knobs": {"weigh": lambda s, a: s.softmax(-1) * a}},
+    },
+    "The output is out_proj of the merged heads.": {"out_proj is not applied": {"finish": lambda output, *_: output}},
+    "Values have a projection of their own.": {"values are keys": {"values_from": "k_proj"}},
+    "The four layers have biases.": {"biases left out": {"bias": False}},
+}  # fmt: skip
+SHARED = only("not scaled", "divided by D", "softmax over the queries", "no softmax")
 
 CACHED_SELF_ATTENTION = Exercise(
     name="CachedSelfAttention",
     assignment="text_generation",
     target=Target("CachedSelfAttention", ("output",), _formula),
     positional=("x",),
-    parameters=PARAMETERS,
+    parameters=tuple(Parameter(name, ("d_model", "d_model"), bias=True) for name in LAYERS),
     used_as=FedModule,
-    recipes=RECIPES,
-    checks=(
-        Check(
-            "every input counts",
-            "the output changes with x",
-            0.25,
-            ("full pass",),
-            responds({"x": ("output",)}),
+    situations=Situations(
+        draw=_drawn,
+        factors=FACTORS,
+        axes=SHAPES,
+        groups=groups(
+            "forward(x) is causal multi-head self-attention", 1.5,
+            (Group(FED, "a prompt and steps, or pieces of any lengths, equal the full pass", 1.5, ("fed",)),
+             Group("new text", "start=0 forgets the earlier text, and another layer's text is not its own", 0.25, ("other",)),
+             Group("lengths", "any number of positions, heads and leading axes", 0.25, ("lengths", "heads", "axes"))),
+            scores=0.25, gradient=0.25, dtypes=0.25, calls=0.25,
         ),
-        Check(
-            FULL,
-            "forward(x) is causal multi-head self-attention",
-            1.0,
-            ("full pass", "large scores"),
-            agrees("output"),
-            "every input counts",
-        ),
-        Check(
-            "single steps",
-            "a prompt, then one position at a time, equals the full pass",
-            1.0,
-            ("prompt, then steps",),
-            _steps_agree,
-            FULL,
-        ),
-        Check(
-            "pieces",
-            "pieces of any lengths equal the full pass",
-            0.75,
-            ("pieces of any lengths",),
-            agrees("output"),
-            (FULL, "single steps"),
-        ),
-        Check(
-            "cost",
-            "an earlier position is never computed again",
-            0.75,
-            ("long text",),
-            _cheap_step,
-            (FULL, "single steps"),
-        ),
-        Check("new text", "start=0 forgets the earlier text", 0.5, ("full pass",), _forgets, FULL),
-        Check(
-            "refuses",
-            "what does not fit raises ValueError",
-            0.5,
-            ("full pass",),
-            _refuses,
-            (FULL, "single steps"),
-        ),
-        Check(
-            "leading axes",
-            "any number of leading axes",
-            0.25,
-            ("two leading axes",),
-            agrees_with_slices({"x": 2}, ("output",)),
-            FULL,
-        ),
-        Check(
-            "parameters",
-            "every parameter is used and learns",
-            0.25,
-            ("full pass",),
-            every_parameter_learns(),
-            FULL,
-        ),
-        Check(
-            "gradient",
-            "backward() of the full pass gives the derivative",
-            0.25,
-            ("small, float64",),
-            differentiable(("output",)),
-            FULL,
-        ),
-        Check(
-            "dtype",
-            "the dtype is kept, and its precision",
-            0.25,
-            ("float64", "bfloat16"),
-            dtype_kept(("output",)),
-            (FULL, "single steps"),
-        ),
-        Check("inputs untouched", "x is not written to", 0.25, ("full pass",), inputs_untouched(), FULL),
+        never=({"fed": tuple(without(FACTORS["fed"], FULL)), "gradient": GRADIENT},  # needed for the full pass only
+               {"fed": FULL, "other": "beside a second layer"},  # nothing comes between
+               {"scores": "all scores low", "lengths": "one position"},  # nothing is hidden
+               {"lengths": LONG, "other": ("after a text of a larger batch", "beside a second layer")}),  # they only take time
+        left_out={"state: after other sizes": "a text of other sizes before it is among the factors",
+                  "state: beside a second object": "a second layer is fed between the pieces, as one of the factors"},
+        together=(("fed", "gradient", "mode"),),
+        names={
+            ("other", "after a text of a larger batch"): ("start=0 does not forget", "Does start=0 begin with nothing?"),
+            ("other", "beside a second layer"): ("layers share what they remember", "Is the cache made in __init__, on self?"),
+        },
+        module=True,
     ),
-    mistakes=MISTAKES,
+    recipes=(
+        Recipe("a text", lambda draw: _drawn(draw, spare=0)),
+        Recipe("long text", lambda draw: _drawn(draw, S=(40, 50), spare=0)),
+    ),
+    checks=(
+        Check("cost", "an earlier position is never computed again", 0.75, ("long text",), _cheap_step, (FORMULA, FED)),
+        Check("refuses", "what does not fit raises ValueError", 0.5, ("a text",), _refuses, (FORMULA, FED)),
+        Check("parameters", "every parameter is there, is used and learns", 0.25, ("a text",),
+              in_turn(biases_as_asked(LAYERS), every_parameter_learns(), works_as_made()), FORMULA),
+    ),
+    diagnoses={"chunks": (_remembers_aside,), "": (responds({"x": ("output",)}, mixing="x"),)},
+    mistakes=(
+        *slips(_steps, SLIPS, output="output"),
+        *slips(_steps, *SHARED, HEAD_SLIPS, output="output", steps="knobs", without=("mask of the first head used for all",)),
+    ),
     hints=(
         "With start > 0, how many queries are there, and how many keys? Your causal_mask takes both numbers.",
-        (
-            "Project x only; append the new keys and values to a KVCache that the module keeps on self; attend with the "
-            "new queries to all that the cache returns. start=0 resets it first."
-        ),
-        (
-            "Split heads with `layer(x).unflatten(-1, (num_heads, -1)).transpose(-3, -2)`; `keys, values = "
-            "self.cache.append(key, value)`; `causal_mask(*scores.shape[-2:])`; merge with "
-            "`.transpose(-3, -2).flatten(-2)` before out_proj."
-        ),
+        "Project x only; append the new keys and values to a KVCache that the module keeps on self; attend with the "
+        "new queries to all that the cache returns. start=0 resets it first.",
+        "Split heads with `layer(x).unflatten(-1, (num_heads, -1)).transpose(-3, -2)`; `keys, values = "
+        "self.cache.append(key, value)`; `causal_mask(*scores.shape[-2:])`; merge with "
+        "`.transpose(-3, -2).flatten(-2)` before out_proj.",
     ),
-)
+)  # fmt: skip

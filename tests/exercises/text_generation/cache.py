@@ -6,9 +6,12 @@ import torch
 
 from tests.exercises.catalogue import mutant, right
 
+NAME = "KVCache"
 
+
+@right(NAME)
 class Joined:
-    """Right: joined with cat; the methods below are what mutants change."""
+    """Joined with cat; the methods below are what mutants change."""
 
     def __init__(self, max_length):
         self.max_length = max_length
@@ -33,30 +36,28 @@ class Joined:
         return self.keys, self.values
 
 
-@right("KVCache")
-class Concatenates(Joined):
-    pass
-
-
-@right("KVCache")
+@right(NAME)
 class KeepsPieces:
     def __init__(self, max_length):
         self.max_length, self.pieces = max_length, []
 
     def __len__(self):
+        return self.count()
+
+    def count(self):
         return sum(key.size(-2) for key, _ in self.pieces)
 
     def reset(self):
         self.pieces.clear()
 
     def append(self, key, value):
-        if len(self) + key.size(-2) > self.max_length:
+        if self.count() + key.size(-2) > self.max_length:
             raise ValueError(f"no room for {key.size(-2)}")
         self.pieces.append((key, value))
         return tuple(torch.cat(parts, dim=-2) for parts in zip(*self.pieces, strict=True))
 
 
-@right("KVCache")
+@right(NAME)
 class Buffers:
     def __init__(self, max_length):
         self.max_length, self.buffers, self.n = max_length, None, 0
@@ -74,25 +75,28 @@ class Buffers:
         if self.buffers is None:
             self.buffers = [x.new_zeros(*x.shape[:-2], self.max_length, x.shape[-1]) for x in (key, value)]
         for buffer, piece in zip(self.buffers, (key, value), strict=True):
-            buffer.narrow(-2, self.n, new).copy_(piece)
+            self.write(buffer, piece, new)
         self.n += new
         return tuple(buffer.narrow(-2, 0, self.n) for buffer in self.buffers)
 
+    def write(self, buffer, piece, new):
+        buffer.narrow(-2, self.n, new).copy_(piece)
 
-@mutant("KVCache", "newest first")
+
+@mutant(NAME, "newest first")
 class NewestFirst(Joined):
     def joined(self, old, new):
         return new if old is None else torch.cat([new, old], -2)
 
 
-@mutant("KVCache", "only the new positions come back")
+@mutant(NAME, "only the new positions come back")
 class OnlyNew(Joined):
     def append(self, key, value):
         super().append(key, value)
         return key, value
 
 
-@mutant("KVCache", "the new positions are missing")
+@mutant(NAME, "the new positions are missing")
 class OneBehind(Joined):
     def append(self, key, value):
         before = self.keys, self.values
@@ -100,117 +104,99 @@ class OneBehind(Joined):
         return before if before[0] is not None else (key[..., :0, :], value[..., :0, :])
 
 
-@mutant("KVCache", "only the last two pieces are kept")
-class KeepsThePiece(Joined):
-    length = 0
-
-    def __len__(self):
-        return self.length
-
+@mutant(NAME, "only the last two pieces are kept")
+class KeepsThePiece(KeepsPieces):
     def append(self, key, value):
-        keys, values = self.joined(self.keys, key), self.joined(self.values, value)
-        self.keys, self.values = key, value
-        self.length = self.length + key.shape[-2]
-        return keys, values
+        super().append(key, value)
+        return tuple(torch.cat(parts[-2:], -2) for parts in zip(*self.pieces, strict=True))
 
 
-@mutant("KVCache", "always written to the start")
+@mutant(NAME, "always written to the start")
 class AlwaysTheStart(Buffers):
-    def append(self, key, value):
-        new = key.shape[-2]
-        keys, values = super().append(key, value)
-        fresh = self.n == new
-        for buffer, piece in zip(self.buffers, (key, value), strict=True):
-            buffer[..., self.n - new : self.n, :] = piece if fresh else 0
-            buffer[..., :new, :] = piece
-        return keys, values
+    def write(self, buffer, piece, new):
+        buffer[..., :new, :] = piece
 
 
-@mutant("KVCache", "keys and values swapped")
+@mutant(NAME, "keys and values swapped")
 class Swapped(Joined):
     def append(self, key, value):
         return super().append(key, value)[::-1]
 
 
-@mutant("KVCache", "the unused places come back, too")
+@mutant(NAME, "the unused places come back, too")
 class WholeBuffer(Buffers):
     def append(self, key, value):
         super().append(key, value)
         return tuple(self.buffers)
 
 
-@mutant("KVCache", "values are not kept")
+@mutant(NAME, "values are not kept")
 class ForgetsValues(Joined):
     def append(self, key, value):
         return super().append(key, value)[0], value
 
 
-@mutant("KVCache", "len() is wrong", only="length")
+@mutant(NAME, "len() is wrong")
 class CountsAppends(KeepsPieces):
     def __len__(self):
         return len(self.pieces)
 
-    def append(self, key, value):
-        if sum(k.size(-2) for k, _ in self.pieces) + key.size(-2) > self.max_length:
-            raise ValueError("full")
-        self.pieces.append((key, value))
-        return tuple(torch.cat(parts, dim=-2) for parts in zip(*self.pieces, strict=True))
+
+@mutant(NAME, "reset does not forget")
+class NeverResets(KeepsPieces):
+    def reset(self):
+        pass
 
 
-@mutant("KVCache", "reset does not forget", only="reset")
+@mutant(NAME, "reset does not forget")
 class ResetOfTheLengthOnly(Buffers):
-    """The buffers stay, of the old batch size."""
+    """The buffers stay, of the old batch size and dtype."""
 
     def reset(self):
         self.n = 0
 
 
-@mutant("KVCache", "grows beyond max_length", only="full")
+@mutant(NAME, "grows beyond max_length")
 class NeverFull(Joined):
     def refuse(self, new):
         pass
 
 
-@mutant("KVCache", "a refused append leaves its traces", only="full")
+@mutant(NAME, "grows beyond max_length")
+class FirstOneFits(Joined):
+    def refuse(self, new):
+        if len(self):
+            super().refuse(new)
+
+
+@mutant(NAME, "a refused append leaves its traces")
 class RefusesTooLate(Joined):
     def append(self, key, value):
         self.keys, self.values = self.joined(self.keys, key), self.joined(self.values, value)
-        if len(self) > self.max_length:
-            raise ValueError("full")
+        self.refuse(0)
         return self.keys, self.values
 
 
-@mutant("KVCache", "all caches share their contents", only="apart")
+@mutant(NAME, "all caches share their contents")
 class OnTheClass(Joined):
-    keys = values = None
-
-    def __init__(self, max_length):
-        self.max_length = max_length
-        type(self).keys = type(self).values = None
-
-    def reset(self):
-        type(self).keys = type(self).values = None
-
-    def append(self, key, value):
-        self.refuse(key.shape[-2])
-        kind = type(self)
-        kind.keys, kind.values = self.joined(self.keys, key), self.joined(self.values, value)
-        return kind.keys, kind.values
+    held = {}
+    keys = property(lambda self: self.held["k"], lambda self, keys: self.held.update(k=keys))
+    values = property(lambda self: self.held["v"], lambda self, values: self.held.update(v=values))
 
 
-@mutant("KVCache", only="leading axes")
+@mutant(NAME)
 class FourAxesOnly(Joined):
     def joined(self, old, new):
         return new if old is None else torch.cat([old, new], 2)
 
 
-@mutant("KVCache", "does not keep the dtype", only="dtype")
+@mutant(NAME, "does not keep the dtype")
 class InFloat32(Joined):
     def append(self, key, value):
         return super().append(key.float(), value.float())
 
 
-@mutant("KVCache", "does not return what is asked for", only="grows")
+@mutant(NAME, "does not return what is asked for")
 class ReturnsNothing(Joined):
     def append(self, key, value):
         super().append(key, value)
