@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
+from autograder.checks.drawing import Drawing
+from autograder.checks.scripted import UsedFunction
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
 from autograder.observation import unobserved
@@ -34,7 +36,10 @@ def derivable(exercise: Exercise) -> bool:
     Where the situations only stand beside written checks, the mutants are still written by hand.
     """
     space = exercise.situations
-    plain = exercise.used_as in (None, ConfiguredModule, StateSubject) and not exercise.kernels
+    plain = (
+        exercise.used_as in (None, ConfiguredModule, StateSubject, Drawing, UsedFunction)
+        and not exercise.kernels
+    )
     return plain and space is not None and not space.after
 
 
@@ -233,6 +238,8 @@ UNSEEN = {
         "hands out the same memory",
     ),  # it is given no tensor, so that an earlier call has the same sizes
     ("perplexity", "at most a thousand"),  # one number, however long the text
+    ("generate", "at most a thousand"),  # no text is that long
+    ("sample_next_token", "single precision inside"),  # tokens are whole numbers
 }
 """Spoilers that change nothing there."""
 
