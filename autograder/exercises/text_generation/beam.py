@@ -293,7 +293,7 @@ BEAM_SEARCH = Exercise(
             {"eos": PASSED, "beam": ("a beam of one", WIDE)}, {"eos": PASSED[1], "beam": "a beam of five"},
             {"penalty": "a negative length penalty", "eos": _but("eos", LATE)},
             {"penalty": _but("penalty", "no length penalty"), "eos": ("eos comes first", *PASSED)},
-            {"penalty": "a length penalty of two", "eos": "the best text ends early"},
+            {"penalty": "a length penalty of two", "eos": ("the best text ends early", TIES)},
             *({"prompt": LONG, name: tuple(FACTORS[name])[1:]} for name in FACTORS if name != "prompt"),
         ),
         left_out={

@@ -186,10 +186,10 @@ SLIPS: Slips = {
         "the map is one step late": {"late": True},
     },
     "argmax or argmin?": {"the least likely token is chosen": {"choose": torch.argmin}},
-    "What ends the loop?": {"does not stop at eos": {"stops": lambda token, eos, bos: False}},
     "Token 0 is a token. Is it compared with ==?": {
         "eos 0 counts as none": {"stops": lambda token, eos, bos: bool(eos) and token == eos},
     },
+    "What ends the loop?": {"does not stop at eos": {"stops": lambda token, eos, bos: False}},
     "Does eos stay in the result?": {"eos is left out": {"finish": lambda tokens, bos, eos: [t for t in tokens if t != eos]}},
     "bos only starts the decoder.": {"bos is in the result": {"finish": lambda tokens, bos, eos: [bos, *tokens]}},
     "The loop runs over the source. What should the length of the output depend on?": {
