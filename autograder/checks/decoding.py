@@ -16,9 +16,9 @@ from autograder.oracle.generation import greedy
 __all__ = [
     "asks_no_more_than_needed",
     "refused",
+    "require_text",
     "results_of",
     "same_text_elsewhere",
-    "text_agrees",
     "text_of",
 ]
 
@@ -45,19 +45,15 @@ def text_of(tokens: Tensor) -> list[int]:
     return listed
 
 
-def text_agrees() -> Probe:
-    """The first result is the text of the formula, token for token."""
-
-    def probe(trial: Trial) -> None:
-        same_text(trial)
-
-    return probe
-
-
 def same_text(trial: Trial, **changes: Any) -> list[int]:
     """The text of the first result. Raises: Failure if it is not, token for token, that of the formula."""
+    got = text_of(results_of(trial, **changes)[trial.target.outputs[0]])
+    return require_text(trial, got, **changes)
+
+
+def require_text(trial: Trial, got: list[int], **changes: Any) -> list[int]:
+    """The text. Raises: Failure if it is not, token for token, that of the formula."""
     name = trial.target.outputs[0]
-    got = text_of(results_of(trial, **changes)[name])
     expected = [int(token) for token in trial.expect(**changes)[name].value.tolist()]
     if got == expected:
         return got

@@ -25,6 +25,10 @@ def _mixed(seed: int, numbers: list[int]) -> int:
     return seed
 
 
+REMEMBERED = 4096
+"""Answers that a model keeps: texts of a search share their beginnings."""
+
+
 def _kind(value: Any) -> str:
     """What was handed over, in a few words."""
     if isinstance(value, Tensor):
@@ -56,6 +60,7 @@ class PrefixModel:
         self.seed, self.vocabulary, self.always = seed, vocabulary, always
         self.asked: list[tuple[Tensor, int]] = []
         self.known: list[int] = []
+        self.answers: dict[int, Tensor] = {}
 
     def __repr__(self) -> str:
         return f"<a model of {self.vocabulary} tokens>"
@@ -66,11 +71,19 @@ class PrefixModel:
 
     def following(self, text: list[int]) -> Tensor:
         """The float64 logits (V,) of the next token: multiples of 2^-10, so that float32 holds them exactly."""
-        if self.always is not None:
-            return torch.tensor(self.always, dtype=torch.float64)
-        generator = torch.Generator().manual_seed(_mixed(self.seed, text))
-        logits = torch.randn(self.vocabulary, generator=generator, dtype=torch.float64)
-        return (logits * 1536).round() / 1024
+        return self._answers(_mixed(self.seed, text))
+
+    def _answers(self, mixed: int) -> Tensor:
+        mixed = mixed if self.always is None else 0
+        if self.always is not None and not self.answers:
+            self.answers[mixed] = torch.tensor(self.always, dtype=torch.float64)
+        if mixed not in self.answers:
+            if len(self.answers) >= REMEMBERED:
+                self.answers.clear()
+            generator = torch.Generator().manual_seed(mixed)
+            logits = torch.randn(self.vocabulary, generator=generator, dtype=torch.float64)
+            self.answers[mixed] = (logits * 1536).round() / 1024
+        return self.answers[mixed]
 
     def __call__(self, tokens: Any, start: Any = 0) -> Any:
         return apart(self._answer)(tokens, start)
@@ -89,10 +102,11 @@ class PrefixModel:
         return self._rows(asked.reshape(-1).tolist(), before)
 
     def _rows(self, tokens: list[int], before: list[int]) -> Tensor:
-        if self.always is not None:
-            return torch.tensor(self.always).expand(len(tokens), -1).clone()
-        rows = [self.following(before + tokens[: n + 1]) for n in range(len(tokens))]
-        return torch.stack(rows).float() if rows else torch.zeros(0, self.vocabulary)
+        rows, mixed = list[Tensor](), _mixed(self.seed, before)
+        for token in tokens:
+            mixed = _mixed(mixed, [token])
+            rows.append(self._answers(mixed))
+        return torch.stack(rows).float() if rows else torch.zeros(0, self.vocabulary, dtype=torch.float32)
 
     @property
     def positions(self) -> int:
@@ -111,7 +125,7 @@ class Reader:
     """
 
     def __init__(self, seed: int, vocabulary: int, width: int):
-        self.vocabulary, self.width = vocabulary, width
+        self.seed, self.vocabulary, self.width = seed, vocabulary, width
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape: int) -> Tensor:

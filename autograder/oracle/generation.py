@@ -69,21 +69,11 @@ def kept(
     logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
     """logits (V,) -> the probabilities (V,) with which the tokens are drawn; equals go by their index."""
-    order = sorted(range(len(logits)), key=lambda token: (-float(logits[token]), token))
-    probs = torch.zeros_like(logits)
-    if temperature == 0:
-        probs[order[0]] = 1.0
-        return probs
-    order = order[:top_k]
-    probs[order] = torch.softmax(logits[order] / temperature, 0)
+    order = logits.sort(descending=True, stable=True).indices[: 1 if temperature == 0 else top_k]
+    some = torch.softmax(logits[order] / (temperature or 1.0), 0)
     if top_p is not None:
-        reached = 0.0
-        for place, token in enumerate(order):
-            reached += float(probs[token])
-            if reached >= top_p:
-                probs[order[place + 1 :]] = 0.0
-                break
-    return probs / probs.sum()
+        some = some[: int((some.cumsum(0) < top_p).sum()) + 1]
+    return torch.zeros_like(logits).index_copy(0, order[: len(some)], some / some.sum())
 
 
 def greedy(following: NextLogits, prompt: list[int], most: int, eos: int | None) -> list[int]:
@@ -102,14 +92,15 @@ def beams(
     """The best text, its score, and the margin: the smallest gap in log-probability or score that decided anything."""
     live, finished, margin = [(0.0, list(prompt))], [], math.inf
     for step in range(1, most + 1):
+        rows = torch.log_softmax(torch.stack([following(text) for _, text in live]), -1).tolist()
         every = [
-            (total + float(log_prob), [*text, token])
-            for total, text in live
-            for token, log_prob in enumerate(torch.log_softmax(following(text), 0))
+            (total + more, place, token)
+            for place, ((total, _), row) in enumerate(zip(live, rows, strict=True))
+            for token, more in enumerate(row)
         ]
         every.sort(key=lambda one: -one[0])  # stable: equals keep the order in which they were found
         margin = min([margin, *(one[0] - other[0] for one, other in pairwise(every[: beam_size + 1]))])
-        chosen = every[:beam_size]
+        chosen = [(total, [*live[place][1], token]) for total, place, token in every[:beam_size]]
         done = [one for one in chosen if one[1][-1] == eos or step == most]
         finished += [(total / step**length_penalty, text) for total, text in done]
         live = [one for one in chosen if one not in done]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ def divergence(counts: Tensor, probs: Tensor) -> float:
     return float((shares[seen] * (shares[seen] / probs[seen]).log()).sum())
 
 
+@cache
 def largest_divergence(draws: int, kept: int, false_alarm: float) -> float:
     """The divergence that `draws` draws from `kept` tokens exceed with probability below `false_alarm`.
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from autograder.case import Case
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
-from autograder.checks.scripted import FedModule
+from autograder.checks.drawing import Drawing
+from autograder.checks.scripted import FedModule, UsedFunction
 from autograder.checks.sharing import StackSubject, TasksSubject
 from autograder.checks.subject import ModuleSubject
 from autograder.exercises import Exercise
@@ -39,7 +40,16 @@ def derivable(exercise: Exercise) -> bool:
     Where the situations only stand beside written checks, the mutants are still written by hand.
     """
     space = exercise.situations
-    ways = (None, ConfiguredModule, StateSubject, StackSubject, TasksSubject, FedModule)
+    ways = (
+        None,
+        ConfiguredModule,
+        StateSubject,
+        StackSubject,
+        TasksSubject,
+        FedModule,
+        Drawing,
+        UsedFunction,
+    )
     plain = exercise.used_as in ways and not exercise.kernels
     return plain and space is not None and not space.after
 
@@ -281,6 +291,8 @@ UNSEEN = {
     ),  # it is given no tensor, so that an earlier call has the same sizes
     ("perplexity", "at most a thousand"),  # one number, however long the text
     ("perplexity", "a table on the CPU"),  # and a number goes with any device
+    ("generate", "at most a thousand"),  # no text is that long
+    ("sample_next_token", "single precision inside"),  # tokens are whole numbers
 }
 """Spoilers that change nothing there."""
 

@@ -26,7 +26,6 @@ def names(pair: tuple[Exercise, Situations]) -> str:
 
 CASE_BY_CASE = {
     "dot_scores",
-    "sample_next_token", "generate", "beam_search", "Seq2SeqGenerator",
     "softmax_rows", "flash_forward", "flash_backward", "flash_attention", "decode_attention",
     "paged_attention",
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,76 +10,107 @@ import torch
 from torch import Tensor
 
 from autograder.case import Draw, Recipe
-from autograder.checks import Check, Failure, Target, Trial
-from autograder.checks.conduct import inputs_untouched
+from autograder.checks import Check, Target, Trial
 from autograder.checks.decoding import refused
-from autograder.checks.drawing import Settings, Slip, drawn_as_asked, one_source_of_randomness, tokens_of
+from autograder.checks.drawing import (
+    DRAWS,
+    GENERATOR,
+    Drawing,
+    Probabilities,
+    Settings,
+    Slips,
+    drawn_as_asked,
+)
 from autograder.exercises.exercise import Exercise
-from autograder.oracle.generation import kept
+from autograder.oracle.generation import kept, whole
 from autograder.oracle.quantity import Quantity
+from autograder.situations import DTYPES, Factor, Group, Situations, groups, without
 
 __all__ = ["SAMPLE_NEXT_TOKEN"]
+
+SHAPES = {0: (), 1: (DRAWS,), 2: (DRAWS // 30, 30), 3: (2, DRAWS // 60, 30)}
+"""Leading axes of the logits, by their number."""
 
 SPREAD = (2.4, 1.7, 1.1, 0.6, 0.0, -0.7, -1.5)
 """Logits whose probabilities leave no doubt about what top_k and top_p keep."""
 
+MET, BOTH = "a sum that meets top_p", "top_p of what top_k keeps"
+HARDLY, COLD, ZERO = "two that hardly differ", "a cold temperature", "temperature 0"
+LONG = "over thirty thousand tokens"
 
-def _row(draw: Draw, logits: tuple[float, ...]) -> Tensor:
-    return torch.tensor(logits)[draw.permutation(len(logits))]
+
+def _hardly(dtype: torch.dtype) -> Tensor:
+    """The two highest differ by a few roundings only."""
+    row = torch.tensor(SPREAD, dtype=dtype)
+    row[1] = row[0] * (1 - 64 * torch.finfo(dtype).eps)
+    return row
 
 
-def _settings(
-    draw: Draw, *, logits: tuple[float, ...] = SPREAD, rows: int = 0, **settings: Any
+def _mixed(row: Tensor, hardly: bool) -> Tensor:
+    """The row, or where two hardly differ that order in which the lower one comes first."""
+    first, second = row.topk(2).indices.tolist()
+    return row.flip(0) if hardly and first < second else row
+
+
+def _drawn(
+    draw: Draw,
+    *,
+    row: tuple[float, ...] = SPREAD,
+    hardly: bool = False,
+    axes: int = 1,
+    batch: int = 0,
+    rows: int = 1,
+    V: int = 0,
+    k: int = 3,
+    top_k: int | str | None = None,
+    top_p: float | str | None = None,
+    temperature: float | None = None,
+    sized: float = 1.0,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, Any]:
-    """logits (V,), or `rows` different rows (rows, V), in another order each time; the settings as they are."""
-    drawn = (
-        _row(draw, logits)
-        if not rows
-        else torch.stack([_row(draw, logits) * (1 - 0.4 * n) for n in range(rows)])
+    """logits (..., V): this row in another order, or `rows` orders of it in turn; V: as the last of so many tokens.
+
+    sized: a factor of the logits. top_k: a number, or "k" (which is `k`). top_p: a number, "inside" (well between two
+    sums of probabilities), or "met" (the sum of two of four equal ones).
+    """
+    logits = (
+        _hardly(dtype)
+        if hardly
+        else torch.tensor((0.5,) * 4 + (-torch.inf,) * 3 if top_p == "met" else row, dtype=dtype)
     )
-    return {"logits": drawn, **settings}
-
-
-def _table(draw: Draw, **settings: Any) -> dict[str, Any]:
-    """logits (B, S, V)."""
-    return {"logits": draw.normal(*draw.sizes(3, low=3)), **settings}
-
-
-def _shapes(trial: Trial) -> None:
-    logits = trial.inputs["logits"]
-    for given in (logits, logits[0], logits[0, 0]):
-        tokens_of(trial, tuple(given.shape[:-1]), logits=given, generator=torch.Generator().manual_seed(1))
-
-
-def _greedy(trial: Trial) -> None:
-    logits = trial.inputs["logits"]
-    tokens = tokens_of(trial, tuple(logits.shape[:-1]))
-    expected = logits.argmax(-1)
-    wrong = (tokens != expected).reshape(-1)
-    if bool(wrong.any()):
-        place = int(wrong.int().argmax())
-        row = logits.reshape(-1, logits.shape[-1])[place]
-        got, best = int(tokens.reshape(-1)[place]), int(expected.reshape(-1)[place])
-        tie = (
-            "Of equal logits the lower index counts as more likely."
-            if float(row[got]) == float(row[best])
-            else ""
-        )
-        raise Failure(
-            f"temperature 0 chose token {got} (logit {float(row[got]):.3g}); the most likely is token {best} "
-            f"(logit {float(row[best]):.3g}). {tie}".rstrip(),
-            mistake="ties go to another token" if tie else "temperature 0 is not greedy",
-        )
+    logits = logits * sized
+    given: dict[str, Any] = {} if temperature is None else {"temperature": temperature}
+    if top_k is not None:
+        given["top_k"] = k if top_k == "k" else top_k
+    if top_p == "inside":
+        probs = kept(logits.double(), temperature or 1.0, given.get("top_k")).sort(descending=True).values
+        last = max(
+            range(1, len(probs)), key=lambda n: float(probs[n])
+        )  # the second, or the first of its equals
+        top_p = round(float(probs[:last].sum() + 0.75 * probs[last]), 3)
+    if top_p is not None:
+        given["top_p"] = 0.5 if top_p == "met" else top_p
+    orders = torch.stack([_mixed(logits[draw.permutation(len(logits))], hardly) for _ in range(rows)])
+    lead = (1, 3) if V else (batch, *SHAPES[axes]) if batch else SHAPES[axes]
+    many = orders[torch.arange(max(1, torch.Size(lead).numel())) % rows]
+    if V:
+        many = torch.cat([torch.full((len(many), V - len(logits)), -torch.inf, dtype=dtype), many], -1)
+    return {"logits": many.reshape(*lead, -1), **given}
 
 
 def _refuses(trial: Trial) -> None:
-    for settings in ({"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}):
-        name, value = next(iter(settings.items()))
-        refused(
-            partial(trial.run, trial.changed(**settings)),
-            f"{name}={value}",
-            "settings out of range are accepted",
-        )
+    for settings in (
+        {"temperature": -1.0},
+        {"top_k": 0},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": -0.5},
+        {"top_p": 1.5},
+    ):
+        for more in ({}, {"temperature": 0.0}) if "temperature" not in settings else ({},):
+            said = ", ".join(f"{name}={value}" for name, value in {**settings, **more}.items())
+            call = partial(trial.run, trial.changed(**settings, **more))
+            refused(call, said, "settings out of range are accepted")
 
 
 def _rank(logits: Tensor) -> list[int]:
@@ -92,67 +123,64 @@ def _only(probs: Tensor, tokens: list[int]) -> Tensor:
     return left / left.sum()
 
 
-def _without(*names: str) -> Callable[[Tensor, Settings], Tensor]:
-    return lambda logits, given: kept(logits, **{n: v for n, v in given.items() if n not in names})
+def _hot(logits: Tensor, given: Settings) -> Tensor:
+    return torch.softmax(logits / given.get("temperature", 1.0), 0)
 
 
-def _inverse(logits: Tensor, given: Settings) -> Tensor:
-    return kept(logits, **{**given, "temperature": 1 / given.get("temperature", 1.0)})
+def _without(*names: str, **others: Callable[[Settings], Any]) -> Probabilities:
+    """As asked, but without these settings, or with others."""
+    return lambda logits, given: kept(
+        logits, **{n: others[n](given) if n in others else v for n, v in given.items() if n not in names}
+    )
+
+
+def _neither(logits: Tensor, given: Settings) -> Tensor:
+    both = "top_k" in given and "top_p" in given
+    return _hot(logits, given) if both else kept(logits, **given)
 
 
 def _nucleus_first(logits: Tensor, given: Settings) -> Tensor:
     probs = kept(logits, given.get("temperature", 1.0), None, given.get("top_p"))
-    order = [token for token in _rank(logits)[: given.get("top_k")] if probs[token] > 0]
-    return _only(probs, order)
+    return _only(probs, [token for token in _rank(logits)[: given.get("top_k")] if probs[token] > 0])
 
 
 def _crossing_dropped(logits: Tensor, given: Settings) -> Tensor:
-    probs = kept(logits, given.get("temperature", 1.0), given.get("top_k"))
-    order = _rank(logits)
-    totals = probs[order].cumsum(0)
-    chosen = [
-        t for t, total in zip(order, totals, strict=True) if total <= given.get("top_p", 2.0) and probs[t] > 0
-    ]
+    probs, order = kept(logits, given.get("temperature", 1.0), given.get("top_k")), _rank(logits)
+    totals = zip(order, probs[order].cumsum(0), strict=True)
+    chosen = [t for t, total in totals if total <= given.get("top_p", 2.0) and probs[t] > 0]
     return _only(probs, chosen or order[:1])
+
+
+def _meeting_kept(logits: Tensor, given: Settings) -> Tensor:
+    probs, order = kept(logits, given.get("temperature", 1.0), given.get("top_k")), _rank(logits)
+    before = zip(order, probs[order].cumsum(0) - probs[order], strict=True)
+    return _only(probs, [t for t, sum_ in before if sum_ <= given.get("top_p", 2.0)])
 
 
 def _temperature_last(logits: Tensor, given: Settings) -> Tensor:
     probs = kept(logits, 1.0, given.get("top_k"), given.get("top_p"))
-    hot = torch.softmax(logits / given.get("temperature", 1.0), 0)
-    return _only(hot, [token for token in range(len(logits)) if probs[token] > 0])
+    return _only(_hot(logits, given), [token for token in range(len(logits)) if probs[token] > 0])
 
 
 def _all_ties(logits: Tensor, given: Settings) -> Tensor:
     last = logits[_rank(logits)[min(given.get("top_k", len(logits)), len(logits)) - 1]]
-    probs = torch.softmax(logits / given.get("temperature", 1.0), 0)
-    return _only(probs, [token for token in range(len(logits)) if logits[token] >= last])
+    return kept(logits.masked_fill(logits < last, -torch.inf), **{**given, "top_k": None})
 
 
-def _other_k(more: int) -> Callable[[Tensor, Settings], Tensor]:
-    def probs(logits: Tensor, given: Settings) -> Tensor:
-        return kept(
-            logits, **({**given, "top_k": max(1, given["top_k"] + more)} if "top_k" in given else given)
-        )
-
-    return probs
+def _least_kept(logits: Tensor, given: Settings) -> Tensor:
+    least = _only(torch.ones_like(logits), _rank(-logits)[: given.get("top_k")]) > 0
+    return kept(logits.masked_fill(~least, -torch.inf), **{**given, "top_k": None})
 
 
 def _evenly(logits: Tensor, given: Settings) -> Tensor:
-    return (kept(logits, **given) > 0).double() / int((kept(logits, **given) > 0).sum())
+    chosen = kept(logits, **given) > 0
+    return chosen.double() / int(chosen.sum())
 
 
 def _zero_logits(logits: Tensor, given: Settings) -> Tensor:
-    chosen = kept(logits, **given) > 0
-    return torch.softmax(torch.where(chosen, logits / given.get("temperature", 1.0), 0.0), 0)
-
-
-def _by_size(logits: Tensor, given: Settings) -> Tensor:
-    return logits.abs() / logits.abs().sum()
-
-
-def _smallest(logits: Tensor, given: Settings) -> Tensor:
-    probs = torch.softmax(logits / given.get("temperature", 1.0), 0)
-    return _only(probs, _rank(-logits)[: given.get("top_k")])
+    return torch.softmax(
+        torch.where(kept(logits, **given) > 0, logits / given.get("temperature", 1.0), 0.0), 0
+    )
 
 
 def _threshold(logits: Tensor, given: Settings) -> Tensor:
@@ -161,169 +189,120 @@ def _threshold(logits: Tensor, given: Settings) -> Tensor:
     return _only(probs, chosen or _rank(logits)[:1])
 
 
-SLIPS = (
-    Slip(
-        "always the most likely token", "Is it drawn, or is it argmax?", lambda logits, _: kept(logits, 0.0)
-    ),
-    Slip("drawn evenly", "Are the probabilities handed to multinomial?", _evenly),
-    Slip("logits multiplied by temperature", "Is it logits / temperature?", _inverse),
-    Slip("temperature is ignored", "Is it logits / temperature?", _without("temperature")),
-    Slip(
-        "top_p before top_k",
-        "First top_k; what is left must sum to 1 again; then top_p counts it.",
-        _nucleus_first,
-    ),
-    Slip(
-        "temperature after top_p",
-        "The temperature comes first: it changes what top_p keeps.",
-        _temperature_last,
-    ),
-    Slip("top_k is ignored", "Is top_k used?", _without("top_k")),
-    Slip("top_p is ignored", "Is top_p used?", _without("top_p")),
-    Slip("top_k and top_p are ignored", "Are they used?", _without("top_k", "top_p")),
-    Slip(
-        "drops the token that crosses top_p",
-        "The kept probabilities must sum to at least top_p. Is the token that crosses it kept?",
-        _crossing_dropped,
-    ),
-    Slip(
-        "top_p is taken for a threshold", "top_p bounds a sum of probabilities, not each of them.", _threshold
-    ),
-    Slip(
-        "keeps every token that ties with the last",
-        "Exactly top_k tokens are kept; lower index first.",
-        _all_ties,
-    ),
-    Slip("keeps one token too few", "How many tokens does top_k keep?", _other_k(-1)),
-    Slip("keeps one token too many", "How many tokens does top_k keep?", _other_k(1)),
-    Slip("hidden logits set to 0", "exp(0) is 1. Should a dropped logit be -inf?", _zero_logits),
-    Slip("the least likely are kept", "Which end of the sorted logits is kept?", _smallest),
-    Slip("no softmax", "Logits are no probabilities. Where is the softmax?", _by_size),
-)
+SLIPS: Slips = {
+    "First top_k; what is left must sum to 1 again; then top_p counts it.": {"top_p before top_k": _nucleus_first},
+    "The temperature comes first: it changes what top_p keeps.": {"temperature after top_p": _temperature_last},
+    "The kept probabilities must sum to at least top_p. Is the token that crosses it kept?": {
+        "drops the token that crosses top_p": _crossing_dropped,
+    },
+    "The smallest number of tokens that sum to at least top_p. Is it >= where > stands?": {
+        "keeps a token too many where a sum meets top_p": _meeting_kept,
+    },
+    "top_p bounds a sum of probabilities, not each of them.": {"top_p is taken for a threshold": _threshold},
+    "Exactly top_k tokens are kept; lower index first.": {"keeps every token that ties with the last": _all_ties},
+    "How many tokens does top_k keep?": {
+        "keeps one token too few": _without(top_k=lambda given: max(1, given["top_k"] - 1)),
+        "keeps one token too many": _without(top_k=lambda given: given["top_k"] + 1),
+    },
+    "exp(0) is 1. Should a dropped logit be -inf?": {"hidden logits set to 0": _zero_logits},
+    "Which end of the sorted logits is kept?": {"the least likely are kept": _least_kept},
+    "Logits are no probabilities. Where is the softmax?": {"no softmax": lambda logits, _: logits.abs() / logits.abs().sum()},
+    "Are they used?": {"top_k and top_p are ignored": _neither},
+    "Is it used?": {"top_k is ignored": _without("top_k"), "top_p is ignored": _without("top_p")},
+    "Is it drawn, or is it argmax?": {"always the most likely token": lambda logits, _: kept(logits, 0.0)},
+    "Are the probabilities handed to multinomial?": {"drawn evenly": _evenly},
+    "Is it logits / temperature?": {
+        "logits multiplied by temperature": _without(temperature=lambda given: 1 / given["temperature"]),
+        "temperature is ignored": _without("temperature"),
+    },
+}  # fmt: skip
 
-RECIPES = (
-    Recipe("several axes", _table),
-    Recipe("greedy", partial(_table, temperature=0.0)),
-    Recipe("greedy, with top_k and top_p", partial(_table, temperature=0.0, top_k=3, top_p=0.9)),
-    Recipe("greedy, two equal", partial(_settings, logits=(2.0, 2.0, 0.5, -1.0), rows=2, temperature=0.0)),
-    Recipe("cold", partial(_settings, temperature=0.5)),
-    Recipe("as it is", _settings),
-    Recipe("hot", partial(_settings, temperature=2.5)),
-    Recipe("top_k", partial(_settings, top_k=3)),
-    Recipe("top_k = 1", partial(_settings, top_k=1)),
-    Recipe("top_k beyond the vocabulary", partial(_settings, top_k=50)),
-    Recipe("top_p", partial(_settings, top_p=0.86)),
-    Recipe("tiny top_p", partial(_settings, top_p=0.05)),
-    Recipe("top_k, then top_p", partial(_settings, top_k=4, top_p=0.745)),
-    Recipe("hot, then top_p", partial(_settings, temperature=3.0, top_p=0.62)),
-    Recipe("all three", partial(_settings, temperature=1.8, top_k=5, top_p=0.72)),
-    Recipe("equal logits", partial(_settings, logits=(2.0, 1.0, 1.0, 1.0, -1.0), top_k=2)),
-    Recipe("rows that differ", partial(_settings, rows=3, temperature=0.8)),
-    Recipe("rows that differ, cut", partial(_settings, rows=3, top_k=4, top_p=0.8)),
-    Recipe("huge logits", partial(_settings, logits=(900.0, 899.0, 898.0, -900.0), temperature=0.9)),
-    Recipe("some -inf", partial(_settings, logits=(1.0, 0.5, 0.0, -torch.inf, -torch.inf), top_k=4)),
-    Recipe("two alike", partial(_settings, logits=(1.0, 1.0, 0.0))),
-)
+HALVES = ("float16", "bfloat16")
+FACTORS: Mapping[str, Factor] = {
+    "temperature": {
+        "temperature 1": {}, COLD: {"temperature": 0.5}, "a hot temperature": {"temperature": 2.5},
+        "a tiny temperature": {"temperature": 0.03, "sized": 0.03}, ZERO: {"temperature": 0.0},
+    },
+    "cut": {
+        "no cut": {}, "top_k": {"top_k": "k"}, "top_k = 1": {"top_k": 1}, "top_k beyond the vocabulary": {"top_k": 50},
+        "top_p": {"top_p": "inside"}, "a tiny top_p": {"top_p": 0.01}, "top_p = 1": {"top_p": 1.0},
+        MET: {"top_p": "met"}, BOTH: {"top_k": "k", "top_p": "inside"},
+    },
+    "scores": {
+        "ordinary logits": {}, "equal logits": {"row": (2.0, 1.0, 1.0, 1.0, 1.0, -1.0), "k": 3},
+        HARDLY: {"hardly": True, "top_k": 1},
+        "huge logits, some -inf": {"row": (900.0, 899.0, 898.0, -900.0, -torch.inf, -torch.inf), "k": 4},
+        "all logits low": {"row": (*(one - 3e4 for one in SPREAD), -torch.inf)},
+    },
+    "rows": {"equal rows": {}, "rows that differ": {"rows": 3}},
+    "lengths": {"a few tokens": {}, LONG: {"V": 33_001}},
+    "dtype": DTYPES,
+    "axes": {
+        "one leading axis": {}, "no leading axis": {"axes": 0}, "two leading axes": {"axes": 2},
+        "three leading axes": {"axes": 3}, "a batch of one": {"batch": 1},
+    },
+    "generator": GENERATOR,
+}  # fmt: skip
+ROUNDED = HARDLY, "huge logits, some -inf", "all logits low"
+"""Scores that half precision rounds."""
+SURE = "top_k = 1", "a tiny top_p"
+WATCHED = tuple(GENERATOR)[1:]
 
 
 def _formula(logits: Tensor, temperature: float = 1.0, **settings: Any) -> dict[str, Quantity]:
     if temperature != 0:
         raise ValueError("what is drawn is decided by chance")
-    tokens = logits.argmax(-1).to(torch.float64)
-    return {"tokens": Quantity(tokens, tokens)}
+    return {"tokens": whole(logits.argmax(-1))}
 
-
-DRAWN = drawn_as_asked(SLIPS)
-PLAIN = "temperature"
 
 SAMPLE_NEXT_TOKEN = Exercise(
     name="sample_next_token",
     assignment="text_generation",
     target=Target("sample_next_token", ("tokens",), _formula),
     positional=("logits",),
-    recipes=RECIPES,
+    used_as=Drawing,
+    situations=Situations(
+        draw=_drawn,
+        factors=FACTORS,
+        axes={"logits": "... V"},
+        lengths=("V",),
+        groups=groups(
+            "tokens are drawn with probability softmax(logits / temperature)", 1.25,
+            (
+                Group("temperature", "first the temperature; 0 takes the most likely token", 0.75, ("temperature",)),
+                Group("top_k and top_p", "then top_k, then as few of the most likely as sum to top_p; lower index first",
+                      1.25, ("cut",)),
+                Group("logits", "equal, huge, low and -inf logits, of any dtype", 0.5, ("scores", "dtype", "default dtype")),
+                Group("rows", "each row is drawn from its own logits, whatever the axes", 0.25, ("rows", "axes", "lengths")),
+                Group("generator", "the generator alone decides", 0.5, ("generator",)),
+            ), calls=0.25,
+        ),
+        never=(
+            {"cut": MET, "scores": tuple(without(FACTORS["scores"], "ordinary logits"))},
+            {"cut": BOTH, "temperature": COLD},  # top_k leaves nearly all there
+            {"dtype": HALVES, "scores": ROUNDED},
+            {"scores": HARDLY, "cut": tuple(without(FACTORS["cut"], "no cut"))},
+            *({"generator": WATCHED, **one} for one in ({"temperature": ZERO}, {"scores": HARDLY}, {"cut": SURE})),
+            {"lengths": LONG, "temperature": tuple(without(FACTORS["temperature"], "temperature 1"))},
+            {"axes": "no leading axis", "rows": "rows that differ"},
+        ),
+        left_out={
+            "gradient: a gradient asked": "a token has no gradient",
+            "gradient: a gradient of one input": "a token has no gradient",
+            "gradient: activation checkpointing": "a token has no gradient",
+        },
+        right=drawn_as_asked(SLIPS),
+    ),
+    recipes=(Recipe("as it is", _drawn),),
     checks=(
-        Check(
-            PLAIN,
-            "tokens are drawn with probability softmax(logits / temperature)",
-            1.0,
-            ("as it is", "cold", "hot"),
-            DRAWN,
-        ),
-        Check("shape", "logits (..., V) give tokens (...), int64", 0.25, ("several axes",), _shapes, PLAIN),
-        Check(
-            "greedy",
-            "temperature 0 takes the most likely token",
-            0.5,
-            ("greedy", "greedy, with top_k and top_p", "greedy, two equal"),
-            _greedy,
-        ),
-        Check(
-            "top_k",
-            "the top_k most likely are kept, whatever else is asked",
-            0.5,
-            ("top_k", "top_k = 1", "top_k beyond the vocabulary"),
-            DRAWN,
-            PLAIN,
-        ),
-        Check(
-            "top_p", "as few of the most likely as sum to top_p", 0.5, ("top_p", "tiny top_p"), DRAWN, PLAIN
-        ),
-        Check(
-            "order",
-            "first temperature, then top_k, then top_p",
-            0.5,
-            ("top_k, then top_p", "hot, then top_p", "all three"),
-            DRAWN,
-            (PLAIN, "top_k", "top_p"),
-        ),
-        Check(
-            "ties",
-            "of equal logits the lower index goes first",
-            0.25,
-            ("equal logits",),
-            DRAWN,
-            (PLAIN, "top_k"),
-        ),
-        Check(
-            "rows",
-            "each row is drawn from its own logits",
-            0.25,
-            ("rows that differ", "rows that differ, cut"),
-            DRAWN,
-            (PLAIN, "top_k", "top_p"),
-        ),
-        Check(
-            "extreme logits",
-            "huge logits and -inf do no harm",
-            0.25,
-            ("huge logits", "some -inf"),
-            DRAWN,
-            PLAIN,
-        ),
-        Check(
-            "generator", "the generator alone decides", 0.5, ("two alike",), one_source_of_randomness(), PLAIN
-        ),
-        Check(
-            "inputs untouched",
-            "the logits are not written to",
-            0.25,
-            ("all three",),
-            inputs_untouched(),
-            PLAIN,
-        ),
-        Check("refuses", "settings out of range raise ValueError", 0.25, ("as it is",), _refuses, PLAIN),
+        Check("refuses", "settings out of range raise ValueError", 0.25, ("as it is",), _refuses, "agrees with the formula"),
     ),
     mistakes=(),
     hints=(
         "Sort the logits once: then top_k is a slice, and top_p a running sum along the same axis.",
-        (
-            "For top_p ask of each token: how much probability have the tokens that are more likely? It stays if that is "
-            "still below top_p. Keep `order` from the sort to get back to token numbers."
-        ),
-        (
-            "`ranked, order = torch.sort(logits, descending=True, stable=True)`; softmax, slice, normalise, "
-            "`before = probs.cumsum(-1) - probs`, zero where before >= top_p, multinomial, `order.gather`."
-        ),
+        "For top_p ask of each token: how much probability have the tokens that are more likely? It stays if that is "
+        "still below top_p. Keep `order` from the sort to get back to token numbers.",
+        "`ranked, order = torch.sort(logits, descending=True, stable=True)`; softmax, slice, normalise, "
+        "`before = probs.cumsum(-1) - probs`, zero where before >= top_p, multinomial, `order.gather`.",
     ),
-)
+)  # fmt: skip

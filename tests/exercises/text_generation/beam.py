@@ -32,7 +32,7 @@ def on_lists(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
 
 
 @right("beam_search")
-def with_topk(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
+def with_sort(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
     texts, sums = prompt[None], torch.zeros(1, dtype=torch.float64)
     winner = (-math.inf, prompt)
     n = 0
@@ -40,7 +40,7 @@ def with_topk(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0)
         n += 1
         totals = sums[:, None] + torch.log_softmax(model(texts)[:, -1, :].double(), dim=-1)
         V = totals.size(1)
-        sums, flat = totals.view(-1).topk(min(beam_size, totals.numel()))
+        sums, flat = (one[:beam_size] for one in totals.view(-1).sort(descending=True, stable=True))
         rows, tokens = torch.div(flat, V, rounding_mode="floor"), flat.remainder(V)
         texts = torch.hstack([texts.index_select(0, rows), tokens[:, None]])
         for place in range(len(texts)):
@@ -70,132 +70,92 @@ def with_a_heap(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.
         if not live:
             break
     done += [(total / max_new_tokens**length_penalty, text) for total, text in live]
-    score, text = max(done)
+    score, text = max(done, key=lambda one: one[0])
     return torch.tensor(list(text)), score
 
 
-def search(
-    model,
-    prompt,
-    beam_size,
-    max_new_tokens,
-    eos,
-    length_penalty=0.0,
-    *,
-    log_probs=lambda logits: logits.log_softmax(-1),
-    size=lambda size: size,
-    adds=lambda total, more: total + more,
-    per_text=False,
-    lives_on=False,
-    first_wins=False,
-    pool=lambda finished, ends: finished + ends,
-    same_history=False,
-    shrinks=False,
-    normal=lambda total, n, penalty, prompt: total / n**penalty,
-    result=lambda text, prompt: text,
-    most=lambda most: most,
-    one_by_one=False,
-    score=lambda total: total,
-):
-    """Beam search with knobs."""
-    start = prompt.tolist()
-    live, finished, room = [(0.0, start)], [], size(beam_size)
-    steps = most(max_new_tokens)
-    for step in range(1, steps + 1):
-        texts = torch.tensor([text for _, text in live])
-        logits = torch.cat([model(text[None]) for text in texts]) if one_by_one else model(texts)
-        rows = log_probs(logits[:, -1].double()).tolist()
-        groups = [
-            [(adds(total, p), [*text, token]) for token, p in enumerate(row)]
-            for (total, text), row in zip(live, rows, strict=True)
-        ]
-        if per_text:
-            groups = [sorted(group, key=lambda one: -one[0])[: max(1, room // len(live))] for group in groups]
-        every = sorted((one for group in groups for one in group), key=lambda one: -one[0])[:room]
-        if same_history:
-            every = [(t, [*live[min(n, len(live) - 1)][1], text[-1]]) for n, (t, text) in enumerate(every)]
-        done = [one for one in every if one[1][-1] == eos and (not lives_on or step == steps)]
-        live = [one for one in every if one not in done]
-        finished += [(normal(t, step, length_penalty, len(start)), text) for t, text in done]
-        room -= len(done) if shrinks else 0
-        if not live or room <= 0 or (first_wins and finished):
-            break
-    ends = [(normal(t, step, length_penalty, len(start)), text) for t, text in live]
-    total, text = max(pool(finished, ends), key=lambda one: one[0])
-    return torch.tensor(result(text, start)), score(total)
-
-
-def variant(name, named, only=None, **knobs):
+def variant(name, named, change, only=None):
     def beam_search(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
-        return search(model, prompt, beam_size, max_new_tokens, eos, length_penalty, **knobs)
+        return change(model, prompt, beam_size, max_new_tokens, eos, length_penalty)
 
     beam_search.__name__ = name
     mutant("beam_search", named, only=only)(beam_search)
 
 
-variant("greedy", "the beam holds one text", size=lambda size: 1)
-variant("one_text_too_many", "the beam holds one text too many", size=lambda size: size + 1)
-variant("raw_logits", "logits are summed", log_probs=lambda logits: logits)
-variant("probabilities", "probabilities are summed", log_probs=lambda logits: logits.softmax(-1))
-variant("last_step_only", "only the last step counts", adds=lambda total, more: more)
-variant("each_its_own", "each text keeps its own best", per_text=True)
-variant("goes_on_after_eos", "texts go on after eos", lives_on=True)
-variant("first_wins", "the first finished text wins", first_wins=True)
-variant(
-    "loses_finished",
-    "finished texts are lost",
-    pool=lambda finished, ends: ends or finished,
-)
-variant("loses_live", "only finished texts can win", pool=lambda finished, ends: finished or ends)
-variant("wrong_history", "tokens join the wrong text", same_history=True)
-variant("shrinks", "the beam shrinks with each finished text", shrinks=True)
-variant("no_penalty", "length_penalty is ignored", normal=lambda total, n, p, s: total)
-variant(
-    "counts_the_prompt", "the prompt counts in the length", normal=lambda total, n, p, s: total / (n + s) ** p
-)
-variant("multiplies", "multiplied by the penalty", normal=lambda total, n, p, s: total * n**p)
-variant("always_the_mean", "always the mean", normal=lambda total, n, p, s: total / n)
-variant("new_tokens_only", "the prompt is left out", result=lambda text, prompt: text[len(prompt) :])
-variant("one_too_few", "one token too few", most=lambda most: most - 1)
-variant("one_by_one", "one call for each text", only="cost", one_by_one=True)
-variant("probability_as_score", None, only="score", score=math.exp)
+def changed(change):
+    """Right, but for what `change` makes of text, score, and the arguments after the model."""
+
+    def search(model, prompt, *given):
+        return change(*on_lists(model, prompt, *given), prompt, *given)
+
+    return search
 
 
-@mutant("beam_search", only="length penalty")
-def penalty_in_the_score_only(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
-    text, total = on_lists(model, prompt, beam_size, max_new_tokens, eos)
-    return text, total / (len(text) - len(prompt)) ** length_penalty
+def penalty_in_the_score_only(model, prompt, beam_size, most, eos, penalty):
+    text, total = on_lists(model, prompt, beam_size, most, eos)
+    return text, total / (len(text) - len(prompt)) ** penalty
 
 
-@mutant("beam_search", only="wide beam")
-def vocabulary_at_most(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
+def vocabulary_at_most(model, prompt, beam_size, *rest):
     if beam_size > 9:
         raise RuntimeError("selected index k out of range")
-    return on_lists(model, prompt, beam_size, max_new_tokens, eos, length_penalty)
+    return on_lists(model, prompt, beam_size, *rest)
 
 
-@mutant("beam_search", "tokens are no int64 vector", only="beam of one")
-def one_beam_keeps_its_axis(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
-    text, score = on_lists(model, prompt, beam_size, max_new_tokens, eos, length_penalty)
-    return (text[None], score) if beam_size == 1 else (text, score)
+def one_by_one(model, *rest):
+    return on_lists(lambda texts: torch.cat([model(text[None]) for text in texts]), *rest)
 
 
-@mutant("beam_search", "changes its inputs in place", only="inputs untouched")
-def writes_into_the_prompt(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
-    text = on_lists(model, prompt, beam_size, max_new_tokens, eos, length_penalty)
+def short_texts(model, *rest):
+    return on_lists(lambda texts: model(texts[:, -32:]), *rest)
+
+
+def eos_is_late(model, prompt, beam_size, most, eos, penalty):
+    def ask(texts):
+        logits = model(texts)
+        logits[:, -1, eos] -= torch.inf if texts.shape[1] == len(prompt) else 0.0
+        return logits
+
+    return on_lists(ask, prompt, beam_size, most, eos, penalty)
+
+
+def cuts(where):
+    """The last token is lost where that holds of its text."""
+    return changed(lambda text, score, *given: (text[:-1] if where(text, *given) else text, score))
+
+
+def writes(text, score, prompt, *given):
     prompt.add_(1)
-    return text
+    return text, score
 
 
-@mutant("beam_search", only="finished texts")
-def cuts_the_eos_of_an_early_end(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
-    text, score = on_lists(model, prompt, beam_size, max_new_tokens, eos, length_penalty)
-    return (text[:-1] if len(text) < len(prompt) + max_new_tokens else text), score
-
-
-@mutant("beam_search", only="best text")
-def cuts_what_is_cut_off(model, prompt, beam_size, max_new_tokens, eos, length_penalty=0.0):
-    """The last token of a text that is cut off at max_new_tokens is lost, in middling beams."""
-    text, score = on_lists(model, prompt, beam_size, max_new_tokens, eos, length_penalty)
-    cut_off = len(text) == len(prompt) + max_new_tokens and length_penalty == 0 and beam_size in (3, 5)
-    return (text[:-1] if cut_off else text), score
+variant("one_by_one", "one call for each text", one_by_one, only="cost")
+variant("greedy", "the beam holds one text", lambda m, p, size, *rest: with_sort(m, p, 1, *rest))
+variant(
+    "one_text_too_many",
+    "the beam holds one text too many",
+    lambda m, p, size, *rest: with_sort(m, p, size + 1, *rest),
+)
+variant(
+    "probability_as_score",
+    "another score than the winner's",
+    changed(lambda text, score, *given: (text, math.exp(score))),
+)
+variant("penalty_late", None, penalty_in_the_score_only)
+variant("penalty_of_one_at_most", None, lambda *given: on_lists(*given[:-1], min(given[-1], 1.0)))
+variant("penalty_of_zero_at_least", None, lambda *given: on_lists(*given[:-1], max(given[-1], 0.0)))
+variant("vocabulary_at_most", None, vocabulary_at_most)
+variant("short_texts", None, short_texts)
+variant("eos_is_late", None, eos_is_late)
+variant(
+    "keeps_an_axis", "tokens are no int64 vector", changed(lambda text, score, *given: (text[None], score))
+)
+variant("writes", "changes its inputs in place", changed(writes))
+variant(
+    "cuts_an_early_eos", None, cuts(lambda text, prompt, size, most, *rest: len(text) < len(prompt) + most)
+)
+variant(
+    "cuts_what_is_cut_off",
+    None,
+    cuts(lambda text, prompt, size, most, *rest: len(text) == len(prompt) + most),
+)

@@ -53,158 +53,119 @@ def calls_itself(
     return torch.cat([prompt, *rest(prompt, 0, max_new_tokens)])
 
 
-def generator_of(
-    *,
-    ask=lambda model, text, known: model(torch.tensor(text[known:]), known),
-    row=lambda logits: logits[-1],
-    length=lambda most, prompt: most,
-    ends=lambda text, prompt, eos: text[-1] == eos,
-    finish=lambda text, prompt, eos: text,
-    choose=sample,
-    settings=lambda t, k, p, g: (t, k, p, g),
-    after=lambda model, text: None,
-):
-    """A generator with knobs."""
+def variant(name, named, change, only=None):
+    """`change` is given all arguments but the model and the prompt as a mapping."""
 
     def generate(
         model, prompt, max_new_tokens, eos=None, temperature=0.0, top_k=None, top_p=None, generator=None
     ):
-        text, known = prompt.tolist(), 0
-        for _ in range(length(max_new_tokens, len(prompt))):
-            if eos is not None and len(text) > len(prompt) and ends(text, len(prompt), eos):
-                break
-            logits = ask(model, text, known)
-            known = len(text)
-            text.append(int(choose(row(logits), *settings(temperature, top_k, top_p, generator))))
-        after(model, text)
-        return torch.tensor(finish(text, prompt.tolist(), eos), dtype=torch.long)
+        given = {
+            "max_new_tokens": max_new_tokens,
+            "eos": eos,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+        }
+        return change(model, prompt, {**given, "generator": generator})
 
-    return generate
-
-
-def variant(name, named, only=None, **knobs):
-    generate = generator_of(**knobs)
     generate.__name__ = name
     mutant("generate", named, only=only)(generate)
 
 
-def least(logits, t, k, p, g):
-    return logits.argmin(-1) if t == 0 else sample(logits, t, k, p, g)
+def with_others(**others):
+    """Right, but for these arguments, each a function of all that were given."""
+    return lambda model, prompt, given: keeps_a_list(
+        model, prompt, **{**given, **{name: other(given) for name, other in others.items()}}
+    )
 
 
-def fixed_prompt():
-    first = {}
+def with_model(change):
+    """Right, of a model that is asked in another way."""
+    return lambda model, prompt, given: keeps_a_list(
+        lambda tokens, start: change(model, prompt, tokens, start), prompt, **given
+    )
 
-    def ask(model, text, known):
-        if known == 0:
-            first["text"] = list(text)
-        return model(torch.tensor(first["text"]), 0)
+
+def whole_text_each_time():
+    text = []
+
+    def ask(model, prompt, tokens, start):
+        text[start:] = tokens.tolist()
+        return model(torch.tensor(text))
 
     return ask
 
 
-def no_eos_for_zero(text, prompt, eos):
-    return bool(eos) and text[-1] == eos
+def goes_on_after_a_first_eos(model, prompt, given):
+    text = keeps_a_list(model, prompt, **{**given, "max_new_tokens": min(1, given["max_new_tokens"])})
+    return keeps_a_list(model, text, **{**given, "max_new_tokens": max(0, given["max_new_tokens"] - 1)})
 
 
-variant("feeds_nothing_back", "nothing is fed back", ask=fixed_prompt())
-variant(
-    "forgets",
-    "the text so far is forgotten",
-    ask=lambda model, text, known: model(torch.tensor(text[known:]), 0),
-)
-variant(
-    "start_one_too_small",
-    "start is one too small",
-    ask=lambda model, text, known: model(torch.tensor(text[known:]), max(0, known - 1)),
-)
-variant(
-    "start_one_too_large",
-    "start is one too large",
-    ask=lambda model, text, known: model(torch.tensor(text[known:]), known + 1 if known else 0),
-)
-variant("first_row", "the first row of the logits is read", row=lambda logits: logits[0])
-variant("least_likely", "the least likely token is chosen", choose=least)
-variant("new_tokens_only", "the prompt is left out", finish=lambda text, prompt, eos: text[len(prompt) :])
-variant("last_token_only", "only the last token comes back", finish=lambda text, prompt, eos: text[-1:])
-variant(
-    "cuts_eos",
-    "eos is left out",
-    only="eos",
-    finish=lambda text, prompt, eos: text[:-1] if len(text) > len(prompt) and text[-1] == eos else text,
-)
-variant("never_stops", "does not stop at eos", only="eos", ends=lambda text, prompt, eos: False)
-variant(
-    "any_eos_stops",
-    "an eos in the prompt stops it",
-    only="eos in the prompt",
-    ends=lambda text, prompt, eos: eos in text,
-)
-variant("zero_is_no_eos", "eos 0 counts as none", only="eos", ends=no_eos_for_zero)
-variant("one_too_many", "one token too many", length=lambda most, prompt: most + 1)
-variant("one_too_few", "one token too few", length=lambda most, prompt: most - 1)
-variant("length_of_all", "max_new_tokens counts the prompt", length=lambda most, prompt: most - prompt)
-variant("length_of_the_prompt", "as many new tokens as the prompt has", length=lambda most, prompt: prompt)
-variant(
-    "in_front",
-    "new tokens go in front",
-    finish=lambda text, prompt, eos: text[len(prompt) :][::-1] + prompt,
-)
-variant(
-    "whole_text_each_time",
-    "computes the whole text at every step",
-    only="cost",
-    ask=lambda model, text, known: model(torch.tensor(text), 0),
-)
-variant(
-    "asks_once_more",
-    "asks once too often",
-    only="cost",
-    after=lambda model, text: model(torch.tensor(text[-1:]), len(text) - 1),
-)
-variant(
-    "no_temperature",
-    "temperature is not passed on",
-    only="temperature",
-    settings=lambda t, k, p, g: (min(t, 1.0), k, p, g),
-)
-variant(
-    "no_top_k",
-    "top_k or top_p is not passed on",
-    only="top_k and top_p",
-    settings=lambda t, k, p, g: (t, None, p, g),
-)
-variant(
-    "no_top_p",
-    "top_k or top_p is not passed on",
-    only="top_k and top_p",
-    settings=lambda t, k, p, g: (t, k, None, g),
-)
-variant(
-    "no_generator",
-    "generator is not passed on",
-    only="generator",
-    settings=lambda t, k, p, g: (t, k, p, None),
-)
-variant("at_least_one", None, only="length", length=lambda most, prompt: max(1, most))
+def asks_once_more(model, prompt, given):
+    text = keeps_a_list(model, prompt, **given)
+    model(text[-1:], len(text) - 1)
+    return text
 
 
-@mutant("generate", "changes its inputs in place", only="inputs untouched")
-def writes_into_the_prompt(
-    model, prompt, max_new_tokens, eos=None, temperature=0.0, top_k=None, top_p=None, generator=None
-):
-    text = keeps_a_list(model, prompt, max_new_tokens, eos, temperature, top_k, top_p, generator)
+def writes_into_the_prompt(model, prompt, given):
+    text = keeps_a_list(model, prompt, **given)
     prompt.zero_()
     return text
 
 
-@mutant("generate", "tokens are no int64 vector", only="text")
-def a_matrix(
-    model, prompt, max_new_tokens, eos=None, temperature=0.0, top_k=None, top_p=None, generator=None
-):
-    return keeps_a_list(model, prompt, max_new_tokens, eos, temperature, top_k, top_p, generator).unsqueeze(0)
+def seeded(given):
+    return given["generator"] or torch.Generator().manual_seed(42)
 
 
-@mutant("generate", "does not return what is asked for")
-def a_list(model, prompt, max_new_tokens, eos=None, temperature=0.0, top_k=None, top_p=None, generator=None):
-    return keeps_a_list(model, prompt, max_new_tokens, eos, temperature, top_k, top_p, generator).tolist()
+variant(
+    "forgets",
+    "the text so far is forgotten",
+    with_model(lambda model, prompt, tokens, start: model(tokens, 0)),
+)
+variant(
+    "late_start",
+    "start is one too large",
+    with_model(lambda m, prompt, tokens, start: m(tokens, start + (start > 0))),
+)
+variant(
+    "first_row",
+    "the first row of the logits is read",
+    with_model(lambda m, prompt, tokens, start: m(tokens, start)[:1]),
+)
+variant("window", None, with_model(lambda model, prompt, tokens, start: model(tokens[-64:], start)))
+variant("first_eos", "goes on after an eos that comes first", goes_on_after_a_first_eos)
+variant(
+    "eos_if_greedy",
+    "does not stop at eos",
+    with_others(eos=lambda given: None if given["temperature"] else given["eos"]),
+)
+variant("at_least_one", None, with_others(max_new_tokens=lambda given: max(1, given["max_new_tokens"])))
+variant(
+    "cold",
+    "temperature is not passed on",
+    with_others(temperature=lambda given: min(given["temperature"], 1.0)),
+)
+variant(
+    "rounded",
+    "temperature is not passed on",
+    with_others(temperature=lambda given: round(given["temperature"], 1)),
+)
+variant("no_top_k", "top_k or top_p is not passed on", with_others(top_k=lambda given: None))
+variant(
+    "one_cut",
+    "top_k or top_p is not passed on",
+    with_others(top_p=lambda given: given["top_p"] if not given["top_k"] else None),
+)
+variant("no_generator", "generator is not passed on", with_others(generator=lambda given: None))
+variant("always_seeded", "the same text each time without a generator", with_others(generator=seeded))
+variant(
+    "whole_text", "computes the whole text at every step", with_model(whole_text_each_time()), only="cost"
+)
+variant("once_more", "asks once too often", asks_once_more)
+variant("writes", "changes its inputs in place", writes_into_the_prompt)
+variant(
+    "a_matrix", "tokens are no int64 vector", lambda m, p, given: keeps_a_list(m, p, **given).unsqueeze(0)
+)
+variant(
+    "a_list", "does not return what is asked for", lambda m, p, given: keeps_a_list(m, p, **given).tolist()
+)

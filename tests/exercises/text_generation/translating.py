@@ -4,57 +4,41 @@ from __future__ import annotations
 
 import torch
 
+from autograder.exercises.text_generation.translating import SEQ2SEQ_GENERATOR
 from tests.exercises.catalogue import mutant, right
 
 
+@right("Seq2SeqGenerator")
 class Right:
     """Right; its methods are what mutants change."""
 
     def __init__(self, encoder, decoder, attention):
         self.encoder, self.decoder, self.attention = encoder, decoder, attention
 
-    def feed(self, token, bos):
-        return token
+    def read(self, source):
+        return self.encoder(source)
 
-    def keep(self, state, new):
-        return new
+    def ends(self, tokens, eos):
+        return int(tokens[-1]) == eos
 
-    def context(self, output):
-        return output.squeeze(0)
+    def look(self, state, memory):
+        return self.attention(state.unsqueeze(0), memory, memory)
 
-    def choose(self, logits):
-        return logits.argmax(-1)
-
-    def ends(self, token, eos):
-        return int(token) == eos
-
-    def steps(self, most, source):
-        return most
-
-    def result(self, tokens, rows, bos, eos):
+    def result(self, tokens, rows):
         return torch.stack(tokens), torch.cat(rows)
 
-    def late(self, state, memory, weights):
-        return weights
-
     def generate(self, source, bos, eos, max_new_tokens):
-        memory, state = self.encoder(source)
+        memory, state = self.read(source)
         token, tokens, rows = torch.tensor(bos), [], []
-        for _ in range(self.steps(max_new_tokens, source)):
-            output, weights = self.attention(state.unsqueeze(0), memory, memory)
-            logits, new = self.decoder(self.feed(token, torch.tensor(bos)), state, self.context(output))
-            rows.append(self.late(new, memory, weights))
-            state = self.keep(state, new)
-            token = self.choose(logits)
+        for _ in range(max_new_tokens):
+            output, weights = self.look(state, memory)
+            logits, state = self.decoder(token, state, output.squeeze(0))
+            rows.append(weights)
+            token = logits.argmax(-1)
             tokens.append(token)
-            if self.ends(token, eos):
+            if self.ends(tokens, eos):
                 break
-        return self.result(tokens, rows, bos, eos)
-
-
-@right("Seq2SeqGenerator")
-class InMethods(Right):
-    pass
+        return self.result(tokens, rows)
 
 
 @right("Seq2SeqGenerator")
@@ -98,114 +82,74 @@ class StepsOnItsOwn:
         return torch.tensor(text[1:]), torch.stack(looked)
 
 
-@mutant("Seq2SeqGenerator", "nothing is fed back")
-class AlwaysBos(Right):
-    def feed(self, token, bos):
-        return bos
+def made_of(formula):
+    """A student's class that makes a mistake of the catalogue."""
+
+    class Made(Right):
+        def generate(self, source, bos, eos, max_new_tokens):
+            found = formula(reader=self, source=source, bos=bos, eos=eos, max_new_tokens=max_new_tokens)
+            return found["tokens"], found["attention_map"].float()
+
+    return Made
 
 
-@mutant("Seq2SeqGenerator", "the state is not carried on")
-class SameState(Right):
-    def keep(self, state, new):
-        return state
+for _mistake in SEQ2SEQ_GENERATOR.mistakes:
+    _made = made_of(_mistake.formula)
+    _made.__name__ = _mistake.name.replace(" ", "_")
+    mutant("Seq2SeqGenerator", _mistake.name)(_made)
 
 
-@mutant("Seq2SeqGenerator", "the decoder does not look", only="tokens")
-class Blind(Right):
-    def context(self, output):
-        return torch.zeros_like(output.squeeze(0))
+def variant(name, named=None, only=None, **methods):
+    mutant("Seq2SeqGenerator", named, only=only)(type(name, (Right,), methods))
 
 
-@mutant("Seq2SeqGenerator", "the map is one step late", only="attention map")
-class LateMap(Right):
-    """Asks again with the new state, only when the map does not cost a call."""
-
-    def late(self, state, memory, weights):
-        scores = state.double() @ memory.double().mT
-        return scores.softmax(-1).float().unsqueeze(0)
+def remembers(self, source):
+    self.known = self.__dict__.get("known") or self.encoder(source)
+    return self.known
 
 
-@mutant("Seq2SeqGenerator", "the least likely token is chosen")
-class Least(Right):
-    def choose(self, logits):
-        return logits.argmin(-1)
+def remembers_by_source(self, source):
+    known, key = self.__dict__.setdefault("known", {}), tuple(source.tolist())
+    if key not in known:
+        known[key] = self.encoder(source)
+    return known[key]
 
 
-@mutant("Seq2SeqGenerator", "does not stop at eos", only="eos")
-class NeverStops(Right):
-    def ends(self, token, eos):
-        return False
+def encodes_again(self, state, memory):
+    again = self.encoder(self.source)[0]
+    return self.attention(state.unsqueeze(0), again, again)
 
 
-@mutant("Seq2SeqGenerator", "eos is left out", only="eos")
-class CutsEos(Right):
-    def result(self, tokens, rows, bos, eos):
-        kept = [n for n, token in enumerate(tokens) if int(token) != eos]
-        return torch.stack([tokens[n] for n in kept]), torch.cat([rows[n] for n in kept])
+def keeps_source(self, source):
+    self.source = source
+    return self.encoder(source)
 
 
-@mutant("Seq2SeqGenerator", "eos 0 counts as none", only="eos")
-class ZeroIsNoEos(Right):
-    def ends(self, token, eos):
-        return bool(eos) and int(token) == eos
+def looks_twice(self, state, memory):
+    Right.look(self, state, memory)
+    return Right.look(self, state, memory)
 
 
-@mutant("Seq2SeqGenerator", "bos is in the result")
-class KeepsBos(Right):
-    def result(self, tokens, rows, bos, eos):
-        return torch.cat([torch.tensor([bos]), torch.stack(tokens)]), torch.cat(rows)
+def squeezes(self, state, memory):
+    output, weights = Right.look(self, state, memory)
+    return output, weights.squeeze()
 
 
-@mutant("Seq2SeqGenerator", "as long as the source")
-class AsLongAsTheSource(Right):
-    def steps(self, most, source):
-        return len(source)
-
-    def ends(self, token, eos):
-        return False
+def writes(self, source):
+    memory = self.encoder(source)
+    source.zero_()
+    return memory
 
 
-@mutant("Seq2SeqGenerator", "one token too few")
-class OneTooFew(Right):
-    def steps(self, most, source):
-        return most - 1
-
-
-@mutant("Seq2SeqGenerator", "map is transposed", only="attention map")
-class Transposed(Right):
-    def result(self, tokens, rows, bos, eos):
-        return torch.stack(tokens), torch.cat(rows).mT
-
-
-@mutant("Seq2SeqGenerator", "one row for all tokens", only="attention map")
-class LastRowOnly(Right):
-    def result(self, tokens, rows, bos, eos):
-        return torch.stack(tokens), rows[-1].expand(len(tokens), -1)
-
-
-@mutant("Seq2SeqGenerator", "encodes at every step", only="cost")
-class EncodesAgain(Right):
-    def generate(self, source, bos, eos, max_new_tokens):
-        once = self.encoder
-        attend = self.attention
-        self.attention = lambda query, key, value: attend(query, once(source)[0], once(source)[0])
-        return super().generate(source, bos, eos, max_new_tokens)
-
-
-@mutant("Seq2SeqGenerator", "asks more often than once a token", only="cost")
-class LooksTwice(Right):
-    def late(self, state, memory, weights):
-        self.attention(state.unsqueeze(0), memory, memory)
-        return weights
-
-
-@mutant("Seq2SeqGenerator", only="length")
-class TwoAtLeast(Right):
-    def steps(self, most, source):
-        return max(2, most)
-
-
-@mutant("Seq2SeqGenerator", "tokens are no int64 vector")
-class AMatrix(Right):
-    def result(self, tokens, rows, bos, eos):
-        return torch.stack(tokens)[None], torch.cat(rows)
+variant("ReadsOnce", read=remembers)
+variant("ReadsASentenceOnce", read=remembers_by_source)
+variant("EncodesAgain", "encodes at every step", "cost", read=keeps_source, look=encodes_again)
+variant("LooksTwice", "asks more often than once a token", "cost", look=looks_twice)
+variant("GoesOnAfterAFirstEos", ends=lambda self, tokens, eos: len(tokens) > 1 and int(tokens[-1]) == eos)
+variant("LosesAnAxis", look=squeezes)
+variant("Writes", "changes its inputs in place", read=writes)
+variant(
+    "AMatrix",
+    "tokens are no int64 vector",
+    result=lambda self, tokens, rows: (torch.stack(tokens)[None], torch.cat(rows)),
+)
