@@ -35,6 +35,7 @@ NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("axes", ""): ("fixed number of leading axes", "Are axes counted from the end, as in transpose(-2, -1)?"),
     ("state", "beside a second object"): ("objects share what they hold", "Does something belong to the class, not to self?"),
     ("state", ""): STATE,
+    ("layout", "far apart in memory"): ("offsets in 32 bits", "Is one factor of row * stride turned into tl.int64?"),
     ("layout", ""): ("depends on the memory layout of its inputs", "Is there a view where reshape is meant?"),
     ("device", ""): ("makes a tensor on the CPU", "Is device=... left out?"),
     ("dropout", ""): ("dropout acts in eval mode", "Does dropout look at self.training, as nn.Dropout does?"),
@@ -155,7 +156,8 @@ class Situated:
         special = [one for one in cause if one[1] != self.ordinary[one[0]]]
         # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
         alone = len(special) == 1 and cause == self.causes[0]
-        told = NAMES.get(special[0], NAMES.get((special[0][0], ""))) if alone else None
+        known = {**NAMES, **self.space.names}
+        told = known.get(special[0], known.get((special[0][0], ""))) if alone else None
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
