@@ -157,7 +157,9 @@ class Situated:
         # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
         alone = len(special) == 1 and cause == self.causes[0]
         known = {**NAMES, **self.space.names}
-        told = known.get(special[0], known.get((special[0][0], ""))) if alone else None
+        keys = (special[0], (special[0][0], "")) if alone else ()
+        several = {one for cause in self.causes for one in cause if special and one[0] == special[0][0]}
+        told = next((known[one] for one in (keys[::-1] if len(several) > 1 else keys) if one in known), None)
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))

@@ -49,7 +49,8 @@ __all__ = ["PAGED_ATTENTION"]
 def paged_inputs(draw: Draw, *, page_size: int = 5, more: int = 0, **options: Any) -> dict[str, Any]:
     """The sequences of decode_inputs in pages, which lie anywhere in the pool; garbage fills unused slots and pages.
 
-    Entries of the table that a sequence does not need, `more` of them in every row, name a page that is not there.
+    Entries of the table that a sequence does not need name a page that nobody uses; with `more` of them in every row, one that
+    is not there.
     """
     garbage = options.get("garbage", torch.nan)
     whole = decode_inputs(draw, splits=None, **options)
@@ -57,7 +58,8 @@ def paged_inputs(draw: Draw, *, page_size: int = 5, more: int = 0, **options: An
     B, H_kv, _, D = whole["key_cache"].shape
     needed = -(-lengths // page_size)
     order = draw.permutation(int(needed.sum()) + 2)
-    table = torch.full((B, int(needed.max()) + more), len(order) + 3, dtype=torch.int32)
+    unused = len(order) + 3 if more else int(order[-1])
+    table = torch.full((B, int(needed.max()) + more), unused, dtype=torch.int32)
     pools = [
         torch.full((len(order), page_size, H_kv, D), garbage, dtype=whole["query"].dtype) for _ in range(2)
     ]
@@ -164,6 +166,8 @@ PAGED_ATTENTION = Exercise(
             {"layout": FAR, "scores": "scores that rise steeply"},
             {"terms": TERM, "heads": tuple(HEADS)[1:]},
             {"terms": TERM, "page": tuple(PAGES)[1:]},
+            # What an earlier call is given are these numbers in another order.
+            {"page": "a longer table than is needed", "state": ("in tensors used before", "with an earlier result")},
         ),
         kernels=True,
         names=KNOWN,
