@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.overrides import TorchFunctionMode
 
+from autograder.kernels.far import far_apart, guarded
+from autograder.kernels.tiles import declared_tiles
 from autograder.trees import mapped
 
 __all__ = [
@@ -53,7 +55,9 @@ class Circumstance:
     and its like give is nan. before: "", "other numbers" (a first call on other numbers in the very same tensors),
     "results" (a first call whose results are then written over) or "apart" (a first call on other tensors, whose result must
     stay). watched: an input that the call writes to is an error. one_object: inputs that hold the same numbers are handed over
-    as one object.
+    as one object. far: the elements of each tensor's first axis, if there are
+    more than two, lie so far apart in memory that 32 bits do not hold their distance. tiles: autotuned kernels run with that
+    one of the configurations declared for them, counted from 0 and round.
     """
 
     grad: str = ""
@@ -63,6 +67,8 @@ class Circumstance:
     before: str = ""
     watched: bool = False
     one_object: bool = False
+    far: bool = False
+    tiles: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """What differs from the ordinary, as plain values."""
@@ -218,6 +224,10 @@ def entered(circumstance: Circumstance, tensors: Iterable[Tensor] = ()) -> Itera
             if circumstance.second_device:
                 mark(tensors, THERE)
             stack.enter_context(_Devices(circumstance.second_device, circumstance.poisoned))
+        if circumstance.tiles:
+            stack.enter_context(declared_tiles(circumstance.tiles))
+        if circumstance.far:
+            stack.enter_context(guarded())
         yield
 
 
@@ -245,7 +255,8 @@ def performed(
     kept = [one.detach().clone() for one in tensors]
     with entered(circumstance, moved):
         earlier = _called_before(call, tensors, kept, circumstance)
-        result = _computed_again(call, tensors) if circumstance.grad == "checkpoint" else call(_same)
+        handed = far_apart if circumstance.far else _same
+        result = _computed_again(call, tensors) if circumstance.grad == "checkpoint" else call(handed)
     if circumstance.second_device and any(_place(one) == HERE and one.dim() for one in _tensors([result])):
         raise MixedDevices("a result is on cpu, and not on the inputs' device")
     if any(not _equal(one, before) for one, before in earlier):

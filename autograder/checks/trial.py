@@ -35,7 +35,7 @@ class Target:
     """What a subject must compute: the names of its results, and the float64 formula that yields them.
 
     whole: the results are whole numbers, plain ints and not tensors. on_request: results that some cases do not ask for: where
-    the formula gives none, None must come back.
+    the formula gives none, None must come back. statistics: results that are float32 whatever the inputs' dtype.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Target:
     formula: Formula
     whole: bool = False
     on_request: tuple[str, ...] = ()
+    statistics: tuple[str, ...] = ()
 
 
 class Trial:

@@ -35,6 +35,7 @@ NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("axes", ""): ("fixed number of leading axes", "Are axes counted from the end, as in transpose(-2, -1)?"),
     ("state", "beside a second object"): ("objects share what they hold", "Does something belong to the class, not to self?"),
     ("state", ""): STATE,
+    ("layout", "far apart in memory"): ("offsets in 32 bits", "Is one factor of row * stride turned into tl.int64?"),
     ("layout", ""): ("depends on the memory layout of its inputs", "Is there a view where reshape is meant?"),
     ("device", ""): ("makes a tensor on the CPU", "Is device=... left out?"),
     ("dropout", ""): ("dropout acts in eval mode", "Does dropout look at self.training, as nn.Dropout does?"),
@@ -167,7 +168,10 @@ class Situated:
         """What it is called where that level goes wrong, and the question; None if others of its factor that have no name do."""
         factor, plain = level[0], self.ordinary[level[0]]
         wrong = {one for cause in self.causes for one in cause if one[0] == factor and one[1] != plain}
-        told = [NAMES.get(one, NAMES.get((factor, ""))) for one in (level, *wrong)]
+        names = {**NAMES, **self.space.names}
+        if len(wrong) > 1 and (factor, "") in names:
+            return names[factor, ""]  # several levels go wrong: none of them is what is wrong
+        told = [names.get(one, names.get((factor, ""))) for one in (level, *wrong)]
         return told[0] if all(told) else None
 
     @cached_property

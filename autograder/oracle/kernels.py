@@ -7,6 +7,7 @@ and what is written to memory. Scores and sums are kept in float32 there; the to
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,11 +19,20 @@ from autograder.oracle.quantity import Quantity, Rounder, exact
 __all__ = ["decode", "flash_backward", "flash_forward", "flash_gradients", "paged_decode", "softmax_rows"]
 
 
+EQUAL = 2e5
+"""Where all scores are equal, all are rounded alike: what is lost is no more than if they had this size."""
+
+
 def softmax_rows(x: Tensor, round: Rounder = exact) -> dict[str, Quantity]:
     """x (rows, columns) -> weights (rows, columns); rounded once, when they are written."""
     weights = torch.softmax(x, -1)
-    # x times log2(e), for exp2, is rounded before the maximum is taken off it.
-    return {"weights": Quantity(round(weights), weights, 2 * float(x.detach().abs().max()))}
+    # x times log2(e), for exp2, is rounded before the maximum is taken off it; where all are equal, all alike.
+    size = 2 * float(x.detach().abs().nan_to_num(posinf=0.0).max())
+    return {
+        "weights": Quantity(
+            round(weights), weights, min(size, EQUAL) if bool((x == x[:, :1]).all()) else size
+        )
+    }
 
 
 def _heads(shared: Tensor, H_q: int) -> Tensor:
@@ -52,7 +62,16 @@ def flash_forward(
     allowed: Tensor | None = None,
 ) -> dict[str, Quantity]:
     """query (B, H_q, S_q, D), key and value (B, H_kv, S_k, D) -> output (B, H_q, S_q, D), log_sum_exp (B, H_q, S_q)."""
-    return flash_attention(query, key, value, is_causal, allowed, round)
+    found = flash_attention(query, key, value, is_causal, allowed, round)
+    if _equal_scores(query, key):
+        found["output"] = replace(found["output"], growth=min(EQUAL, found["output"].growth))
+    return found
+
+
+def _equal_scores(query: Tensor, key: Tensor) -> bool:
+    """Whether each query and key has one number that counts, and that of all keys is the same one."""
+    first, rest = key[..., :1], (query[..., 1:], key[..., 1:])
+    return bool((first == first[:, :, :1]).all()) and not any(bool(one.any()) for one in rest)
 
 
 def flash_backward(
@@ -122,8 +141,9 @@ def decode(
     """
     places = torch.arange(key_cache.shape[2])
     used = places < lengths.unsqueeze(-1)  # (B, S_max)
-    # What lies behind a sequence may be nan, which a weight of 0 would not hide.
-    keys, values = (torch.where(used[:, None, :, None], x, 0.0) for x in (key_cache, value_cache))
+    # What lies behind a sequence may be nan, which a weight of 0 would not hide: its first key stands there, and zeros.
+    there = used[:, None, :, None]
+    keys, values = torch.where(there, key_cache, key_cache[:, :, :1]), torch.where(there, value_cache, 0.0)
     found = flash_forward(query.unsqueeze(2), keys, values, False, round, used[:, None, None])["output"]
     return {"output": Quantity(found.value.squeeze(2), found.magnitude.squeeze(2), found.growth)}
 

@@ -15,7 +15,16 @@ from autograder.checks import Check, Trial
 from autograder.situations.covering import Row, covering_array, pairs
 from autograder.situations.factors import Factor, Level
 
-__all__ = ["CIRCUMSTANCES", "OF_MODULES", "Group", "Situations", "besides", "expanded", "groups"]
+__all__ = [
+    "CIRCUMSTANCES",
+    "OF_KERNELS",
+    "OF_MODULES",
+    "Group",
+    "Situations",
+    "besides",
+    "expanded",
+    "groups",
+]
 
 GRADIENT = ("a gradient asked", "a gradient of one input", "activation checkpointing")
 
@@ -34,6 +43,9 @@ OF_MODULES: Mapping[str, tuple[str, ...]] = {
     "mode": ("train mode", "eval mode"),
 }
 """What there is besides for a module."""
+
+OF_KERNELS: Mapping[str, tuple[str, ...]] = {"layout": (*CIRCUMSTANCES["layout"], "far apart in memory")}
+"""What there is besides for a function that launches kernels."""
 
 HIDING: Mapping[str, tuple[str, ...]] = {
     "one key": ("no mask", "is_causal", "a row that allows no key"),
@@ -107,8 +119,9 @@ class Situations:
     axes: of the inputs, such as {"x": "... S D"}; the layout "expanded" and "after other sizes" need them, for a length
     named in `lengths`. left_out: circumstances ("device") or levels of one ("state: after other sizes") that are not tried,
     each with the reason. never: levels that do not go together, as {factor: level or levels} each; together: factors all
-    combinations of which are tried. module: it is one.
-    names: of a factor's level, the mistake's name and the question to ask where it goes wrong with that level only.
+    combinations of which are tried. meet: where one call costs much, sets of factors within which all pairs of levels are
+    tried, and no others. module, kernels: it is one, it launches some. names: what it is called where that level goes wrong,
+    and the question to ask, by factor and level, or "" for any level of the factor.
     groups: what is worth points; a factor that none of them names belongs to the last. after: the situations are tried once
     all written checks have passed; else before them.
     """
@@ -121,10 +134,12 @@ class Situations:
     left_out: Mapping[str, str] = field(default_factory=dict)
     never: tuple[Mapping[str, Any], ...] = ()
     together: tuple[tuple[str, ...], ...] = ()
+    meet: tuple[tuple[str, ...], ...] = ()
     module: bool = False
+    kernels: bool = False
+    names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
     after: bool = False
     right: Callable[[Trial, Mapping[str, Tensor]], None] | None = None
-    names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
 
     def arranged(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
         """The exercise's written checks, and the groups as checks before or after them."""
@@ -141,7 +156,8 @@ class Situations:
     @property
     def circumstances(self) -> Mapping[str, tuple[str, ...]]:
         """How such an exercise can be called, with what it leaves out."""
-        return {**CIRCUMSTANCES, **(OF_MODULES if self.module else {})}
+        modules, kernels = OF_MODULES if self.module else {}, OF_KERNELS if self.kernels else {}
+        return {**CIRCUMSTANCES, **modules, **kernels}
 
     @cached_property
     def levels(self) -> dict[str, tuple[str, ...]]:
@@ -176,6 +192,8 @@ class Situations:
 
     def asks(self, part: Row) -> bool:
         """Whether these levels must stand together in some situation: long inputs cost time, and meet masks only."""
+        if self.meet and len(part) > 1 and not any(set(part) <= set(one) for one in self.meet):
+            return False
         long = next((level for level in part.values() if level.startswith(LONG)), None)
         if long is not None:
             if set(part.values()) == set(LONG_IN_HALF):

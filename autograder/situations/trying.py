@@ -44,6 +44,7 @@ def circumstance_of(row: Row, dtype: torch.dtype) -> Circumstance:
         poisoned=row.get("device") == "a second device",
         before=BEFORE.get(row.get("state", ""), ""),
         watched=row.get("gradient") not in GRADIENT,
+        far=row.get("layout") == "far apart in memory",
     )
 
 
@@ -198,7 +199,14 @@ def _within(actual: Tensor, expected: Tensor, share: float) -> bool:
 def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
     """Values and dtypes are the formula's. Raises: Failure."""
     for name, value in results.items():
-        if not trial.target.whole and value.dtype != trial.dtype and value.is_floating_point():
+        statistic = name in trial.target.statistics
+        if statistic and value.dtype != torch.float32:
+            raise Failure(
+                f"{name} is {_short(value.dtype)}; it must be float32 for every dtype of the inputs.",
+                mistake="statistics are not float32",
+            )
+        kept = statistic or trial.target.whole
+        if not kept and value.dtype != trial.dtype and value.is_floating_point():
             raise Failure(
                 f"{name} is {_short(value.dtype)} for {_short(trial.dtype)} inputs; it must keep their dtype.",
                 mistake="does not keep the dtype",

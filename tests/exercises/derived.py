@@ -50,7 +50,7 @@ def derivable(exercise: Exercise) -> bool:
         Drawing,
         UsedFunction,
     )
-    plain = exercise.used_as in ways and not exercise.kernels
+    plain = exercise.used_as in ways
     return plain and space is not None and not space.after
 
 
@@ -293,6 +293,7 @@ UNSEEN = {
     ("perplexity", "a table on the CPU"),  # and a number goes with any device
     ("generate", "at most a thousand"),  # no text is that long
     ("sample_next_token", "single precision inside"),  # tokens are whole numbers
+    ("flash_forward", "at most a thousand"),  # four thousand keys, and one query
 }
 """Spoilers that change nothing there."""
 

@@ -26,8 +26,6 @@ def names(pair: tuple[Exercise, Situations]) -> str:
 
 CASE_BY_CASE = {
     "dot_scores",
-    "softmax_rows", "flash_forward", "flash_backward", "flash_attention", "decode_attention",
-    "paged_attention",
 }  # fmt: skip
 """Exercises whose cases are still written one by one; a new exercise is not among them."""
 

@@ -5,103 +5,80 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from autograder.case import Draw, Recipe
-from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees
-from autograder.checks.fused import agrees_here, float32_sums
-from autograder.checks.structure import responds
-from autograder.exercises.exercise import Exercise, Mistake
-from autograder.exercises.gpu_kernels.cases import HARD, backward_inputs, long_inputs
+from autograder.case import Recipe
+from autograder.checks import Target
+from autograder.exercises.exercise import Exercise
+from autograder.exercises.gpu_kernels import cases
+from autograder.exercises.gpu_kernels.cases import TERM, backward_inputs, long_inputs
 from autograder.exercises.gpu_kernels.conduct import (
-    COUNTS,
     GPU,
+    HALF_AND_SINGLE,
+    LEFT_OUT,
     LONG,
-    OWN,
+    NAMES,
     SOME,
+    calls,
     conduct,
+    dtypes,
+    heads,
     own_kernel,
     shortened,
+    sizes,
+    tiles,
 )
-from autograder.exercises.gpu_kernels.forward import CAUSAL_SLIPS
-from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, TILES, interleaved
+from autograder.exercises.gpu_kernels.tiles import (
+    CAUSAL_SLIPS,
+    ORDER,
+    SCALE_SLIPS,
+    TILES,
+    interleaved,
+    modulo,
+)
+from autograder.mistakes import Slips, slips
 from autograder.oracle.kernels import flash_backward as formula
+from autograder.situations import CAUSAL, Factor, Situations, groups, without
 
 __all__ = ["FLASH_BACKWARD", "GRADIENTS"]
 
 GRADIENTS = ("grad_query", "grad_key", "grad_value")
-DIFFER = "the gradients differ from the formula"
 
 
-def _tiles(draw: Draw) -> tuple[int, int]:
-    return draw.integer(18, 24), draw.integer(33, 40)
+def _halves(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Keys that point the same way, and values that point one way in the first half, and the other way in the second."""
+    value = value * 0.1
+    value[..., :150, :] += 1.0
+    value[..., 150:, :] -= 1.0
+    return query * 0.05, key * 0.1 + 1.0, value
 
 
-def _long_keys(draw: Draw) -> tuple[int, int]:
-    return 3, draw.integer(140, 150)
+LENGTHS = {**cases.LENGTHS, "whole tiles": {"S_q": 32, "S_k": 32, "heads": (1, 1)}}
+HEADS = without(cases.HEADS, "seventeen heads on one")
 
+TERMS: Factor = {
+    "ordinary terms": {},
+    TERM: {
+        "S_q": 200, "S_k": 3, "heads": (1, 1), "dtype": torch.float16, "size": 3000.0,
+        "shaped": lambda query, key, value: (query * 0.1, key, value * 0.01),
+    },
+    "over 200 keys in float16, whose parts cancel": {
+        "S_q": 2, "S_k": 300, "heads": (1, 1), "dtype": torch.float16, "shaped": _halves,
+    },
+}  # fmt: skip
+"""grad_key and grad_value add up to 100,000 on the way, which float16 cannot hold, and then cancel; grad_query to much more
+than is left in the end."""
 
-def _steep(draw: Draw, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of several hundreds, below and above zero."""
-    return query * 100.0, key, value
-
-
-def _far(draw: Draw, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """grad_P and delta are a hundred times their difference: what delta is rounded to shows there."""
-    return query, key, value + 50.0
-
-
-def _cancelling(draw: Draw) -> dict[str, Any]:
-    """In float16, 200 queries whose gradients add up to 100,000 on the way, which float16 cannot hold, and then cancel."""
-    inputs = backward_inputs(
-        draw,
-        batch=1,
-        heads=(1, 1),
-        lengths=lambda draw: (200, 3),
-        shaped=lambda draw, q, k, v: (q * 0.1, k, v * 0.01),
-    )
-    inputs["grad_output"][..., :100, :] += 3000.0
-    inputs["grad_output"][..., 100:, :] -= 3000.0
-    return {n: v.half() if isinstance(v, Tensor) and n != "log_sum_exp" else v for n, v in inputs.items()}
-
-
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(backward_inputs, **options))
-
-
-CAUSAL = (
-    "causal, fewer queries than keys",
-    "causal, more queries than keys",
-    "causal, heads shared",
-    "causal, many tiles",
-)
-
-RECIPES = (
-    _recipe("unequal sizes"),
-    _recipe("several tiles", batch=1, heads=(1, 1), lengths=_tiles),
-    _recipe("many tiles of keys", batch=1, heads=(1, 1), lengths=_long_keys),
-    _recipe("many tiles of queries", batch=1, heads=(1, 1), lengths=lambda d: _long_keys(d)[::-1]),
-    _recipe("odd lengths", batch=1, heads=(1, 1), lengths=lambda d: ((1, 17), (33, 1), (17, 33))[d.integer(0, 2)]),
-    _recipe("wider than a power of two", batch=1, heads=(1, 1), width=130),
-    _recipe("four heads on two", heads=(4, 2)),
-    _recipe("causal, fewer queries than keys", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (5, 20)),
-    _recipe("causal, more queries than keys", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (20, 9)),
-    _recipe("steep scores", batch=1, shaped=_steep),
-    _recipe("float16", dtype=torch.float16, batch=1),
-    Recipe("200 queries, float16", _cancelling),
-    _recipe("eight wide", heads=(2, 1), width=8, lengths=lambda draw: (5, 9)),
-    _recipe(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
-    _recipe("causal, heads shared", is_causal=True, heads=(2, 1), lengths=lambda d: (18, 20)),
-    _recipe("causal, many tiles", is_causal=True, batch=1, heads=(1, 1), lengths=lambda d: (70, 75)),
-    _recipe("values far from zero, float16", dtype=torch.float16, batch=1, heads=(1, 1), shaped=_far),
-    _recipe("scores far below zero", batch=1, heads=(1, 1), shaped=HARD["scores far below zero"]),
-    Recipe("70,000 keys", lambda draw: long_inputs(SOME, LONG, backward=True)),
-    Recipe("70,000 queries", lambda draw: long_inputs(LONG, SOME, backward=True)),
-)  # fmt: skip
+DTYPES: Factor = {
+    **HALF_AND_SINGLE,
+    "float16, values far from zero": {
+        "dtype": torch.float16,
+        "shaped": lambda query, key, value: (query, key, value + 50.0),
+    },
+}
+"""grad_P and delta are a hundred times their difference there: what delta is rounded to shows."""
 
 Combine = Callable[[Tensor, int], Tensor]
 """Gradients of all query heads and the number of key heads -> those of the key heads."""
@@ -111,7 +88,7 @@ def _added(gradient: Tensor, H_kv: int) -> Tensor:
     return gradient.unflatten(1, (H_kv, -1)).sum(2)
 
 
-def _variant(
+def gradients(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -162,182 +139,102 @@ def _variant(
     }
 
 
-def _mistakes() -> tuple[Mistake, ...]:
-    delta = (
-        "Every row of grad_P loses its weighted mean, delta = sum of grad_output * output, before it meets P."
-    )
-    scale = "The factor 1 / sqrt(D) of the scores stands in both gradients, once."
-    again = "P = exp(score - log_sum_exp), both in natural units; with exp2 both times log2(e)."
-    name, question, tiled_heads = COLUMN_SLIPS[0]
-    group = "A key head serves several query heads: their gradients add up."
-    slips: tuple[tuple[str, str, dict[str, Any]], ...] = (
-        ("delta is missing", delta, {"delta": lambda o, grad_o, v: torch.zeros_like(o[..., :1])}),
-        ("delta is added", delta, {"delta": lambda o, grad_o, v: -(o * grad_o).sum(-1, True)}),
-        ("delta is a mean over D", delta, {"delta": lambda o, grad_o, v: (o * grad_o).mean(-1, True)}),
-        ("grad_key is not scaled", scale, {"scaled": (1.0, 0.0)}),
-        ("grad_query is not scaled", scale, {"scaled": (0.0, 1.0)}),
-        ("neither gradient is scaled", scale, {"scaled": (0.0, 0.0)}),
-        ("gradients scaled twice", scale, {"scaled": (2.0, 2.0)}),
-        (
-            "grad_S without the weights",
-            "grad_S = P * (grad_P - delta). Is the factor P there?",
-            {"weighted": False},
-        ),
-        ("log-sum-exp taken in the wrong base", again, {"base": math.log2(math.e)}),
-        ("log-sum-exp multiplied by ln 2", again, {"base": math.log(2)}),
-        ("gradients of a group averaged", group, {"shared": lambda g, n: g.unflatten(1, (n, -1)).mean(2)}),
-        (
-            "only the last head of a group counts",
-            group,
-            {"shared": lambda g, n: g.unflatten(1, (n, -1))[:, :, -1]},
-        ),
-        (
-            "only the first head of a group counts",
-            group,
-            {"shared": lambda g, n: g.unflatten(1, (n, -1))[:, :, 0]},
-        ),
-        ("exp2 without log2(e)", again, {"base": math.log(2), "sharpness": math.log(2)}),
-        (name, question, {**tiled_heads, "shared": lambda g, n: g.unflatten(1, (-1, n)).sum(1)}),
-        *SCALE_SLIPS[:3],
-        *CAUSAL_SLIPS[:3],
-    )
-    return (
-        *(Mistake(name, question, partial(_variant, **knobs)) for name, question, knobs in slips),
-        *(
-            Mistake(
-                "only the last tile of keys counts in grad_query",
-                "Each tile of keys adds its part to grad_query. Is it accumulated, or stored over the last one?",
-                partial(_variant, last_tile=tile),
-            )
-            for tile in TILES
-        ),
-    )
+DELTA = "Every row of grad_P loses its weighted mean, delta = sum of grad_output * output, before it meets P."
+SCALE = "The factor 1 / sqrt(D) of the scores stands in both gradients, once."
+UNITS = "P = exp(score - log_sum_exp), both in natural units; with exp2 both times log2(e)."
+GROUP = "A key head serves several query heads: their gradients add up."
 
+BACKWARD_SLIPS: Slips = {
+    DELTA: {
+        "delta is missing": {"delta": lambda o, grad_o, v: torch.zeros_like(o[..., :1])},
+        "delta is added": {"delta": lambda o, grad_o, v: -(o * grad_o).sum(-1, True)},
+        "delta is a mean over D": {"delta": lambda o, grad_o, v: (o * grad_o).mean(-1, True)},
+    },
+    SCALE: {
+        "grad_key is not scaled": {"scaled": (1.0, 0.0)},
+        "grad_query is not scaled": {"scaled": (0.0, 1.0)},
+        "neither gradient is scaled": {"scaled": (0.0, 0.0)},
+        "gradients scaled twice": {"scaled": (2.0, 2.0)},
+    },
+    "grad_S = P * (grad_P - delta). Is the factor P there?": {"grad_S without the weights": {"weighted": False}},
+    UNITS: {
+        "log-sum-exp taken in the wrong base": {"base": math.log2(math.e)},
+        "log-sum-exp multiplied by ln 2": {"base": math.log(2)},
+        "exp2 without log2(e)": {"base": math.log(2), "sharpness": math.log(2)},
+    },
+    GROUP: {
+        "gradients of a group averaged": {"shared": lambda g, n: g.unflatten(1, (n, -1)).mean(2)},
+        "only the last head of a group counts": {"shared": lambda g, n: g.unflatten(1, (n, -1))[:, :, -1]},
+        "only the first head of a group counts": {"shared": lambda g, n: g.unflatten(1, (n, -1))[:, :, 0]},
+    },
+    ORDER: {
+        "heads tiled instead of interleaved":
+            {"keys": modulo, "values": modulo, "shared": lambda g, n: g.unflatten(1, (-1, n)).sum(1)},
+    },
+    "Each tile of keys adds its part to grad_query. Is it accumulated, or stored over the last one?": {
+        "only the last tile of keys counts in grad_query": [{"last_tile": tile} for tile in TILES],
+    },
+}  # fmt: skip
 
 FLASH_BACKWARD = Exercise(
     name="flash_backward",
     assignment="gpu_kernels",
     target=Target("flash_backward", GRADIENTS, formula),
     positional=("query", "key", "value", "output", "log_sum_exp", "grad_output"),
-    recipes=RECIPES,
     kernels=True,
+    situations=Situations(
+        draw=backward_inputs,
+        factors={"causal": CAUSAL, "lengths": LENGTHS, "width": cases.WIDTHS, "heads": HEADS,
+                 "scores": cases.SCORES, "dtype": DTYPES, "terms": TERMS},
+        axes={**dict.fromkeys(("query", "output", "grad_output"), "... H S_q D"), "log_sum_exp": "... H S_q",
+              **dict.fromkeys(("key", "value"), "... K S_k D")},
+        groups=groups(
+            "the gradients of query, key and value, from what forward has kept", 2.75,
+            (sizes(0.75), heads(0.75), dtypes(0.75), calls(0.5)),
+            causal=1.0, scores=0.5,
+        ),
+        left_out=LEFT_OUT,
+        meet=cases.MEET,
+        never=(
+            *cases.NEVER,
+            *({"terms": tuple(TERMS)[1:], name: tuple(of)[1:]}
+              for name, of in (("lengths", LENGTHS), ("width", cases.WIDTHS), ("heads", HEADS))),
+            {"dtype": "float16, values far from zero", "scores": tuple(cases.SCORES)[1:]},
+        ),
+        kernels=True,
+        names={**NAMES, ("dtype", "float16, values far from zero"): NAMES["terms", ""]},
+    ),
+    recipes=(
+        Recipe("plain", backward_inputs),
+        Recipe("several tiles", partial(backward_inputs, heads=(1, 1), S_q=(18, 24), S_k=(33, 40))),
+        Recipe("causal, many tiles", partial(backward_inputs, heads=(1, 1), S_q=70, S_k=75, is_causal=True)),
+        Recipe(GPU, partial(backward_inputs, width=8, dtype=torch.float16)),
+        Recipe("70,000 keys", lambda draw: long_inputs(SOME, LONG, backward=True)),
+        Recipe("70,000 queries", lambda draw: long_inputs(LONG, SOME, backward=True)),
+    ),
     checks=(
-        Check(
-            COUNTS,
-            "the gradients change with what they depend on",
-            0.25,
-            ("unequal sizes",),
-            responds({"query": GRADIENTS, "value": GRADIENTS[:2], "grad_output": GRADIENTS}),
-        ),
-        own_kernel("unequal sizes", "eight wide", passes=4),
-        Check(
-            "grad_value",
-            "P^T grad_output",
-            1.0,
-            ("unequal sizes", "many tiles of queries"),
-            agrees("grad_value"),
-            OWN,
-        ),
-        Check(
-            "grad_key",
-            "grad_S^T query / sqrt(D)",
-            1.0,
-            ("unequal sizes", "many tiles of queries"),
-            agrees("grad_key"),
-            OWN,
-        ),
-        Check(
-            "grad_query",
-            "grad_S key / sqrt(D), added up over all keys",
-            1.0,
-            ("unequal sizes", "many tiles of keys"),
-            agrees("grad_query"),
-            OWN,
-        ),
-        Check(
-            "any size",
-            "several tiles both ways, odd lengths and widths",
-            0.5,
-            ("several tiles", "odd lengths", "wider than a power of two"),
-            agrees_here(f"at this size {DIFFER}", *GRADIENTS, mistake="fails at some sizes"),
-            GRADIENTS,
-        ),
-        Check(
-            "heads",
-            "a key head's gradient adds up those of its group",
-            0.75,
-            ("four heads on two",),
-            agrees_here(f"with shared heads {DIFFER}", *GRADIENTS, mistake="reads the wrong heads"),
-            GRADIENTS,
-        ),
-        Check(
-            "causal",
-            "what a query does not see has no part in any gradient",
-            0.75,
-            CAUSAL,
-            agrees_here(
-                f"with is_causal=True {DIFFER}", *GRADIENTS, mistake="goes wrong under the causal mask"
-            ),
-            (*GRADIENTS, "heads"),
-        ),
-        Check(
-            "hard inputs",
-            "scores of hundreds, above and below zero",
-            0.5,
-            ("steep scores", "scores far below zero"),
-            agrees_here(
-                f"for such inputs {DIFFER}",
-                *GRADIENTS,
-                finite="overflows or underflows for large scores",
-                question="Is it exp(score - log_sum_exp) in one step, and is the score of what is masked -inf before it?",
-            ),
-            GRADIENTS,
-        ),
-        Check(
-            "sums in float32",
-            "200 large terms in float16, which cancel, do not overflow on the way",
-            0.25,
-            ("200 queries, float16",),
-            float32_sums("grad_value"),
-            GRADIENTS,
-        ),
-        Check(
-            "delta in float32",
-            "grad_P and delta nearly cancel where values are far from zero",
-            0.25,
-            ("values far from zero, float16",),
-            float32_sums("grad_query", "grad_key"),
-            GRADIENTS,
-        ),
+        own_kernel("plain", passes=4),
+        tiles("causal, many tiles", *GRADIENTS),
         *conduct(
-            GRADIENTS,
-            GRADIENTS,
-            "eight wide",
-            tiles="several tiles",
-            long=("70,000 keys", "70,000 queries"),
-            shorter=shortened(
-                dict.fromkeys(("query", "key", "value", "output", "log_sum_exp", "grad_output"), 2)
-            ),
+            "plain", "several tiles", long=("70,000 keys", "70,000 queries"),
+            shorter=shortened(dict.fromkeys(("query", "key", "value", "output", "log_sum_exp", "grad_output"), 2)),
         ),
     ),
-    mistakes=_mistakes(),
+    mistakes=(
+        *slips(gradients, BACKWARD_SLIPS),
+        *slips(gradients, SCALE_SLIPS, without=("exp2 without log2(e)", "log2(e) without exp2")),
+        *slips(gradients, CAUSAL_SLIPS, without=("causal mask aligned at the bottom right",)),
+    ),
     hints=(
-        (
-            "Two loops are needed: one program a tile of keys, which visits all queries and collects grad_key and "
-            "grad_value; and one program a tile of queries, which visits all keys and collects grad_query. Then "
-            "nothing has to be added into memory that another program writes."
-        ),
-        (
-            "In both: weights = exp(scores - log_sum_exp), masked as in forward; grad_P = grad_output value^T; "
-            "grad_S = weights * (grad_P - delta), delta from a small kernel of its own. A query beyond the end "
-            "gets log_sum_exp = inf, and so weights of 0. With shared heads the first program loops over its "
-            "group's query heads as well."
-        ),
-        (
-            "For a tile of keys, everything turned round: `scores = tl.dot(k, tl.trans(q)) * scale`; `weights = "
-            "tl.exp(scores - normaliser[None, :])`; `grad_v = tl.dot(weights.to(grad_o.dtype), grad_o, grad_v)`; "
-            "`grad_scores = weights * (tl.dot(v, tl.trans(grad_o)) - delta[None, :])`; `grad_k = "
-            "tl.dot(grad_scores.to(q.dtype), q, grad_k)`; at the end `grad_k * scale`."
-        ),
+        "Two loops are needed: one program a tile of keys, which visits all queries and collects grad_key and "
+        "grad_value; and one program a tile of queries, which visits all keys and collects grad_query. Then nothing "
+        "has to be added into memory that another program writes.",
+        "In both: weights = exp(scores - log_sum_exp), masked as in forward; grad_P = grad_output value^T; grad_S = "
+        "weights * (grad_P - delta), delta from a small kernel of its own. A query beyond the end gets log_sum_exp "
+        "= inf, and so weights of 0. With shared heads the first program loops over its group's query heads as well.",
+        "For a tile of keys, everything turned round: `scores = tl.dot(k, tl.trans(q)) * scale`; `weights = "
+        "tl.exp(scores - normaliser[None, :])`; `grad_v = tl.dot(weights.to(grad_o.dtype), grad_o, grad_v)`; "
+        "`grad_scores = weights * (tl.dot(v, tl.trans(grad_o)) - delta[None, :])`; `grad_k = "
+        "tl.dot(grad_scores.to(q.dtype), q, grad_k)`; at the end `grad_k * scale`.",
     ),
-)
+)  # fmt: skip

@@ -11,29 +11,49 @@ from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees
-from autograder.checks.fused import agrees_here, any_splits, float32_sums, ignores_garbage
-from autograder.checks.structure import responds
-from autograder.exercises.exercise import Exercise, Mistake
+from autograder.checks.fused import parts_are_programs
+from autograder.exercises.exercise import Exercise
 from autograder.exercises.gpu_kernels.conduct import (
-    COUNTS,
     FORMULA,
     GPU,
+    HALF_AND_SINGLE,
+    LEFT_OUT,
     LONG,
+    NAMES,
     OWN,
     SHORT,
+    calls,
     conduct,
+    dtypes,
+    heads,
     own_kernel,
     refuses_bfloat16,
     shortened,
+    sizes,
+    tiles,
 )
-from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, SCALE_SLIPS, Slip, decoded
+from autograder.exercises.gpu_kernels.tiles import HEAD_SLIPS, SCALE_SLIPS, decoded
+from autograder.mistakes import Slips, Step, slips
 from autograder.oracle.kernels import decode
+from autograder.situations import Factor, Group, Situations, groups
 
-__all__ = ["DECODE_ATTENTION", "DIFFERS", "FEW", "LENGTH_SLIPS", "OUTPUTS", "common_checks", "decode_inputs"]
+__all__ = [
+    "BEHIND",
+    "FAR",
+    "FEW",
+    "HEADS",
+    "KNOWN",
+    "LENGTH_SLIPS",
+    "MEET",
+    "OUTPUTS",
+    "SCORES",
+    "TERM",
+    "TERMS",
+    "WIDTHS",
+    "decode_inputs",
+]  # fmt: skip
 
 OUTPUTS = ("output",)
-DIFFERS = "it differs from the formula"
 FEW = torch.tensor([SHORT], dtype=torch.int32)
 """The length of a short sequence."""
 
@@ -42,98 +62,105 @@ def decode_inputs(
     draw: Draw,
     *,
     heads: tuple[int, int] = (2, 2),
-    lengths: Callable[[Draw], list[int]] = lambda draw: [9, 21],
+    lengths: tuple[int, ...] = (9, 5),
     behind: int = 4,
-    garbage: float | None = None,
-    splits: int | None = 1,
-    width: int | None = None,
+    garbage: float = torch.nan,
+    splits: int | None = 2,
+    width: int = 0,
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
     rise: float = 0.0,
+    alike: float = 0.0,
+    cancelling: float = 0.0,
 ) -> dict[str, Any]:
-    """query (B, H_q, D), caches (B, H_kv, longest + behind, D), lengths (B,); garbage fills what lies behind a sequence."""
-    (H_q, H_kv), taken = heads, torch.tensor(lengths(draw), dtype=torch.int32)
-    B, S_max, D = len(taken), int(taken.max()) + behind, width or (10, 11, 13)[draw.integer(0, 2)]
+    """query (B, H_q, D), caches (B, H_kv, longest + behind, D), lengths (B,); `garbage` fills what lies behind a sequence.
+
+    size: of the query. rise: by which each key scores higher than the one before. alike: what all keys score, times
+    sqrt(D). cancelling: is added to the first half of the longest sequence's values, and taken off the second.
+    """
+    (H_q, H_kv), taken = heads, torch.tensor(lengths, dtype=torch.int32)
+    B, S_max, D = len(taken), max(lengths) + behind, width or (10, 11, 13)[draw.integer(0, 2)]
     query = draw.normal(B, H_q, D, dtype=torch.float64) * size
-    caches = [draw.normal(B, H_kv, S_max, D, dtype=torch.float64) for _ in range(2)]
+    keys, values = (draw.normal(B, H_kv, S_max, D, dtype=torch.float64) for _ in range(2))
     if rise:
         query[..., 0] = 1.0
-        caches[0][..., 0] = rise * D**0.5 * torch.arange(S_max, dtype=torch.float64)
-    if garbage is not None:
-        beyond = torch.arange(S_max) >= taken[:, None]
-        for cache in caches:
-            cache.masked_fill_(beyond[:, None, :, None], garbage)
-    inputs = {"query": query.to(dtype), "key_cache": caches[0].to(dtype), "value_cache": caches[1].to(dtype)}
-    inputs["lengths"] = taken
+        keys[..., 0] = rise * D**0.5 * torch.arange(S_max, dtype=torch.float64)
+    if alike:
+        query, keys = query * 0.0, keys * 0.0
+        query[..., 0], keys[..., 0] = 2.0**11, alike / 2.0**11
+    half = max(lengths) // 2
+    values[:, :, :half] += cancelling
+    values[:, :, half:] -= cancelling
+    beyond = (torch.arange(S_max) >= taken[:, None])[:, None, :, None]
+    caches = [one.masked_fill(beyond, garbage).to(dtype) for one in (keys, values)]
+    inputs = {"query": query.to(dtype), "key_cache": caches[0], "value_cache": caches[1], "lengths": taken}
     return inputs | ({} if splits is None else {"num_splits": splits})
 
 
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(decode_inputs, **options))
-
-
-def _uniform(draw: Draw) -> dict[str, Any]:
-    """300 keys of nearly equal weight, and values that add up to 150,000 on the way, too much for float16, and then cancel."""
-    inputs = decode_inputs(draw, heads=(1, 1), lengths=lambda draw: [300], splits=None, size=0.05)
-    inputs["value_cache"][:, :, :150] += 1000.0
-    inputs["value_cache"][:, :, 150:] -= 1000.0
-    return {n: v.half() if isinstance(v, Tensor) and v.is_floating_point() else v for n, v in inputs.items()}
-
-
-def _long() -> dict[str, Any]:
+def long_inputs() -> dict[str, Any]:
     """Zeros for launches that do not run."""
     cache = torch.zeros(1, 2, LONG, 9, dtype=torch.float16)
     query, lengths = torch.zeros(1, 2, 9, dtype=torch.float16), torch.tensor([LONG], dtype=torch.int32)
     return {"query": query, "key_cache": cache, "value_cache": cache, "lengths": lengths, "num_splits": 2}
 
 
-def _one_long(draw: Draw) -> list[int]:
-    return [draw.integer(150, 170)]
+LENGTHS: Factor = {
+    "unequal lengths": {},
+    "lengths of 1, 16, 17 and 33": {"lengths": (1, 16, 17, 33), "heads": (1, 1)},
+    "whole tiles, full caches": {"lengths": (64, 64), "behind": 0, "heads": (1, 1)},
+    "one key": {"lengths": (1,), "behind": 0},
+    "one long sequence": {"lengths": (157,), "heads": (1, 1)},
+}
+WIDTHS: Factor = {
+    "no power of two wide": {},
+    "sixteen wide": {"width": 16},
+    "eight wide": {"width": 8},
+    "a hundred and thirty wide": {"width": 130},
+}
+SPLITS: Factor = {
+    "two parts": {},
+    "one part": {"splits": 1},
+    "five parts, most without keys": {"splits": 5},
+    "as many parts as there are by default": {"splits": None},
+}
+MANY: Factor = {"over sixty-four parts": {"splits": 67, "lengths": (90,), "heads": (1, 1)}}
+HEADS: Factor = {
+    "two heads": {},
+    "six heads on two, three sequences": {"heads": (6, 2), "lengths": (17, 5, 3)},
+    "sixty-four heads on one": {"heads": (64, 1), "lengths": (5,)},
+}
+SCORES: Factor = {
+    "ordinary scores": {},
+    "huge scores": {"size": 300.0},
+    "scores that rise steeply": {"rise": 8.0, "lengths": (40,), "heads": (1, 1)},
+    "equal scores": {"size": 0.0},
+    "scores of -2,000,000": {"alike": -(2.0**23)},
+}
+BEHIND: Factor = {"nan behind the sequences": {}, "numbers behind the sequences": {"garbage": 1e3}}
+TERM = "over 200 terms in float16, which cancel"
+TERMS: Factor = {
+    "ordinary terms": {},
+    TERM: {"lengths": (300,), "heads": (1, 1), "size": 0.05, "cancelling": 1000.0, "dtype": torch.float16},
+}
+KNOWN = {
+    **NAMES,
+    ("behind", ""): ("reads behind the end of a sequence", "Are keys beyond the length masked when loaded? 0 * nan is nan."),
+    ("splits", ""): ("the number of splits changes the result", "What does a part without keys leave behind?"),
+    ("lengths", ""): ("fails at some lengths", "Is there a mask for the tail, wherever there is one?"),
+    ("page", ""): ("fails at some page sizes", "Is every slot of a page visited, and none besides?"),
+}  # fmt: skip
+"""Names of what goes wrong at one level alone."""
 
-
-RECIPES = (
-    _recipe("unequal lengths"),
-    _recipe("six heads on two", heads=(6, 2), lengths=lambda draw: [19, 17], splits=2),
-    _recipe("one long sequence", heads=(1, 1), lengths=_one_long, splits=3),
-    _recipe(
-        "lengths of 1, 16, 17 and 33", heads=(1, 1), lengths=lambda draw: [1, 16, 17, 33], behind=0, width=130
-    ),
-    _recipe("nan behind the sequences", garbage=float("nan"), lengths=lambda draw: [5, 18]),
-    _recipe("more splits than tiles", heads=(1, 1), lengths=lambda draw: [3, 20], splits=5),
-    _recipe("huge scores", heads=(1, 1), size=300.0, lengths=lambda draw: [40], splits=3),
-    _recipe("scores that rise steeply", heads=(1, 1), rise=8.0, lengths=lambda draw: [40], splits=3),
-    _recipe("float16", dtype=torch.float16, heads=(1, 1)),
-    Recipe("300 keys, float16", _uniform),
-    _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("eight wide", heads=(4, 2), width=8, lengths=lambda draw: [7, 3]),
-    _recipe(GPU, heads=(4, 2), width=8, dtype=torch.float16, lengths=lambda draw: [7]),
-    _recipe("twenty heads on one", heads=(20, 1), lengths=lambda draw: [6]),
-    _recipe("300 keys in 33 parts", heads=(1, 1), lengths=lambda draw: [300], splits=33),
-    Recipe("70,000 keys", lambda draw: _long()),
-)
-
-LENGTH_SLIPS: tuple[Slip, ...] = (
-    (
-        "length ignored",
-        "Sequence b has lengths[b] keys. Does the program load its length?",
-        {"length": lambda lengths, S_max: torch.full_like(lengths, S_max)},
-    ),
-    (
-        "one key too few",
-        "Keys 0..length-1 take part: is it < length?",
-        {"length": lambda lengths, S_max: lengths - 1},
-    ),
-    (
-        "one key too many",
-        "Keys 0..length-1 take part: is it < length, not <=?",
-        {"length": lambda lengths, S_max: lengths + 1},
-    ),
-    (
-        "the first sequence's length for all",
-        "Is the length loaded from lengths + sequence?",
-        {"length": lambda lengths, S_max: lengths[:1].expand_as(lengths)},
-    ),
-)
+LENGTH_SLIPS: Slips = {
+    "Sequence b has lengths[b] keys. Does the program load its length?": {
+        "length ignored": {"length": lambda lengths, S_max: torch.full_like(lengths, S_max)},
+    },
+    "Keys 0..length-1 take part: is it < length?": {"one key too few": {"length": lambda lengths, S_max: lengths - 1}},
+    "Keys 0..length-1 take part: is it < length, not <=?": {"one key too many": {"length": lambda lengths, S_max: lengths + 1}},
+    "Is the length loaded from lengths + sequence?": {
+        "the first sequence's length for all": {"length": lambda lengths, S_max: lengths[:1].expand_as(lengths)},
+    },
+}  # fmt: skip
 
 
 def _shares() -> tuple[Callable[[Tensor, int, int], Tensor], ...]:
@@ -150,154 +177,101 @@ def _shares() -> tuple[Callable[[Tensor, int, int], Tensor], ...]:
     return tuple(by(own, tile) for own in (True, False) for tile in (1, 16, 32, 64))
 
 
-_TOGETHER = (
+def _by_shares(together: Callable[[Tensor, Tensor], Tensor]) -> list[Step]:
+    return [{"together": together, "shares": share} for share in _shares()]
+
+
+TOGETHER = (
     "Each part's output counts by exp(its log-sum-exp - the largest one), and these weights add up to 1."
 )
-TOGETHER_SLIPS: tuple[tuple[str, str, Callable[[Tensor, Tensor], Tensor]], ...] = (
-    ("parts averaged without weights", _TOGETHER, lambda parts, sizes: parts.mean(0)),
-    ("parts added up without weights", _TOGETHER, lambda parts, sizes: parts.sum(0)),
-    ("only the first part counts", _TOGETHER, lambda parts, sizes: parts[0]),
-    (
-        "weights of the parts do not add up to 1",
-        _TOGETHER,
-        lambda parts, sizes: (parts * (sizes - sizes.amax(0)).exp().unsqueeze(-1)).sum(0),
-    ),
-    (
-        "log-sum-exps of the parts in the wrong base",
-        "Are they in bits (exp2, log2) in both kernels, or in natural units in both?",
-        lambda parts, sizes: (parts * torch.softmax(sizes * 1.4426950408889634, 0).unsqueeze(-1)).sum(0),
-    ),
-    (
-        "log-sum-exps of the parts multiplied by ln 2",
-        "Are they in bits (exp2, log2) in both kernels, or in natural units in both?",
-        lambda parts, sizes: (parts * torch.softmax(sizes * 0.6931471805599453, 0).unsqueeze(-1)).sum(0),
-    ),
-)
+BASE = "Are they in bits (exp2, log2) in both kernels, or in natural units in both?"
+TOGETHER_SLIPS: Slips = {
+    TOGETHER: {
+        "parts averaged without weights": _by_shares(lambda parts, sizes: parts.mean(0)),
+        "parts added up without weights": _by_shares(lambda parts, sizes: parts.sum(0)),
+        "only the first part counts": _by_shares(lambda parts, sizes: parts[0]),
+        "weights of the parts do not add up to 1":
+            _by_shares(lambda parts, sizes: (parts * (sizes - sizes.amax(0)).exp().unsqueeze(-1)).sum(0)),
+    },
+    BASE: {
+        "log-sum-exps of the parts in the wrong base":
+            _by_shares(lambda parts, sizes: (parts * torch.softmax(sizes * 1.4426950408889634, 0).unsqueeze(-1)).sum(0)),
+        "log-sum-exps of the parts multiplied by ln 2":
+            _by_shares(lambda parts, sizes: (parts * torch.softmax(sizes * 0.6931471805599453, 0).unsqueeze(-1)).sum(0)),
+    },
+}  # fmt: skip
 
-
-def _decode_mistakes() -> tuple[Mistake, ...]:
-    return (
-        *(
-            Mistake(name, question, partial(decoded, **knobs))
-            for name, question, knobs in (*LENGTH_SLIPS, *SCALE_SLIPS[:4], *COLUMN_SLIPS)
-        ),
-        *(
-            Mistake(name, question, partial(decoded, together=together, shares=share))
-            for name, question, together in TOGETHER_SLIPS
-            for share in _shares()
-        ),
-    )
-
-
-def common_checks(outputs: tuple[str, ...] = OUTPUTS) -> tuple[Check, ...]:
-    """Checks of decoding, whether the cache lies in one piece or in pages."""
-    return (
-        Check(
-            "heads",
-            "query head h reads key and value head h // group",
-            0.5,
-            ("six heads on two", "twenty heads on one"),
-            agrees_here(f"with shared heads {DIFFERS}", *outputs, mistake="reads the wrong heads"),
-            FORMULA,
-        ),
-        Check(
-            "garbage",
-            "what lies behind a sequence's end takes no part, be it nan",
-            0.5,
-            ("nan behind the sequences",),
-            ignores_garbage(),
-            FORMULA,
-        ),
-        Check(
-            "hard inputs",
-            "huge scores, and scores that rise from key to key",
-            0.5,
-            ("huge scores", "scores that rise steeply"),
-            agrees_here(
-                f"for such inputs {DIFFERS}", *outputs, finite="overflows or underflows for large scores"
-            ),
-            FORMULA,
-        ),
-        Check(
-            "sums in float32",
-            "large terms in float16, which cancel, do not overflow on the way",
-            0.25,
-            ("300 keys, float16",),
-            float32_sums(*outputs),
-            FORMULA,
-        ),
-        refuses_bfloat16(FORMULA),
-    )
-
+ONE = tuple(LENGTHS)[1:]
+FAR = ("expanded", "far apart in memory")
+MEET = (("lengths", "splits"),)
 
 DECODE_ATTENTION = Exercise(
     name="decode_attention",
     assignment="gpu_kernels",
     target=Target("decode_attention", OUTPUTS, decode),
     positional=("query", "key_cache", "value_cache", "lengths"),
-    recipes=RECIPES,
     kernels=True,
+    situations=Situations(
+        draw=decode_inputs,
+        factors={"dtype": HALF_AND_SINGLE, "behind": BEHIND, "lengths": LENGTHS, "width": WIDTHS, "splits": {**SPLITS, **MANY},
+                 "heads": HEADS, "scores": SCORES, "terms": TERMS},
+        axes={"query": "... H D", "key_cache": "... K S D", "value_cache": "... K S D", "lengths": "..."},
+        lengths=("...",),
+        groups=groups(
+            "each sequence's query attends to that sequence's keys", 2.0,
+            (sizes(0.75, "behind"),
+             Group("any number of splits", "gives the same result, also if some hold no key", 0.5, ("splits",)),
+             heads(0.5), dtypes(0.5), calls(0.5)),
+            scores=0.5,
+        ),
+        left_out=LEFT_OUT,
+        meet=MEET,
+        never=(
+            {"lengths": ONE, "heads": tuple(HEADS)[1:]},
+            *({"lengths": ONE, name: level}
+              for name, level in (("scores", "scores that rise steeply"), ("layout", FAR), ("terms", TERM))),
+            {"heads": tuple(HEADS)[1:], "scores": "scores that rise steeply"},
+            {"layout": FAR, "heads": ("two heads", "sixty-four heads on one")},
+            {"layout": FAR, "scores": "scores that rise steeply"},
+            *({"splits": tuple(MANY), name: tuple(of)[1:]}
+              for name, of in (("lengths", LENGTHS), ("heads", HEADS), ("scores", SCORES), ("terms", TERMS))),
+            {"terms": TERM, "heads": tuple(HEADS)[1:]},
+            {"splits": "five parts, most without keys", "heads": tuple(HEADS)[1:]},
+        ),
+        kernels=True,
+        names=KNOWN,
+    ),
+    recipes=(
+        Recipe("plain", decode_inputs),
+        Recipe("six heads on two", partial(decode_inputs, heads=(6, 2), lengths=(19, 17))),
+        Recipe("many tiles", partial(decode_inputs, heads=(1, 1), lengths=(150,), splits=2)),
+        Recipe("bfloat16", partial(decode_inputs, dtype=torch.bfloat16)),
+        Recipe(GPU, partial(decode_inputs, heads=(4, 2), width=8, dtype=torch.float16, lengths=(7,))),
+        Recipe("70,000 keys", lambda draw: long_inputs()),
+    ),
     checks=(
-        Check(
-            COUNTS,
-            "the output changes when the query or a cache does",
-            0.25,
-            ("unequal lengths",),
-            responds(dict.fromkeys(("query", "key_cache", "value_cache"), OUTPUTS)),
-        ),
-        own_kernel("unequal lengths", "eight wide"),
-        Check(
-            FORMULA,
-            "each sequence's query attends to that sequence's keys",
-            1.5,
-            ("unequal lengths", "one long sequence"),
-            agrees(*OUTPUTS),
-            OWN,
-        ),
-        Check(
-            "lengths",
-            "of 1, of one tile, and just beyond",
-            0.5,
-            ("lengths of 1, 16, 17 and 33",),
-            agrees_here(f"at these lengths {DIFFERS}", *OUTPUTS, mistake="fails at some lengths"),
-            FORMULA,
-        ),
-        Check(
-            "any number of splits",
-            "gives the same result, also if some hold no key, and more of them are more programs",
-            0.75,
-            ("more splits than tiles", "300 keys in 33 parts"),
-            any_splits(),
-            FORMULA,
-        ),
-        *common_checks(),
+        own_kernel("plain"),
+        Check("programs", "more parts of a sequence are more programs", 0.25, ("plain",), parts_are_programs(), (FORMULA, OWN)),
+        refuses_bfloat16(),
+        tiles("many tiles", *OUTPUTS),
         *conduct(
-            (FORMULA,),
-            OUTPUTS,
-            "eight wide",
-            tiles="six heads on two",
-            long=("70,000 keys",),
+            "plain", "six heads on two", long=("70,000 keys",),
             shorter=shortened({"key_cache": 2, "value_cache": 2}, lengths=FEW),
-            kept=("lengths",),
         ),
     ),
-    mistakes=_decode_mistakes(),
+    mistakes=(
+        *slips(decoded, LENGTH_SLIPS, SCALE_SLIPS, HEAD_SLIPS, without=("log2(e) without exp2",)),
+        *slips(decoded, TOGETHER_SLIPS),
+    ),
     hints=(
-        (
-            "One query has too little work to fill a GPU; its cache has plenty. Which range of keys does the program "
-            "of split s of sequence b read, and what must it leave behind, besides its output, so that a second "
-            "kernel can put the parts together?"
-        ),
-        (
-            "Keys of a part: share = cdiv(cdiv(length, num_splits), N) * N; from split * share to the smaller of "
-            "(split + 1) * share and the length. Store the part's output, already divided by its sum, and its "
-            "log-sum-exp, which is -inf for a part without keys (and its output 0, not 0 / 0)."
-        ),
-        (
-            "Second kernel, one program a query head: `sizes = tl.load(..., other=-inf)`; `shares = tl.exp2(sizes - "
-            "tl.max(sizes, 0))`; `output = tl.sum(parts * shares[:, None], 0) / tl.sum(shares, 0)`. In the first, "
-            "the query heads of a group are the rows of one tile, padded to 16: then the cache is read once for "
-            "all of them."
-        ),
+        "One query has too little work to fill a GPU; its cache has plenty. Which range of keys does the program of "
+        "split s of sequence b read, and what must it leave behind, besides its output, so that a second kernel can "
+        "put the parts together?",
+        "Keys of a part: share = cdiv(cdiv(length, num_splits), N) * N; from split * share to the smaller of (split "
+        "+ 1) * share and the length. Store the part's output, already divided by its sum, and its log-sum-exp, "
+        "which is -inf for a part without keys (and its output 0, not 0 / 0).",
+        "Second kernel, one program a query head: `sizes = tl.load(..., other=-inf)`; `shares = tl.exp2(sizes - "
+        "tl.max(sizes, 0))`; `output = tl.sum(parts * shares[:, None], 0) / tl.sum(shares, 0)`. In the first, the "
+        "query heads of a group are the rows of one tile, padded to 16: then the cache is read once for all of them.",
     ),
-)
+)  # fmt: skip

@@ -11,155 +11,109 @@ from torch import Tensor
 
 from autograder.case import Recipe
 from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees
 from autograder.checks.conduct import affordable
-from autograder.checks.fused import causal_tiles, gradients_agree
+from autograder.checks.fused import gradients_in_models
 from autograder.checks.kernels import COPIES, launched
-from autograder.checks.structure import responds
-from autograder.exercises.exercise import Exercise, Mistake
+from autograder.exercises.exercise import Exercise
+from autograder.exercises.gpu_kernels import cases
 from autograder.exercises.gpu_kernels.backward import GRADIENTS
 from autograder.exercises.gpu_kernels.cases import attention_inputs, long_inputs
 from autograder.exercises.gpu_kernels.conduct import (
-    COUNTS,
     FORMULA,
     GPU,
+    HALF_AND_SINGLE,
+    LEFT_OUT,
     LONG,
+    NAMES,
     OWN,
     SOME,
+    calls,
     conduct,
+    dtypes,
     own_kernel,
+    sizes,
 )
-from autograder.exercises.gpu_kernels.forward import CAUSAL_SLIPS, SHORTER
-from autograder.exercises.gpu_kernels.tiles import COLUMN_SLIPS, tiled
+from autograder.exercises.gpu_kernels.forward import SHORTER
+from autograder.exercises.gpu_kernels.tiles import CAUSAL_SLIPS, ORDER, modulo, tiled
+from autograder.mistakes import slips
 from autograder.oracle.kernels import flash_forward, flash_gradients
+from autograder.situations import CAUSAL, Situations, groups, without
 
 __all__ = ["FLASH_ATTENTION"]
 
 
-def _output(
+def formula(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool = False, **options: Any
 ) -> Mapping[str, Any]:
     return {"output": flash_forward(query, key, value, is_causal, **options)["output"]}
 
 
-def _tiled_output(*args: Any, **knobs: Any) -> Mapping[str, Tensor]:
-    return {"output": tiled(*args, **knobs)["output"]}
+def output(*args: Any, **knobs: Any) -> Tensor:
+    return tiled(*args, **knobs)["output"]
 
 
-def _plain(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(attention_inputs, **options))
-
-
-def _largest(inputs: Mapping[str, Any]) -> int:
+def largest(inputs: Mapping[str, Any]) -> int:
     """As much as a copy of the largest input that is padded to whole tiles: no matrix of scores, which the case makes larger."""
     return COPIES * max(value.numel() for value in inputs.values() if isinstance(value, Tensor))
 
 
+LENGTHS = without(cases.LENGTHS, "many tiles of keys", "many tiles of queries")
+HEADS = without(cases.HEADS, "seventeen heads on one")
+AGAIN = ("a gradient asked", "a gradient of one input", "activation checkpointing")
 THROUGH = Target("flash_attention", ("output", *GRADIENTS), flash_gradients)
 
 FLASH_ATTENTION = Exercise(
     name="flash_attention",
     assignment="gpu_kernels",
-    target=Target("flash_attention", ("output",), _output),
+    target=Target("flash_attention", ("output",), formula),
     positional=("query", "key", "value"),
+    kernels=True,
+    situations=Situations(
+        draw=attention_inputs,
+        factors={"dtype": HALF_AND_SINGLE, "causal": CAUSAL, "lengths": LENGTHS, "heads": HEADS},
+        axes={"query": "... H S_q D", "key": "... K S_k D", "value": "... K S_k D"},
+        groups=groups(
+            "the output is that of attention, heads shared or not", 1.0,
+            (sizes(0.25, "heads"), dtypes(0.25), calls(0.25)), causal=0.5, gradient=1.0,
+        ),
+        left_out={"device": LEFT_OUT["device"]},
+        meet=(*cases.MEET, ("causal", "gradient")),
+        never=(
+            *({n: of for n, of in one.items()} for one in cases.NEVER if one.keys() <= {"lengths", "heads", "layout"}),
+            {"layout": "far apart in memory", "gradient": AGAIN},
+        ),
+        kernels=True,
+        names=NAMES,
+    ),
     recipes=(
-        _plain("unequal sizes"),
-        _plain("causal", is_causal=True, batch=1, lengths=lambda draw: (5, 20)),
-        _plain("four heads on two", heads=(4, 2)),
-        _plain("gradients", batch=1, heads=(2, 1)),
-        _plain("gradients, causal", batch=1, heads=(1, 1), is_causal=True, lengths=lambda draw: (9, 7)),
-        _plain("float16", dtype=torch.float16, batch=1),
-        _plain("eight wide", heads=(2, 1), width=8, lengths=lambda draw: (5, 9)),
-        _plain(GPU, batch=1, width=8, dtype=torch.float16, lengths=lambda draw: (5, 9)),
-        _plain("many more keys than columns", batch=1, heads=(1, 1), width=4, lengths=lambda draw: (40, 40)),
+        Recipe("plain", attention_inputs),
+        Recipe("in a model", partial(attention_inputs, heads=(2, 1), S_q=16, S_k=16, is_causal=True)),
+        Recipe(GPU, partial(attention_inputs, width=8, dtype=torch.float16)),
+        Recipe("many more keys than columns", partial(attention_inputs, heads=(1, 1), width=4, S_q=40, S_k=40)),
         Recipe("70,000 keys", lambda draw: long_inputs(SOME, LONG)),
         Recipe("70,000 queries", lambda draw: long_inputs(LONG, SOME)),
     ),
-    kernels=True,
     checks=(
-        Check(
-            COUNTS,
-            "the output changes when query, key or value do",
-            0.25,
-            ("unequal sizes",),
-            responds({"query": ("output",), "key": ("output",), "value": ("output",)}),
-        ),
-        own_kernel("unequal sizes", "eight wide"),
-        Check(
-            FORMULA,
-            "the output is that of attention, heads shared or not",
-            0.5,
-            ("unequal sizes", "four heads on two"),
-            agrees("output"),
-            OWN,
-        ),
-        Check(
-            "causal",
-            "is_causal reaches the kernel",
-            0.25,
-            ("causal",),
-            causal_tiles(),
-            FORMULA,
-        ),
-        Check(
-            "own kernel backward",
-            "Triton does the work of backward, too",
-            0.5,
-            ("eight wide",),
-            launched(passes=4, backward=True),
-            FORMULA,
-        ),
-        Check(
-            "gradients",
-            "autograd gets the gradients of query, key and value, however they lie in memory",
-            1.0,
-            ("gradients",),
-            gradients_agree(THROUGH, in_models=True),
-            "own kernel backward",
-        ),
-        Check(
-            "causal gradients",
-            "is_causal reaches the backward kernels, too",
-            0.5,
-            ("gradients, causal",),
-            gradients_agree(THROUGH),
-            ("gradients", "causal"),
-        ),
-        Check(
-            "memory",
-            "nothing has S_q times S_k elements",
-            0.5,
-            ("many more keys than columns",),
-            affordable(lambda inputs: 0, _largest),
-            FORMULA,
-        ),
-        *conduct(
-            (FORMULA,),
-            ("output",),
-            "eight wide",
-            tiles="many more keys than columns",
-            long=("70,000 keys", "70,000 queries"),
-            shorter=SHORTER,
-            backward=True,
-        ),
+        own_kernel("plain"),
+        Check("own kernel backward", "Triton does the work of backward, too", 0.5, ("plain",),
+              launched(passes=4, backward=True), (FORMULA, OWN)),
+        Check("in models", "autograd gets the gradients, however often and in whatever order", 0.5, ("in a model",),
+              gradients_in_models(THROUGH), (FORMULA, "gradient", "causal")),
+        Check("memory", "nothing has S_q times S_k elements", 0.25, ("many more keys than columns",),
+              affordable(lambda inputs: 0, largest), (FORMULA, OWN)),
+        *conduct("plain", "many more keys than columns", long=("70,000 keys", "70,000 queries"), shorter=SHORTER, backward=True),
     ),
-    mistakes=tuple(
-        Mistake(name, question, partial(_tiled_output, **knobs))
-        for name, question, knobs in (*CAUSAL_SLIPS[:2], *COLUMN_SLIPS[:1])
+    mistakes=slips(
+        output, {ORDER: {"heads tiled instead of interleaved": {"keys": modulo, "values": modulo}}}, CAUSAL_SLIPS,
+        without=("causal mask shows one key of the future", "causal mask aligned at the bottom right"), output="output",
     ),
     hints=(
-        (
-            "torch.autograd.Function has two static methods: forward(ctx, ...) computes and keeps, "
-            "backward(ctx, grad_output) returns one gradient for each argument of forward."
-        ),
-        (
-            "Keep query, key, value, output and log_sum_exp with ctx.save_for_backward(...), and is_causal as "
-            "ctx.is_causal. backward returns the three gradients of flash_backward and None for is_causal."
-        ),
-        (
-            "`output, log_sum_exp = flash_forward(query, key, value, is_causal)`; `ctx.save_for_backward(query, key, "
-            "value, output, log_sum_exp)`; `return output`. And flash_attention is "
-            "`FlashAttention.apply(query, key, value, is_causal)`: apply takes no names."
-        ),
+        "torch.autograd.Function has two static methods: forward(ctx, ...) computes and keeps, backward(ctx, "
+        "grad_output) returns one gradient for each argument of forward.",
+        "Keep query, key, value, output and log_sum_exp with ctx.save_for_backward(...), and is_causal as "
+        "ctx.is_causal. backward returns the three gradients of flash_backward and None for is_causal.",
+        "`output, log_sum_exp = flash_forward(query, key, value, is_causal)`; `ctx.save_for_backward(query, key, "
+        "value, output, log_sum_exp)`; `return output`. And flash_attention is `FlashAttention.apply(query, key, "
+        "value, is_causal)`: apply takes no names.",
     ),
-)
+)  # fmt: skip

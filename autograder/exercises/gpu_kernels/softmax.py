@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,195 +10,163 @@ import torch
 from torch import Tensor
 
 from autograder.case import Draw, Recipe
-from autograder.checks import Check, Target
-from autograder.checks.agreement import agrees
+from autograder.checks import Target
 from autograder.checks.conduct import FUSED, SOFTMAX
-from autograder.checks.fused import agrees_here, float32_sums
 from autograder.checks.kernels import PRODUCTS
-from autograder.checks.structure import responds
-from autograder.exercises.exercise import Exercise, Mistake
+from autograder.exercises.exercise import Exercise
 from autograder.exercises.gpu_kernels.conduct import (
-    COUNTS,
-    FORMULA,
-    OWN,
+    HALF_AND_SINGLE,
+    LEFT_OUT,
+    NAMES,
     REDUCTIONS,
+    calls,
     conduct,
+    dtypes,
     own_kernel,
     refuses_bfloat16,
     shortened,
+    sizes,
 )
+from autograder.mistakes import Slips, slips
 from autograder.oracle.kernels import softmax_rows as formula
+from autograder.situations import Factor, Situations, groups
 
 __all__ = ["SOFTMAX_ROWS"]
 
-OUTPUTS = ("weights",)
-PLENTY = 70_000
-"""Columns whose exponentials add up to more than float16 can hold."""
+Range = tuple[int, int]
 
 
-def _inputs(
+def inputs(
     draw: Draw,
     *,
-    columns: Callable[[Draw], int] = lambda draw: draw.sizes(1, 5, 12)[0],
+    rows: Range = (3, 4),
+    columns: Range = (5, 12),
     dtype: torch.dtype = torch.float32,
     size: float = 1.0,
     shift: float = 0.0,
-    rows: int | None = None,
 ) -> dict[str, Any]:
-    """x (rows, columns): two to four rows that differ in number from the columns."""
-    shape = (draw.integer(2, 4) if rows is None else rows, columns(draw))
-    return {"x": (draw.normal(*shape, dtype=torch.float64) * size + shift).to(dtype)}
+    """x (rows, columns): numbers of that size around `shift`, which half precision may bound."""
+    low = max(shift, -6e4) if dtype == torch.float16 else shift
+    shape = draw.integer(*rows), draw.integer(*columns)
+    return {"x": (draw.normal(*shape, dtype=torch.float64) * size + low).to(dtype)}
 
 
-def _recipe(label: str, **options: Any) -> Recipe:
-    return Recipe(label, partial(_inputs, **options))
+def _some_hidden(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Every third number of a row is -inf, and the last one is none."""
+    x = inputs["x"]
+    return {"x": x.index_fill(-1, torch.arange(0, x.shape[-1] - 1, 3), -torch.inf)}
 
 
-RECIPES = (
-    _recipe("unequal sizes"),
-    _recipe("a power of two", columns=lambda draw: 32),
-    _recipe("one column", columns=lambda draw: 1),
-    _recipe("just beyond a power of two", columns=lambda draw: (17, 33, 65)[draw.integer(0, 2)], rows=40),
-    _recipe("wide rows", columns=lambda draw: draw.integer(1200, 1700), rows=2),
-    _recipe("scores of hundreds", size=300.0),
-    _recipe("scores far below zero", shift=-500.0),
-    _recipe("70,000 columns, float16", columns=lambda draw: PLENTY, dtype=torch.float16, size=0.01, rows=1),
-    _recipe("float16", dtype=torch.float16),
-    _recipe("bfloat16", dtype=torch.bfloat16),
-    _recipe("three rows of 21", columns=lambda draw: 21, rows=3),
-    _recipe("scores of -100,000", shift=-100_000.0, columns=lambda draw: draw.sizes(1, 5, 7)[0]),
-    _recipe("scores of tens", size=10.0, rows=4, columns=lambda draw: 50),
-    Recipe("2,000 rows", lambda draw: {"x": torch.zeros(2_000, 3)}),
-)
+LENGTHS: Factor = {
+    "a few columns": {},
+    "a power of two": {"columns": (32, 32)},
+    "one column": {"columns": (1, 1)},
+    "one row": {"rows": (1, 1)},
+    "just beyond a power of two": {"columns": (65, 66)},
+    "over sixty-four rows": {"rows": (67, 71), "columns": (2, 4)},
+    "over 4,096 columns": {"columns": (4099, 5003), "rows": (2, 2)},
+}
+SCORES: Factor = {
+    "ordinary scores": {},
+    "scores of tens": {"size": 10.0, "columns": (50, 50)},
+    "scores of hundreds": {"size": 300.0},
+    "scores of -500": {"shift": -500.0},
+    "scores of -100,000": {"shift": -100_000.0},
+    "scores of -2,000,000": {"shift": -(2.0**21), "size": 0.0, "columns": (9, 11)},
+    "-inf among the scores": _some_hidden,
+}
+TERMS: Factor = {
+    "few terms": {},
+    "over 150,000 terms in float16": {
+        "rows": (1, 1),
+        "columns": (151_937,) * 2,
+        "size": 0.01,
+        "dtype": torch.float16,
+    },
+}
 
 
-def _padded(x: Tensor, *, fill: float) -> Mapping[str, Tensor]:
-    """The row filled up to a power of two with numbers that take part."""
+def soft(
+    x: Tensor,
+    *,
+    axis: int = -1,
+    factor: float = 1.0,
+    highest: Callable[[Tensor], Tensor] = lambda x: x.amax(-1, keepdim=True),
+    divided: bool = True,
+    row: Callable[[Tensor], Tensor] = lambda x: x,
+    tail: bool = False,
+    finish: Callable[[Tensor], Tensor] = lambda weights: weights,
+) -> Tensor:
+    """Softmax in steps. axis: of the sum. highest: what is taken off the numerators. tail: the row is filled up with zeros
+    that take part."""
     columns = x.shape[-1]
-    width = 1 << (columns - 1).bit_length()
-    wide = torch.nn.functional.pad(x, (0, width - columns), value=fill)
-    return {"weights": torch.softmax(wide, -1)[:, :columns]}
+    if tail:
+        x = torch.nn.functional.pad(x, (0, (1 << (columns - 1).bit_length()) - columns))
+    x = row(x) * factor
+    weights = (x - highest(x)).exp()
+    total = (x - x.amax(axis, keepdim=True)).exp().sum(axis, keepdim=True) if divided else 1.0
+    return finish(torch.softmax(x, axis) if axis != -1 else weights / total)[:, :columns]
 
 
-def _by(weights: Callable[[Tensor], Tensor]) -> Callable[..., Mapping[str, Tensor]]:
-    return lambda x: {"weights": weights(x)}
-
-
-_TAIL = "Which number does tl.load put where the row has ended? exp(-inf) is 0, exp(0) is not."
-
-
-def _mistakes() -> tuple[Mistake, ...]:
-    return (
-        Mistake("the tail takes part", _TAIL, partial(_padded, fill=0.0)),
-        Mistake(
-            "softmax over the rows",
-            "One program takes one row. Do neighbours in it differ by the column's stride?",
-            _by(lambda x: torch.softmax(x, 0)),
-        ),
-        Mistake(
-            "not divided by the sum",
-            "The exponentials of a row must add up to 1. Is their sum taken?",
-            _by(lambda x: (x - x.amax(-1, keepdim=True)).exp()),
-        ),
-        Mistake(
-            "exp2 without log2(e)",
-            "2^x is not e^x: multiply by log2(e) first, or take tl.exp.",
-            _by(lambda x: torch.softmax(x * 0.6931471805599453, -1)),
-        ),
-        Mistake(
-            "logarithm of the weights",
-            "Is it log_softmax?",
-            _by(lambda x: torch.log_softmax(x, -1)),
-        ),
-        Mistake(
-            "the largest number of the first row for all",
-            "Does each program subtract the maximum of its own row?",
-            _by(lambda x: (x - x[:1].amax()).exp() / (x - x.amax(-1, keepdim=True)).exp().sum(-1, True)),
-        ),
-        Mistake(
-            "only the first row is written",
-            "Does the pointer of the output move on with the row?",
-            _by(lambda x: torch.softmax(x[:1], -1).expand_as(x)),
-        ),
-    )
-
+SLIPS: Slips = {
+    "Which number does tl.load put where the row has ended? exp(-inf) is 0, exp(0) is not.": {
+        "the tail takes part": {"tail": True},
+    },
+    "One program takes one row. Do neighbours in it differ by the column's stride?": {"softmax over the rows": {"axis": 0}},
+    "The exponentials of a row must add up to 1. Is their sum taken?": {"not divided by the sum": {"divided": False}},
+    "2^x is not e^x: multiply by log2(e) first, or take tl.exp.": {"exp2 without log2(e)": {"factor": 0.6931471805599453}},
+    "Is it log_softmax?": {"logarithm of the weights": {"finish": torch.log}},
+    "Does each program subtract the maximum of its own row?": {
+        "the largest number of the first row for all": {"highest": lambda x: x[:1].amax()},
+    },
+    "Does the pointer of the output move on with the row?": {
+        "only the first row is written": {"row": lambda x: x[:1].expand_as(x)},
+    },
+}  # fmt: skip
 
 SOFTMAX_ROWS = Exercise(
     name="softmax_rows",
     assignment="gpu_kernels",
-    target=Target("softmax_rows", OUTPUTS, formula),
+    target=Target("softmax_rows", ("weights",), formula),
     positional=("x",),
-    recipes=RECIPES,
     kernels=True,
+    situations=Situations(
+        draw=inputs,
+        factors={"dtype": HALF_AND_SINGLE, "lengths": LENGTHS, "scores": SCORES, "terms": TERMS},
+        axes={"x": "... C"},
+        lengths=("C",),
+        groups=groups("each row is the softmax of its numbers", 1.25, (sizes(0.75), dtypes(0.5), calls(0.5)), scores=0.5),
+        left_out=LEFT_OUT,
+        meet=(("dtype", "lengths"), ("dtype", "scores")),
+        never=(
+            {"terms": "over 150,000 terms in float16", "lengths": tuple(LENGTHS)[1:]},
+            {"layout": ("strided", "far apart in memory"), "lengths": ("one row", "over 4,096 columns")},
+            {"layout": "far apart in memory", "scores": tuple(SCORES)[1:]},
+        ),
+        kernels=True,
+        names=NAMES,
+    ),
+    recipes=(
+        Recipe("plain", inputs),
+        Recipe("eighteen rows", partial(inputs, rows=(18, 18), columns=(17, 17))),
+        Recipe("bfloat16", partial(inputs, dtype=torch.bfloat16)),
+        Recipe("2,000 rows", lambda draw: {"x": torch.zeros(2_000, 3)}),
+    ),
     checks=(
-        Check(COUNTS, "the weights change with x", 0.25, ("unequal sizes",), responds({"x": OUTPUTS})),
-        own_kernel("unequal sizes", "three rows of 21", forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS),
-        Check(
-            FORMULA,
-            "each row is the softmax of its numbers",
-            1.0,
-            ("unequal sizes", "a power of two"),
-            agrees(*OUTPUTS),
-            OWN,
-        ),
-        Check(
-            "any width",
-            "one column, just beyond a power of two, more than a thousand, and any number of rows",
-            0.5,
-            ("one column", "just beyond a power of two", "wide rows"),
-            agrees_here(
-                "at this width it differs from the formula", *OUTPUTS, mistake="fails at some widths"
-            ),
-            FORMULA,
-        ),
-        Check(
-            "hard inputs",
-            "no overflow, and no underflow of a whole row",
-            0.5,
-            ("scores of hundreds", "scores of tens", "scores far below zero", "scores of -100,000"),
-            agrees_here(
-                "for such scores it differs from the formula",
-                *OUTPUTS,
-                finite="overflows or underflows for large scores",
-            ),
-            FORMULA,
-        ),
-        Check(
-            "sums in float32",
-            "70,000 terms in float16 do not overflow",
-            0.25,
-            ("70,000 columns, float16",),
-            float32_sums(*OUTPUTS),
-            FORMULA,
-        ),
-        refuses_bfloat16(FORMULA),
+        own_kernel("plain", forbidden=PRODUCTS | SOFTMAX | FUSED | REDUCTIONS),
+        refuses_bfloat16(),
         *conduct(
-            (FORMULA,),
-            OUTPUTS,
-            "three rows of 21",
-            built=None,
-            tiles="just beyond a power of two",
-            long=("2,000 rows",),
-            shorter=shortened({"x": 0}),
-            products=False,
+            "plain", "eighteen rows", built="plain", long=("2,000 rows",), shorter=shortened({"x": 0}), products=False
         ),
     ),
-    mistakes=_mistakes(),
+    mistakes=slips(soft, SLIPS, output="weights"),
     hints=(
-        (
-            "Write what one program does for one row, as if there were no others: load the row, subtract its "
-            "maximum, exponentiate, divide by the sum, store."
-        ),
-        (
-            "A tile has a power of two of elements: `column = tl.arange(0, BLOCK)`, and `column < columns` masks "
-            "both the load (other=-inf, so that the exponential is 0) and the store. The row's address is "
-            "`x + row * x_row + column * x_column`."
-        ),
-        (
-            "`scores = tl.load(..., mask=inside, other=-float('inf')).to(tl.float32)`; `numerator = "
-            "tl.exp(scores - tl.max(scores, 0))`; `tl.store(..., numerator / tl.sum(numerator, 0), mask=inside)`. "
-            "Launch: `softmax_kernel[(rows,)](x, output, *x.stride(), output.stride(0), columns, "
-            "BLOCK=triton.next_power_of_2(columns))`."
-        ),
+        "Write what one program does for one row, as if there were no others: load the row, subtract its maximum, "
+        "exponentiate, divide by the sum, store.",
+        "A tile has a power of two of elements: `column = tl.arange(0, BLOCK)`, and `column < columns` masks both the load "
+        "(other=-inf, so that the exponential is 0) and the store. The row's address is `x + row * x_row + column * x_column`.",
+        "`scores = tl.load(..., mask=inside, other=-float('inf')).to(tl.float32)`; `numerator = tl.exp(scores - tl.max(scores, "
+        "0))`; `tl.store(..., numerator / tl.sum(numerator, 0), mask=inside)`. Launch: `softmax_kernel[(rows,)](x, output, "
+        "*x.stride(), output.stride(0), columns, BLOCK=triton.next_power_of_2(columns))`.",
     ),
-)
+)  # fmt: skip

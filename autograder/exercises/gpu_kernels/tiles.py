@@ -9,13 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["COLUMN_SLIPS", "SCALE_SLIPS", "TILES", "Slip", "decoded", "interleaved", "paged", "tiled"]
+from autograder.mistakes import Slips
+
+__all__ = [
+    "CAUSAL_SLIPS",
+    "HEAD_SLIPS",
+    "ORDER",
+    "SCALE_SLIPS",
+    "TILES",
+    "decoded",
+    "interleaved",
+    "modulo",
+    "paged",
+    "tiled",
+]
 
 TILES = (16, 32, 64, 128)
 """Widths of a tile that a student is likely to choose: some mistakes depend on it."""
-
-Slip = tuple[str, str, dict[str, Any]]
-"""Name of a mistake, what to ask, and the knobs that make it."""
 
 
 def interleaved(shared: Tensor, H_q: int) -> Tensor:
@@ -96,42 +106,43 @@ def _padded(D: int) -> float:
     return 1 / math.sqrt(max(16, 2 ** math.ceil(math.log2(D))))
 
 
-SCALE_SLIPS: tuple[Slip, ...] = (
-    ("not scaled", "Scores are divided by sqrt(D). Are they?", {"scale": lambda D: 1.0}),
-    ("divided by D", "Is it the root of D?", {"scale": lambda D: 1 / D}),
-    (
-        "divided by the root of the padded width",
-        "The tile is padded to a power of two, the scale is not: is it sqrt(D), not sqrt(BLOCK_D)?",
-        {"scale": _padded},
-    ),
-    (
-        "exp2 without log2(e)",
-        "2^x is not e^x: fold log2(e) into the scale.",
-        {"scale": lambda D: math.log(2) / math.sqrt(D)},
-    ),
-    (
-        "log2(e) without exp2",
-        "The scale holds log2(e), so the exponential must be exp2.",
-        {"scale": lambda D: math.log2(math.e) / math.sqrt(D)},
-    ),
-)
+SCALE_SLIPS: Slips = {
+    "Scores are divided by sqrt(D). Are they?": {"not scaled": {"scale": lambda D: 1.0}},
+    "Is it the root of D?": {"divided by D": {"scale": lambda D: 1 / D}},
+    "The tile is padded to a power of two, the scale is not: is it sqrt(D), not sqrt(BLOCK_D)?": {
+        "divided by the root of the padded width": {"scale": _padded},
+    },
+    "2^x is not e^x: fold log2(e) into the scale.": {"exp2 without log2(e)": {"scale": lambda D: math.log(2) / math.sqrt(D)}},
+    "The scale holds log2(e), so the exponential must be exp2.": {
+        "log2(e) without exp2": {"scale": lambda D: math.log2(math.e) / math.sqrt(D)},
+    },
+}  # fmt: skip
 
-_ORDER = "Neighbouring query heads share: head h reads h // group, not h % the number of key heads."
-COLUMN_SLIPS: tuple[Slip, ...] = (
-    (
-        "heads tiled instead of interleaved",
-        _ORDER,
-        {
-            "keys": lambda x, n: x.repeat(1, n // x.shape[1], 1, 1),
-            "values": lambda x, n: x.repeat(1, n // x.shape[1], 1, 1),
-        },
-    ),
-    (
-        "only the first head is read",
-        "Is there a key head for each group?",
-        {"keys": lambda x, n: x[:, :1], "values": lambda x, n: x[:, :1]},
-    ),
-)
+ORDER = "Neighbouring query heads share: head h reads h // group, not h % the number of key heads."
+
+
+def modulo(shared: Tensor, H_q: int) -> Tensor:
+    """(B, H_kv, S, D) -> (B, H_q, S, D): not neighbours share, but every so many-th."""
+    return shared.repeat(1, H_q // shared.shape[1], 1, 1)
+
+
+HEAD_SLIPS: Slips = {
+    ORDER: {"heads tiled instead of interleaved": {"keys": modulo, "values": modulo}},
+    "Is there a key head for each group?": {
+        "only the first head is read": {"keys": lambda x, n: x[:, :1], "values": lambda x, n: x[:, :1]},
+    },
+}  # fmt: skip
+
+CAUSAL_SLIPS: Slips = {
+    "Does is_causal reach the kernel?": {"is_causal ignored": {"causal": False}},
+    "Without is_causal every query sees every key.": {"always causal": {"causal": True}},
+    "Query i sees key i and none after it: is it column <= row?": {
+        "causal mask shows one key of the future": {"sees": lambda row, column, S_q, S_k: column <= row + 1},
+    },
+    "Here query 0 sees key 0 alone, whatever the lengths are.": {
+        "causal mask aligned at the bottom right": {"sees": lambda row, column, S_q, S_k: column <= row + S_k - S_q},
+    },
+}  # fmt: skip
 
 
 def _behind(cache: Tensor, lengths: Tensor) -> Tensor:

@@ -12,18 +12,13 @@ from torch import Tensor
 
 from tests.exercises.catalogue import mutant
 
-__all__ = ["contiguous_strides", "copied", "each", "register", "without_kernel_sense"]
+__all__ = ["contiguous_strides", "copied", "register", "without_kernel_sense"]
 
 
 def register(exercise: str, name: str, named: str | None, obj: Any, only: str | None = None) -> None:
     """A mutant under a name of its own."""
     obj.__name__ = name
     mutant(exercise, named, only=only)(obj)
-
-
-def each(result: Any, change: Callable[[Tensor], Any]) -> Any:
-    """`change` of one tensor, or of each of several."""
-    return change(result) if isinstance(result, Tensor) else tuple(change(one) for one in result)
 
 
 def contiguous_strides(x: Tensor) -> tuple[int, ...]:
@@ -60,7 +55,7 @@ def multiplying(x, y, n, BLOCK: tl.constexpr):
 
 def multiplied(x: Tensor) -> Tensor:
     """The square of a matrix of the first numbers."""
-    y = torch.empty(16, 16)
+    y = torch.empty(16, 16, dtype=torch.float32)
     multiplying[(1,)](x.contiguous(), y, x.numel(), BLOCK=16)
     return y
 
@@ -85,28 +80,10 @@ def summed(x: Tensor) -> Tensor:
 def without_kernel_sense(
     exercise: str, right: Callable[..., Any], in_torch: Callable[..., Any] | None, *, refuses: bool = True
 ) -> None:
-    """Register lazy results, and wrappers that do one thing wrong around a right kernel.
+    """Register wrappers that do one thing wrong around a right kernel, and an answer without any.
 
     in_torch: right without any kernel. refuses: the exercise asks that bfloat16 be refused.
     """
-
-    def lazy(change: Callable[[Any], Any]) -> Callable[..., Any]:
-        return lambda *args, **kwargs: change(right(*args, **kwargs))
-
-    asked, first = "does not return what is asked for", "every input counts"
-    for name, named, change, only in (
-        ("zeros", None, lambda r: each(r, torch.zeros_like), first),
-        ("random_numbers", "another result at every call", lambda r: each(r, torch.rand_like), None),
-        (
-            "nan_everywhere",
-            "nan or inf for ordinary inputs",
-            lambda r: each(r, lambda x: x * torch.nan),
-            None,
-        ),
-        ("nothing", asked, lambda r: None, None),
-        ("a_list", asked, lambda r: each(r, lambda x: x.tolist()), None),
-    ):
-        register(exercise, name, named, lazy(change), only)
 
     def beside(work: Callable[[Tensor], Any]) -> Callable[..., Any]:
         def wrong(*args: Any, **kwargs: Any) -> Any:
@@ -130,20 +107,6 @@ def without_kernel_sense(
             continue
         register(exercise, name, named, beside(work), only)
 
-    def widened(*args: Any, **kwargs: Any) -> Any:
-        result = right(*args, **kwargs)
-        return result.float() if isinstance(result, Tensor) else (result[0].float(), *result[1:])
-
-    register(exercise, "returns_float32", "does not keep the dtype", widened, "dtype")
-
-    def tidies_up(*args: Any, **kwargs: Any) -> Any:
-        result = right(*args, **kwargs)
-        if not any(x.requires_grad for x in _floats(args)):  # else backward would see it
-            _floats(args)[0].zero_()
-        return result
-
-    register(exercise, "clears_its_input", "changes its inputs in place", tidies_up, "inputs untouched")
-
     if refuses:
 
         def casts(*args: Any, **kwargs: Any) -> Any:
@@ -151,7 +114,8 @@ def without_kernel_sense(
             if dtype != torch.bfloat16:
                 return right(*args, **kwargs)
             wide = [x.float() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args]
-            return each(right(*wide, **kwargs), lambda x: x.to(dtype))
+            result = right(*wide, **kwargs)
+            return result.to(dtype) if isinstance(result, Tensor) else tuple(x.to(dtype) for x in result)
 
         name = "bfloat16 is not refused on the CPU"
         register(exercise, "casts_bfloat16", name, casts, "bfloat16 on the CPU")

@@ -69,7 +69,7 @@ def forward(query, key, value, is_causal=False, bug="", *, M=16, N=32, D=None, c
     if H % H_kv:
         raise ValueError("heads do not fit")
     q, k, v = (padded(x) for x in (query, key, value))
-    output, sums = torch.empty_like(q), torch.empty(B, H, S_q)
+    output, sums = torch.empty_like(q), torch.empty(B, H, S_q, dtype=torch.float32)
     BD = max(16, triton.next_power_of_2(width))
     Q = described(q, [M, BD])
     Q.shape = [B * H, claimed(S_q, M) if claimed else S_q, q.shape[-1]]
@@ -147,7 +147,7 @@ def all_keys_in_a_block(query, key, value, is_causal, columns):
     if H % H_kv:
         raise ValueError("heads do not fit")
     q, k, v = (padded(x) for x in (query, key, value))
-    output, sums = torch.empty_like(q), torch.empty(B, H, S_q)
+    output, sums = torch.empty_like(q), torch.empty(B, H, S_q, dtype=torch.float32)
     row, column = [1, columns], [triton.next_power_of_2(S_k), columns]
     flash_row[(S_q, B * H)](
         described(q, row), described(k, column), described(v, column), described(output, row), sums,
@@ -233,7 +233,7 @@ def over_all_rows(query, key, value, is_causal, wrap, bug=""):
         raise ValueError("heads do not fit")
     q, k, v = (padded(x) for x in (query, key, value))
     width = q.shape[-1]
-    output, sums = torch.empty_like(q), torch.empty(B, H, S_q)
+    output, sums = torch.empty_like(q), torch.empty(B, H, S_q, dtype=torch.float32)
     flash_over_all_rows[lambda meta: (triton.cdiv(S_q, meta["M"]), B * H)](
         wrap(q), wrap(k), wrap(v), output, sums, H, H_kv, B * H, S_q, S_k, D, width,
         math.log2(math.e) / math.sqrt(D), BD=max(16, triton.next_power_of_2(D)), CAUSAL=is_causal, BUG=bug,
@@ -303,7 +303,7 @@ def parts_of_a_cache(
     g, d = tl.arange(0, G), tl.arange(0, BD)
     there = (g < group)[:, None] & (d < D)[None, :]
     h = shared * group + g
-    q = tl.load(Q + b * qb + h[:, None] * qh + d[None, :] * qd, mask=there, other=0.0)
+    q = tl.load(Q + b.to(tl.int64) * qb + h[:, None] * qh + d[None, :] * qd, mask=there, other=0.0)
     length = tl.load(LEN + b)
     share = tl.cdiv(tl.cdiv(length, splits), N) * N
     acc = tl.zeros([G, BD], tl.float32)
@@ -347,7 +347,7 @@ def caches_by_descriptors(query, key_cache, value_cache, lengths, num_splits=4):
     refuse_bfloat16(query)
     (B, H, D), H_kv = query.shape, key_cache.shape[1]
     k, v = padded(key_cache), padded(value_cache)
-    parts, sums = torch.empty(B, H, num_splits, D), torch.empty(B, H, num_splits)
+    parts, sums = (torch.empty(B, H, num_splits, n, dtype=torch.float32) for n in (D, 1))
     output = torch.empty(query.shape, dtype=query.dtype)
     BD, group = max(16, triton.next_power_of_2(D)), H // H_kv
     parts_of_a_cache[(B, H_kv, num_splits)](
