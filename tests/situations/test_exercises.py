@@ -25,7 +25,6 @@ def names(pair: tuple[Exercise, Situations]) -> str:
 
 
 CASE_BY_CASE = {
-    "dot_scores",
     "count_parameters", "kv_cache_bytes", "SharedLayerStack", "SharedAcrossTasks", "sample_next_token", "generate", "KVCache",
     "CachedSelfAttention", "beam_search", "Seq2SeqGenerator",
     "latent_cache_elements", "softmax_rows", "flash_forward", "flash_backward", "flash_attention", "decode_attention",

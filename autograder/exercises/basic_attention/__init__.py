@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from autograder.exercises.basic_attention.attention import ATTENTION
+from autograder.exercises.basic_attention.learned_scores import ADDITIVE_SCORES, MULTIPLICATIVE_SCORES
 from autograder.exercises.basic_attention.modules import CROSS_ATTENTION, SELF_ATTENTION
 from autograder.exercises.basic_attention.questions import QUESTIONS
-from autograder.exercises.basic_attention.scores import (
-    ADDITIVE_SCORES,
-    COSINE_SCORES,
-    DOT_SCORES,
-    MULTIPLICATIVE_SCORES,
-    SCALED_DOT_SCORES,
-)
+from autograder.exercises.basic_attention.scores import COSINE_SCORES, DOT_SCORES, SCALED_DOT_SCORES
 from autograder.exercises.basic_attention.softmax import MASKED_SOFTMAX, SOFTMAX
 
 __all__ = ["EXERCISES"]
