@@ -19,6 +19,7 @@ from autograder.oracle.attention import allowed_keys
 __all__ = [
     "dead_rows",
     "hidden_keys_do_nothing",
+    "mask_broadcasts",
     "mask_of_fewer_axes",
     "mask_selects",
     "require_hidden_from_low",
@@ -287,6 +288,24 @@ def mask_of_fewer_axes(queries: str) -> Probe:
                 results[name],
                 f"an attn_mask of shape {tuple(mask.shape)} gives another result than the same of {tuple(full.shape)}",
                 expected=value,
+                mistake="mask is not broadcast",
+            )
+
+    return probe
+
+
+def mask_broadcasts(scores: str) -> Probe:
+    """A mask with axes of one, or of fewer axes, means the same as in full shape, for code that is right with the latter."""
+
+    def probe(trial: Trial) -> None:
+        mask, shape = trial.inputs["attn_mask"], trial.inputs[scores].shape
+        wanted = attempt(trial, attn_mask=mask.broadcast_to(shape).clone())
+        if isinstance(wanted, Failure) or not all(trial.close(name, value) for name, value in wanted.items()):
+            return
+        results = attempt(trial)
+        if isinstance(results, Failure) or not all(trial.close(n, v) for n, v in results.items()):
+            raise Failure(
+                f"an attn_mask of shape {tuple(mask.shape)} must broadcast to {tuple(shape)}.",
                 mistake="mask is not broadcast",
             )
 

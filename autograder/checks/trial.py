@@ -93,8 +93,13 @@ class Trial:
         return {**self.inputs, **changes}
 
     def fresh(self, **changes: Any) -> dict[str, Any]:
-        """The same, in copies that a call may spoil."""
-        return {name: _clone(value) for name, value in self.changed(**changes).items()}
+        """The same, in copies that a call may spoil; what is one object under two names stays one."""
+        copies: dict[int, Any] = {}
+        given = self.changed(**changes)
+        for value in given.values():
+            if id(value) not in copies:
+                copies[id(value)] = _clone(value)
+        return {name: copies[id(value)] for name, value in given.items()}
 
     def run(self, inputs: Mapping[str, Any]) -> Any:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""

@@ -78,9 +78,9 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, .
     """The mistakes that reproduce the student's results, the one that explains most cases first; those cases' numbers.
 
     A mistake counts for a case where the student's result is wrong and equals the mistake's; it is out if on any case
-    the student is right where the mistake would not be, or if it explains fewer than one in LEAST of the wrong cases
-    that it touches at all, and not the ordinary situation: a chance hit. Together the mistakes must explain half of the
-    wrong cases, or the ordinary situation.
+    the student is right where the mistake would not be. A chance hit is out, too: where it explains not the ordinary
+    situation, and gives another wrong result there or explains fewer than one in LEAST of the wrong cases that it touches.
+    Together the mistakes must explain half of the wrong cases, or the ordinary situation.
     """
     wrong, right = _sorted(trials)
     right.sort(key=lambda tried: tried[0].size)  # the cheapest cases rule most mistakes out
@@ -90,13 +90,18 @@ def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, .
         if any(not _same(_mutant(exercise, place, trial), outcome) for trial, outcome, _ in right):
             continue
         made = [_mutant(exercise, place, trial) for trial, _, _ in wrong]
-        touched = sum(_tells(result, *outcomes) for result, (_, *outcomes) in zip(made, wrong, strict=True))
+        touched = {
+            n
+            for n, (result, (_, *outcomes)) in enumerate(zip(made, wrong, strict=True))
+            if _tells(result, *outcomes)
+        }
         cases = {
             n
             for n, (result, (_, got, truth)) in enumerate(zip(made, wrong, strict=True))
             if _same(result, got) and not _same(result, truth)
         }
-        if len(cases) * LEAST >= max(touched, 1) or cases & ordinary:
+        chance = exercise.situations is not None and touched & ordinary > cases & ordinary
+        if (len(cases) * LEAST >= max(len(touched), 1) and not chance) or cases & ordinary:
             explains[place] = cases
     chosen = _cover(explains)
     explained = {n for place in chosen for n in explains[place]}

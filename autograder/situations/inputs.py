@@ -40,10 +40,10 @@ def drawn_by(
     constructor, by the symbol of the size. derived: sizes that are no free choice. free: symbols that only these need.
     leading: how many leading axes.
     The function takes a Draw and options: `axes` (how many leading axes), `batch` (how long the first one is; a symbol: each of
-    them is as long as that), `dtype`, `size`
-    (a factor of the first tensor), `kind` (of mask: "one for all", "per batch", "per head", "padding", "empty", "dead",
-    "shared dead"), `is_causal`, and sizes by their symbols: a number, a range (low, high), a list to choose from, or another
-    symbol, "S_k" for as long as that.
+    them is as long as that), `dtype`, `size` (a factor of the first tensor), `kind` (of mask: "one for all", "per batch",
+    "per head", "padding", "padding per head", "keys" (S_k,), "queries" (S_q, 1), "empty", "dead", "shared dead"), `is_causal`,
+    and sizes by their symbols: a number, a range (low, high), a list to choose from, or another symbol, "S_k" for as long as
+    that.
     """
     names = [
         s
@@ -118,21 +118,23 @@ def _shape(spec: str, lead: list[int], sizes: Sizes) -> list[int]:
 def _mask(draw: Draw, kind: str, shape: list[int]) -> torch.Tensor:
     """A bool mask of that kind; each row allows some key, but for "dead", where one allows none."""
     lead, (S_q, S_k) = shape[:-2], shape[-2:]
-    narrow = (
-        draw.integer(0, 2) == 0
-    )  # of one axis less, or stretched along the keys: a whole row is allowed or not
+    narrow = draw.integer(0, 2) == 0  # an axis less, or one mask for a whole row
     shapes = {
         "one for all": [S_k] if narrow else [S_q, S_k],
         "shared dead": [S_q, S_k],
         "per batch": [*lead[:1], *[1] * len(lead[1:]), S_q, S_k],
         "per head": [*lead[1:], S_q, S_k],
+        "keys": [S_k],
     }
     padding = [*lead[:1], *[1] * len(lead[1:]), 1, S_k]
-    wanted = padding if kind in ("padding", "empty") else shapes.get(kind, shape)
+    paddings = {"padding": padding, "empty": padding, "padding per head": [*lead, 1, S_k]}
+    wanted = paddings.get(kind) or shapes.get(kind, shape)
+    if kind == "queries":  # every other one sees all keys, the rest none
+        return torch.arange(S_q).unsqueeze(-1) % 2 == 0
     if S_k == 1:  # all that can be hidden is the one key
         allowed = torch.ones(wanted, dtype=torch.bool)
         return allowed.logical_not_() if kind in ("dead", "shared dead", "empty") else allowed
-    if wanted is padding:
+    if kind in paddings:
         lengths = torch.tensor([draw.integer(1, S_k - 1) for _ in range(math.prod(wanted[:-1]))])
         lengths[0] = 0 if kind == "empty" else lengths[0]
         left = (torch.arange(len(lengths)) % 2 == 1) | (

@@ -2,96 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from autograder.case import Draw, Recipe
-from autograder.checks import Check, Failure, Probe, Target, Trial
-from autograder.checks.agreement import agrees
-from autograder.checks.check import by_case
-from autograder.checks.conduct import FUSED, dtype_kept, inputs_untouched, obeys, repeatable
+from autograder.checks import Check, Target
+from autograder.checks.conduct import FUSED, obeys
 from autograder.checks.conduct import SOFTMAX as SOFTMAX_CALLS
-from autograder.checks.gradients import differentiable
+from autograder.checks.masking import mask_broadcasts
 from autograder.checks.softmax import (
     dead_rows_are_zero,
     hidden_scores_do_nothing,
     probabilities,
     shift_changes_nothing,
 )
-from autograder.checks.structure import attempt
-from autograder.exercises.basic_attention.slip_table import named
-from autograder.exercises.basic_attention.softmax_slips import MASKED_SOFTMAX_SLIPS, SOFTMAX_SLIPS
+from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.exercise import Exercise
+from autograder.mistakes import Slips, slips
+from autograder.mistakes.attention import Allow, Weigh, only, weigh
 from autograder.oracle import Quantity, Rounder, exact
 from autograder.oracle import attention as formulas
-from autograder.situations import AXES, DTYPES, MASKS, Factor, Situations, besides, drawn_by, without
+from autograder.situations import AXES, DTYPES, MASKS, Factor, Group, Situations, drawn_by, groups, without
 from autograder.situations.space import GRADIENT
 
 __all__ = ["MASKED_SOFTMAX", "SOFTMAX"]
 
-STEM = "basic_attention"
-FORMULA = "agrees with the formula"
-NO_KEY = "float16, low scores, rows that allow no key"
+SCORES = {"scores": "... S_q S_k"}
+WEIGHTS = ("weights",)
+Inputs = dict[str, Any]
 
 
 def _softmax(scores: Tensor, dim: int = -1, round: Rounder = exact) -> Mapping[str, Quantity]:
     return {"weights": formulas.softmax(scores, dim, round)}
 
 
-def _scores(
-    *, axes: int = 2, dtype: torch.dtype = torch.float32, size: float = 2.0, low: int = 2, **options: Any
-) -> Any:
-    def draw(draw: Draw) -> dict[str, Any]:
-        return {"scores": draw.normal(*draw.sizes(axes, low=low), dtype=dtype) * size, **options}
-
-    return draw
+def _masked(scores: Tensor, attn_mask: Tensor, round: Rounder = exact) -> Mapping[str, Quantity]:
+    return {"weights": formulas.masked_softmax(scores, attn_mask, round)}
 
 
-def _two_entries(draw: Draw) -> dict[str, Any]:
-    return {"scores": draw.normal(draw.integer(3, 8), 2) * 2}
+# Levels
 
-
-def _some_minus_infinity(draw: Draw) -> dict[str, Any]:
-    scores = draw.normal(*draw.sizes(2, low=3))
-    return {"scores": scores.masked_fill(~draw.mask(*scores.shape), -torch.inf)}
-
-
-def _axis_of_one(draw: Draw) -> dict[str, Any]:
-    first, last = draw.sizes(2)
-    return {"scores": draw.normal(first, 1, last) * 2, "dim": 1}
-
-
-def _long_rows(draw: Draw) -> dict[str, Any]:
-    """Longer than any block that a blockwise softmax is likely to use."""
-    return {"scores": draw.normal(draw.integer(3, 6), draw.integer(1030, 1200)) * 3}
-
-
-def _huge(draw: Draw) -> dict[str, Any]:
-    return {"scores": draw.normal(*draw.sizes(2, low=3)) * 2}
-
-
-_written_out = obeys(SOFTMAX_CALLS | FUSED, "softmax")
-
-
-def _where_it_runs(probe: Probe) -> Probe:
-    """The probe, unless the code raises, which is found elsewhere."""
-
-    def tried(trial: Trial) -> None:
-        if not isinstance(attempt(trial), Failure):
-            probe(trial)
-
-    return tried
-
-
-NUMBERS: Factor = {
-    "ordinary numbers": {},
-    "large numbers": {"size": 60.0},
-    "all low": lambda draw, given: {**given, "scores": given["scores"] - 2e4},
-    "all equal": lambda draw, given: {**given, "scores": given["scores"] * 0 + 3},
-}
 ROWS: Factor = {
     "several": {"S_k": (3, 9)},
     "one row": {"S_q": 1},
@@ -100,323 +54,320 @@ ROWS: Factor = {
     "one key": {"S_k": 1},
     "over two thousand keys": {"S_k": [2053, 2063], "S_q": 2, "axes": 0},
 }
-
-
-def _tried(mask: bool) -> Situations:
-    """The situations of a softmax over the last axis, with a mask or without."""
-    shapes = {"scores": "... S_q S_k"}
-    factors = {"lengths": ROWS, "numbers": NUMBERS, "dtype": DTYPES, "axes": AXES}
-    return Situations(
-        draw=drawn_by(shapes, mask="... S_q S_k" if mask else ""),
-        factors=factors | ({"mask": without(MASKS, "no mask")} if mask else {}),
-        axes=shapes | ({"attn_mask": "... S_q S_k"} if mask else {}),
-        groups=besides(0.5),
-        never=(
-            {"numbers": "large numbers", "gradient": GRADIENT},
-        ),  # differences overflow in a right writing
-        after=True,
+LONG_COLUMNS: Factor = {
+    "over two thousand rows": (
+        {"S_q": [2053, 2063], "S_k": 2, "axes": 0},
+        lambda draw, given: {**given, "dim": 0},
     )
+}
 
+
+def _along(axis: Callable[[int], int]) -> Callable[[Draw, Inputs], Inputs]:
+    """dim, by the number of axes."""
+    return lambda draw, given: {**given, "dim": axis(given["scores"].dim())}
+
+
+DIMS: Factor = {
+    "dim left out": {},
+    "the first axis": _along(lambda axes: 0),
+    "a middle axis": _along(lambda axes: axes // 2),
+    "a middle axis from the end": _along(lambda axes: -(axes // 2) - 1 if axes > 1 else -1),
+    "the last axis by its number": _along(lambda axes: axes - 1),
+}
+
+
+def _scores(change: Callable[[Draw, Tensor, Inputs], Tensor]) -> Callable[[Draw, Inputs], Inputs]:
+    return lambda draw, given: {**given, "scores": change(draw, given["scores"], given)}
+
+
+def _half(scores: Tensor) -> bool:
+    return scores.dtype == torch.float16
+
+
+def _apart(draw: Draw, scores: Tensor, given: Inputs) -> Tensor:
+    """A constant for each row, up to some thousands, up or down: whole numbers, so that float32 rounds little."""
+    shape = list(scores.shape)
+    shape[given.get("dim", -1)] = 1
+    return scores + (draw.normal(*shape, dtype=torch.float64) * 1000).round().to(scores.dtype)
+
+
+def _some_infinite(draw: Draw, scores: Tensor, given: Inputs) -> Tensor:
+    dim = given.get("dim", -1)
+    rows = scores.movedim(dim, -1)
+    hidden = ~draw.mask(*rows.shape) if rows.shape[-1] > 1 else torch.tensor(False)
+    return rows.masked_fill(hidden, -torch.inf).movedim(-1, dim)
+
+
+def _behind(number: float) -> Callable[[Draw, Inputs], Inputs]:
+    """That number behind the mask, in rows that allow some key."""
+
+    def fill(draw: Draw, scores: Tensor, given: Inputs) -> Tensor:
+        mask = given["attn_mask"]
+        huge = min(number, 6e4) if _half(scores) else number
+        return scores.masked_fill(~mask & mask.any(-1, keepdim=True), huge)
+
+    return _scores(fill)
+
+
+def _dead(draw: Draw, given: Inputs) -> Inputs:
+    """One row of the last matrix allows no key; float16's scores are so low that the lowest number, added, overflows."""
+    mask, scores = given["attn_mask"].clone(), given["scores"]
+    mask.view(-1, *mask.shape[-2:])[-1, draw.integer(0, mask.shape[-2] - 1)] = False
+    return {**given, "attn_mask": mask, "scores": scores - 200.0 * _half(scores)}
+
+
+NUMBERS: Factor = {
+    "ordinary numbers": {"size": 2.0},
+    "large numbers": {"size": 60.0},
+    "huge numbers": _scores(lambda draw, scores, given: scores * (8e3 if _half(scores) else 1e9)),
+    "rows far apart": _scores(_apart),
+    "some of them -inf": _scores(_some_infinite),
+}
+BEHIND: Factor = {
+    "ordinary numbers": {"size": 2.0},
+    "all low": _scores(lambda draw, scores, given: scores - (2e4 if _half(scores) else 1e7)),
+    "huge numbers behind the mask": _behind(1e30),
+    "-inf behind the mask": _behind(-torch.inf),
+}
+SHAPES: Factor = {
+    "a mask of full shape": {"kind": "full"},
+    **without(MASKS, "no mask", "a mask per batch element", "a row that allows no key"),
+    "a padding mask for each head": {"kind": "padding per head"},
+    "one mask for all rows": {"kind": "keys"},
+    "rows hidden as a whole": {"kind": "queries"},
+    "a row that allows no key": ({"kind": "full"}, _dead),
+}
+TOO_LARGE = {"numbers": ("large numbers", "huge numbers"), "gradient": GRADIENT}
+"""Differences overflow there, in a right writing."""
+INFINITE = {"numbers": ("some of them -inf", "-inf behind the mask"), "layout": "expanded"}
+"""Elements that are alike could leave a row nothing but -inf."""
+ONE_INPUT = {"gradient: a gradient of one input": "the scores are the only input that has a gradient"}
+
+# softmax
+
+SHARE = "Should the sum run along one axis only, with keepdim=True?"
+PASSED = "Is dim passed on to the maximum and to the sum?"
+
+
+def _shares(values: Tensor, dim: int) -> Tensor:
+    return values / values.sum(dim, keepdim=True)
+
+
+def _below(scores: Tensor, dim: int) -> Tensor:
+    return (scores - scores.amax(dim, keepdim=True)).exp()
+
+
+def _soften(scores: Tensor, dim: int = -1, *, make: Callable[[Tensor, int], Tensor]) -> Tensor:
+    return make(scores, dim)
+
+
+SOFTMAX_SLIPS: Slips = {
+    SHARE: {"normalised over the whole tensor": {"make": lambda s, d: (s - s.max()).exp() / (s - s.max()).exp().sum()}},
+    "Does keepdim=True stand in the maximum and in the sum?": {
+        "reduced axis not kept": {"make": lambda s, d: s.exp() / s.exp().sum(d)},
+    },
+    "Which axis does the signature's default name?": {
+        "dim is not -1 when left out": [lambda scores, dim=0: scores.softmax(dim), lambda scores, dim=1: scores.softmax(dim)],
+    },
+    PASSED: {
+        "always the last axis": {"make": lambda s, d: s.softmax(-1)},
+        "always the first axis": {"make": lambda s, d: s.softmax(0)},
+        "maximum and sum along different axes": [
+            {"make": lambda s, d: _shares(_below(s, -1), d)},
+            {"make": lambda s, d: _shares(_below(s, d), -1)},
+        ],
+    },
+    "Is dim passed on, or is a 1 written in its place?": {
+        "always the second axis": [
+            {"make": lambda s, d: s.softmax(1)},
+            {"make": lambda s, d: s.softmax(min(1, s.dim() - 1))},
+        ],
+    },
+    "reshape(-1, n) lays the last axis out in rows. Is dim moved there first?": {
+        "rows cut out with reshape": {"make": lambda s, d: s.reshape(-1, s.shape[d]).softmax(-1).reshape(s.shape)},
+    },
+    "unsqueeze(-1) is right for the last axis alone. Does keepdim=True stand in the maximum and in the sum?": {
+        "reduced axis put back at the end": {"make": lambda s, d: (s - s.amax(d).unsqueeze(-1)).softmax(d)},
+    },
+    "Are the scores themselves divided by their sum? They can be negative: exp is missing.": {
+        "no exponential": [{"make": _shares}, {"make": lambda s, d: _shares(s - s.amin(d, keepdim=True), d)}],
+    },
+    "Is exp missing in the denominator?": {
+        "divided by the sum of the scores": {"make": lambda s, d: s.exp() / s.sum(d, keepdim=True)},
+    },
+    "Do the weights of a row sum to one?": {"exponentials not divided by their sum": {"make": lambda s, d: s.exp()}},
+    "Should the weights sum to one, not their squares?": {
+        "divided by the Euclidean norm": {"make": lambda s, d: _below(s, d) / _below(s, d).norm(dim=d, keepdim=True)},
+    },
+    "Should the denominator be the sum? The weights sum to the length of the row.": {
+        "divided by the mean": {"make": lambda s, d: s.softmax(d) * s.shape[d]},
+    },
+    "Is a scale applied? Softmax itself has none.": {
+        "scores divided by the root of their number": {"make": lambda s, d: (s / math.sqrt(s.shape[d])).softmax(d)},
+    },
+    "Are the scores divided by their standard deviation?": {
+        "scores brought to unit spread first": {"make": lambda s, d: (s / s.std(d, keepdim=True)).softmax(d)},
+    },
+    "Should the denominator be the sum of the exponentials?": {"divided by the maximum": {"make": _below}},
+    "With two entries, does the larger score get the larger weight?": {
+        "weights of two entries exchanged": {"make": lambda s, d: s.softmax(d).flip(d) if s.shape[d] == 2 else s.softmax(d)},
+    },
+    "exp(-inf) is 0. Is -inf replaced before exp?": {
+        "a score of -inf counts as zero": {"make": lambda s, d: s.nan_to_num(neginf=0.0).softmax(d)},
+    },
+    "Is it 2 ** scores where e ** scores is meant?": {"powers of two": {"make": lambda s, d: (s * math.log(2)).softmax(d)}},
+    "Do the entries of a row compete with each other?": {"sigmoid of each score": {"make": lambda s, d: s.sigmoid()}},
+    "Is the exponential missing at the end?": {"logarithm of the weights": {"make": lambda s, d: s.log_softmax(d)}},
+    "Does the largest score get the smallest weight?": {"sign turned round": {"make": lambda s, d: (-s).softmax(d)}},
+    "Is a negative score treated like its opposite?": {"absolute scores": {"make": lambda s, d: s.abs().softmax(d)}},
+    "Should every entry get some weight, not the largest alone?": {
+        "one-hot maximum": {"make": lambda s, d: (s == s.amax(d, keepdim=True)).to(s)},
+    },
+    "Are the weights normalised a second time?": {"softmax applied twice": {"make": lambda s, d: s.softmax(d).softmax(d)}},
+    "Is the result of the computation returned?": {"scores returned unchanged": {"make": lambda s, d: s}},
+}  # fmt: skip
+
+FORMULA = "agrees with the formula"
+draw = drawn_by(SCORES)
 
 SOFTMAX = Exercise(
     name="softmax",
-    assignment=STEM,
-    target=Target("softmax", ("weights",), _softmax),
+    assignment="basic_attention",
+    target=Target("softmax", WEIGHTS, _softmax),
     positional=("scores",),
-    situations=_tried(mask=False),
+    situations=Situations(
+        draw=draw,
+        factors={"lengths": {**ROWS, **LONG_COLUMNS},
+                 "axes": {**AXES, "one axis": _scores(lambda draw, scores, given: scores.reshape(-1, scores.shape[-1])[0])},
+                 "dim": DIMS, "numbers": NUMBERS, "dtype": DTYPES},
+        axes=SCORES,
+        groups=groups(
+            "exp(scores) over its sum", 2.0,
+            (Group("any axis", "normalises along the axis that dim names", 1.25, ("dim",)),
+             Group("numbers", "a constant added to a row changes nothing; huge scores do not overflow; -inf weighs zero", 1.25,
+                   ("numbers",))),
+            lengths=0.5, gradient=0.5, dtypes=0.5, calls=0.25,
+        ),
+        never=(TOO_LARGE, INFINITE, {"lengths": ("over two thousand rows", "over two thousand keys"), "dim": tuple(DIMS)[1:]}),
+        left_out=ONE_INPUT,
+    ),
     recipes=(
-        Recipe("a matrix", _scores()),
-        Recipe("two entries", _two_entries),
-        Recipe("first axis", _scores(axes=3, dim=0)),
-        Recipe("middle axis", _scores(axes=3, dim=1)),
-        Recipe("counted from the end", _scores(axes=4, dim=-3)),
-        Recipe("one axis", _scores(axes=1, dim=0)),
-        Recipe("some scores -inf", _some_minus_infinity),
-        Recipe("long rows", _long_rows),
-        Recipe("rows far apart", _huge),
-        Recipe("float64", _scores(axes=2, dtype=torch.float64)),
-        Recipe("bfloat16", _scores(axes=2, dtype=torch.bfloat16)),
-        Recipe("float16", _scores(axes=2, dtype=torch.float16)),
-        Recipe("dim left out", _scores(axes=3)),
-        Recipe("an axis of one", _axis_of_one),
-        Recipe("bfloat16, large numbers", _scores(axes=2, dtype=torch.bfloat16, size=1e9, low=3)),
-        Recipe("float64, middle axis", _scores(axes=3, dim=1, dtype=torch.float64)),
+        Recipe("a matrix", lambda one: draw(one, axes=0)),
+        Recipe("middle axis", lambda one: {**draw(one, axes=1), "dim": 1}),
+        Recipe("one axis", lambda one: {"scores": one.normal(one.integer(3, 8))}),
+        Recipe("float16", lambda one: draw(one, axes=0, dtype=torch.float16)),
     ),
     checks=(
-        Check(
-            FORMULA,
-            "exp(scores) over its sum; a sigmoid for two entries",
-            1.0,
-            ("a matrix", "two entries"),
-            agrees("weights"),
-        ),
-        Check(
-            "own work",
-            "softmax is written out",
-            0.25,
-            ("a matrix", "middle axis", "one axis", "float16"),
-            by_case({"a matrix": _written_out}, _where_it_runs(_written_out)),
-            binding=True,
-        ),
-        Check(
-            "any axis",
-            "normalises along the axis that dim names",
-            1.25,
-            (
-                "first axis",
-                "middle axis",
-                "counted from the end",
-                "one axis",
-                "dim left out",
-                "an axis of one",
-            ),
-            agrees("weights"),
-        ),
-        Check(
-            "sums to one",
-            "weights lie in [0, 1] and sum to 1, also in long rows",
-            0.5,
-            ("long rows",),
-            probabilities(),
-        ),
-        Check(
-            "shift",
-            "a constant added to a row changes nothing, and large scores do not overflow",
-            1.5,
-            ("rows far apart", "bfloat16, large numbers"),
-            by_case({"bfloat16, large numbers": agrees("weights")}, shift_changes_nothing()),
-        ),
-        Check(
-            "minus infinity",
-            "a score of -inf gets weight zero",
-            0.25,
-            ("some scores -inf",),
-            agrees("weights"),
-        ),
-        Check(
-            "gradient",
-            "backward() gives the derivative",
-            0.5,
-            ("float64", "float64, middle axis"),
-            differentiable(("weights",)),
-            (FORMULA, "any axis"),
-        ),
-        Check(
-            "dtype",
-            "the dtype of the scores is kept, and its precision",
-            0.25,
-            ("float64", "bfloat16", "float16"),
-            dtype_kept(("weights",)),
-            FORMULA,
-        ),
-        Check(
-            "inputs untouched",
-            "the scores are not written to",
-            0.25,
-            ("a matrix",),
-            inputs_untouched(),
-            FORMULA,
-        ),
-        Check(
-            "layout",
-            "strides and earlier calls do not matter",
-            0.25,
-            ("dim left out",),
-            repeatable(("weights",)),
-            FORMULA,
-        ),
+        Check("own work", "softmax is written out", 0.25, ("a matrix", "middle axis", "one axis", "float16"),
+              obeys(SOFTMAX_CALLS | FUSED, "softmax"), FORMULA, binding=True),
     ),
-    mistakes=named("weights", SOFTMAX_SLIPS),
+    diagnoses={"": (shift_changes_nothing(), responds({"scores": WEIGHTS}), probabilities())},
+    mistakes=slips(_soften, SOFTMAX_SLIPS, output="weights"),
     hints=(
-        (
-            "Only differences between scores matter. What could you subtract from all scores of a row so "
-            "that exp cannot overflow?"
-        ),
-        (
-            "Subtract the largest score along `dim`, take exp, divide by the sum along the same `dim`. "
-            "Keep the reduced axis, so that the shapes still broadcast."
-        ),
-        (
-            "With `shifted = scores - scores.amax(dim, keepdim=True)` every exponent is at most 0. What "
-            "remains is `shifted.exp()` over its own sum, again with `keepdim=True`."
-        ),
+        "Only differences between scores matter. What could you subtract from all scores of a row so that exp cannot "
+        "overflow?",
+        "Subtract the largest score along `dim`, take exp, divide by the sum along the same `dim`. Keep the reduced axis, "
+        "so that the shapes still broadcast.",
+        "With `shifted = scores - scores.amax(dim, keepdim=True)` every exponent is at most 0. What remains is "
+        "`shifted.exp()` over its own sum, again with `keepdim=True`.",
     ),
-)
+)  # fmt: skip
+
+# masked_softmax
 
 
-def _masked(scores: Tensor, attn_mask: Tensor, round: Rounder = exact) -> Mapping[str, Quantity]:
-    return {"weights": formulas.masked_softmax(scores, attn_mask, round)}
-
-
-def _with_mask(
+def _weighed(
+    scores: Tensor,
+    attn_mask: Tensor,
     *,
-    dtype: torch.dtype = torch.float32,
-    mask: str = "BHqk",
-    dead_rows: bool = False,
-    axes: int = 2,
-    high: int = 9,
-    many: bool = False,
-    shift: float = 0.0,
-) -> Any:
-    """scores (..., S_q, S_k) with `axes` leading axes.
-
-    mask names the mask's shape, with 1 for an axis of one. many: more keys than any block that a blockwise
-    softmax is likely to use. The first query may see every key, the second one key only. Dead rows are
-    others in each element of the batch.
-    """
-
-    def draw(draw: Draw) -> dict[str, Any]:
-        *lead, S_q, S_k = draw.sizes(axes + 2, low=3, high=high)
-        if many:
-            lead, S_k = [2, 3][:axes], draw.integer(1030, 1200)
-        scores = draw.normal(*lead, S_q, S_k, dtype=dtype) * 2 + shift
-        sizes = dict(zip("GBHqk"[-axes - 2 :], (*lead, S_q, S_k), strict=True)) | {"1": 1}
-        allowed = draw.mask(*(sizes[axis] for axis in mask))
-        if "q" in mask:
-            allowed[..., 0, :] = True
-            allowed[..., 1, :] = torch.arange(S_k) == draw.integer(0, S_k - 1)
-        if dead_rows:
-            alive = draw.uniform(*allowed.shape[:-1], 1) < 0.7
-            alive[0, 0], alive[-1, -1, 0], alive[0, 0, -1] = True, True, False
-            allowed &= alive
-        return {"scores": scores, "attn_mask": allowed}
-
-    return draw
+    weigh: Weigh = weigh,
+    allow: Allow = formulas.allowed_keys,
+    late: bool = False,
+) -> Tensor:
+    """The steps of `attend` between scores and weights."""
+    allowed = allow(tuple(scores.shape), None if late else attn_mask, False)
+    weights = weigh(scores, allowed)
+    return weights * attn_mask if late else weights
 
 
-def _broadcasts() -> Probe:
-    """The formula, with a name for the likely reason, given that it holds for a mask of full shape."""
-    agreement = agrees("weights")
+def _filled(axis: int) -> list[Any]:
+    """The softmax taken along another axis, dead rows as nan or as the fill value makes them."""
+    return [
+        {"weigh": lambda s, a: s.masked_fill(~a, -torch.inf).softmax(axis)},
+        {"weigh": lambda s, a: s.masked_fill(~a, -1e30).softmax(axis)},
+        {"weigh": lambda s, a: s.masked_fill(~a, -1e30).softmax(axis) * a},
+    ]
 
-    def probe(trial: Trial) -> None:
-        try:
-            agreement(trial)
-        except Failure as failure:
-            scores, mask = (tuple(trial.inputs[name].shape) for name in ("scores", "attn_mask"))
-            if scores == mask:
-                why, mistake = "Are axes counted from the end?", "fixed number of leading axes"
-            else:
-                why, mistake = (
-                    f"Is the mask {mask} broadcast to the scores {scores}?",
-                    "mask is not broadcast",
-                )
-            raise Failure(
-                f"{failure.message.rstrip('.')}. {why}", mistake=mistake, errored=failure.errored
-            ) from failure
 
-    return probe
-
+SHARED = only(
+    "mask applied after the softmax", "mask ignored", "mask turned round", "mask added to the scores",
+    "masked scores set to zero", "nan where no key is allowed", "uniform weights where no key is allowed",
+    "sigmoid of each score", "one-hot maximum", "2 to the power of the scores where exp is meant", "exp without the division",
+    "softmax applied twice", "equal weights for all keys", "softmax over the queries", "softmax over the first axis",
+    "softmax over the second axis", "sign turned round", "absolute value of the scores",
+    "log_softmax where softmax is meant", "mask of the first query used for all",
+    "mask of the first batch element used for all",
+)  # fmt: skip
+KEYS_LAST = "Along which axis must a query's weights sum to one? The keys are the last."
+MASKED_SLIPS: Slips = {
+    KEYS_LAST: {
+        "softmax over the queries": _filled(-2),
+        "softmax over the second axis": _filled(1),
+        "softmax over the first axis": _filled(0),
+    },
+    "exp(0) is 1: a score of zero still takes its share of the sum. Should it be -inf?": {
+        "masked scores set to zero": {"weigh": lambda s, a: (s * a).softmax(-1) * a},
+    },
+    "Should each query's weights sum to one by themselves?": {
+        "normalised over the whole tensor": {"weigh": lambda s, a: s.exp() * a / (s.exp() * a).sum()},
+    },
+    "Is the softmax applied to weights, not to scores?": {
+        "softmax applied twice": {"weigh": lambda s, a: weigh(s.softmax(-1), a)},
+    },
+    "Is the softmax missing?": {
+        "scores returned": [
+            {"weigh": lambda s, a: s * a},
+            {"weigh": lambda s, a: s.masked_fill(~a, -torch.inf)},
+            {"weigh": lambda s, a: s},
+        ],
+    },
+    "Are the scores used at all?": {"mask returned": {"weigh": lambda s, a: a.to(s)}},
+}  # fmt: skip
 
 MASKED_SOFTMAX = Exercise(
     name="masked_softmax",
-    assignment=STEM,
-    target=Target("masked_softmax", ("weights",), _masked),
+    assignment="basic_attention",
+    target=Target("masked_softmax", WEIGHTS, _masked),
     positional=("scores", "attn_mask"),
-    situations=_tried(mask=True),
-    recipes=(
-        Recipe("a mask for each element", _with_mask()),
-        Recipe("one mask for all", _with_mask(mask="qk")),
-        Recipe("rows that allow no key", _with_mask(dead_rows=True, dtype=torch.float64)),
-        Recipe("float64", _with_mask(dtype=torch.float64, high=6)),
-        Recipe("bfloat16", _with_mask(dtype=torch.bfloat16)),
-        Recipe("float16", _with_mask(dtype=torch.float16)),
-        Recipe("a mask for each sequence", _with_mask(mask="B11k")),
-        Recipe("one mask for all keys", _with_mask(mask="k", axes=1)),
-        Recipe("one mask for all heads", _with_mask(mask="B1qk")),
-        Recipe("five axes", _with_mask(mask="GBHqk", axes=3)),
-        Recipe("two axes", _with_mask(mask="qk", axes=0)),
-        Recipe("many keys", _with_mask(high=6, many=True)),
-        Recipe("one mask for all batch elements", _with_mask(mask="Hqk")),
-        Recipe(
-            NO_KEY,
-            _with_mask(dead_rows=True, dtype=torch.float16, shift=-200.0),
+    situations=Situations(
+        draw=drawn_by(SCORES, mask="... S_q S_k"),
+        factors={"lengths": without(ROWS, "two keys", "as many rows as keys"), "axes": without(AXES, "one leading axis"),
+                 "mask": SHAPES, "numbers": BEHIND, "dtype": DTYPES},
+        axes={**SCORES, "attn_mask": "... S_q S_k"},
+        groups=groups(
+            "softmax over the allowed keys", 2.0,
+            (Group("numbers", "forbidden keys weigh exactly zero, and nothing there matters, however low the rest", 1.0,
+                   ("numbers",)),),
+            masks=2.0, lengths=0.25, gradient=0.5, dtypes=0.5, calls=0.25,
         ),
+        never=(INFINITE,),
+        left_out=ONE_INPUT,
     ),
-    checks=(
-        Check(
-            FORMULA,
-            "softmax over the allowed keys",
-            1.5,
-            ("a mask for each element", "many keys"),
-            agrees("weights"),
+    recipes=(),
+    checks=(),
+    diagnoses={
+        "attn_mask": (
+            agrees_with_slices({"scores": 2, "attn_mask": 2}, WEIGHTS), dead_rows_are_zero(), hidden_scores_do_nothing(),
+            mask_broadcasts("scores"), responds({"scores": WEIGHTS}),
         ),
-        Check(
-            "one mask for all",
-            "any number of axes; a mask of fewer axes, or with axes of one, is broadcast",
-            0.75,
-            (
-                "two axes",
-                "five axes",
-                "one mask for all",
-                "a mask for each sequence",
-                "one mask for all heads",
-                "one mask for all batch elements",
-                "one mask for all keys",
-            ),
-            _broadcasts(),
-            FORMULA,
-        ),
-        Check(
-            "behind the mask",
-            "forbidden keys weigh exactly zero, and nothing there matters",
-            1.0,
-            ("a mask for each element",),
-            hidden_scores_do_nothing(),
-        ),
-        Check(
-            "dead rows",
-            "a row that allows no key is zero, with finite gradients",
-            1.0,
-            ("rows that allow no key", NO_KEY),
-            by_case({NO_KEY: _where_it_runs(dead_rows_are_zero())}, dead_rows_are_zero()),
-        ),
-        Check(
-            "gradient",
-            "backward() gives the derivative",
-            0.5,
-            ("float64",),
-            differentiable(("weights",)),
-            FORMULA,
-        ),
-        Check(
-            "dtype",
-            "the dtype of the scores is kept, and its precision",
-            0.5,
-            ("float64", "bfloat16", "float16"),
-            dtype_kept(("weights",)),
-            FORMULA,
-        ),
-        Check(
-            "inputs untouched",
-            "scores and mask are not written to",
-            0.5,
-            ("a mask for each element",),
-            inputs_untouched(),
-            FORMULA,
-        ),
-        Check(
-            "layout",
-            "strides and earlier calls do not matter",
-            0.25,
-            ("a mask for each element",),
-            repeatable(("weights",)),
-            FORMULA,
-        ),
-    ),
-    mistakes=named("weights", MASKED_SOFTMAX_SLIPS),
+    },
+    mistakes=slips(_weighed, *SHARED, MASKED_SLIPS, output="weights"),
     hints=(
-        (
-            "exp of what is exactly zero? Put that in the place of the forbidden scores, before the "
-            "softmax. Then ask what happens to a row in which everything is forbidden."
-        ),
-        (
-            "Fill forbidden scores with the lowest number of the dtype (`torch.finfo(scores.dtype).min`), "
-            "which keeps dead rows finite. Afterwards set every forbidden weight to 0; that makes dead "
-            "rows zero as well."
-        ),
-        (
-            "`weights = torch.softmax(scores.masked_fill(~attn_mask, lowest), -1)`, and then one more "
-            "`masked_fill` on the weights with the same forbidden keys and the value 0.0."
-        ),
+        "exp of what is exactly zero? Put that in the place of the forbidden scores, before the softmax. Then ask what "
+        "happens to a row in which everything is forbidden.",
+        "Fill forbidden scores with the lowest number of the dtype (`torch.finfo(scores.dtype).min`), which keeps dead rows "
+        "finite. Afterwards set every forbidden weight to 0; that makes dead rows zero as well.",
+        "`weights = torch.softmax(scores.masked_fill(~attn_mask, lowest), -1)`, and then one more `masked_fill` on the "
+        "weights with the same forbidden keys and the value 0.0.",
     ),
-)
+)  # fmt: skip

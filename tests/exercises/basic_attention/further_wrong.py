@@ -30,7 +30,7 @@ class LastAxisBackwards(torch.autograd.Function):
         return weights * (gradient - (gradient * weights).sum(-1, keepdim=True)), None
 
 
-@mutant("softmax", "wrong gradient", only="gradient")
+@mutant("softmax", "wrong gradient")
 def backward_along_the_last_axis(scores, dim=-1):
     return LastAxisBackwards.apply(scores, dim)
 
@@ -42,38 +42,13 @@ def rows_by_reshape(scores, dim=-1):
     return (numerator / numerator.sum(-1, keepdim=True)).reshape(scores.shape)
 
 
-@mutant("softmax", "maximum and sum along different axes")
-def maximum_of_the_last_axis(scores, dim=-1):
-    numerator = (scores - scores.max(-1, keepdim=True).values).exp()
-    return numerator / numerator.sum(dim, keepdim=True)
-
-
-@mutant("softmax", "reduced axis put back at the end")
-def unsqueezed_at_the_end(scores, dim=-1):
-    numerator = (scores - scores.max(dim)[0].unsqueeze(-1)).exp()
-    return numerator / numerator.sum(dim).unsqueeze(-1)
-
-
-@mutant("softmax", "always the second axis")
-def second_axis_or_the_only_one(scores, dim=-1):
-    axis = min(1, scores.dim() - 1)
-    numerator = (scores - scores.amax(axis, keepdim=True)).exp()
-    return numerator / numerator.sum(axis, keepdim=True)
-
-
 @mutant("softmax", "overflows or underflows for large scores")
 def shifted_by_the_largest_size(scores, dim=-1):
     numerator = (scores - scores.abs().amax(dim, keepdim=True)).exp()
     return numerator / numerator.sum(dim, keepdim=True)
 
 
-@mutant("softmax", "overflows or underflows for large scores")
-def shifted_where_positive(scores, dim=-1):
-    numerator = (scores - scores.amax(dim, keepdim=True).clamp_min(0)).exp()
-    return numerator / numerator.sum(dim, keepdim=True)
-
-
-@mutant("softmax", only="shift")
+@mutant("softmax")
 def float16_in_place_of_bfloat16(scores, dim=-1):
     given = scores.half() if scores.dtype == torch.bfloat16 else scores
     numerator = (given - given.amax(dim, keepdim=True)).exp()
@@ -89,14 +64,14 @@ def axis_for_dim(scores, axis=-1):
 # masked_softmax
 
 
-@mutant("masked_softmax", "mask is not broadcast", only="one mask for all")
+@mutant("masked_softmax", "mask is not broadcast")
 def heads_put_into_three_axes(scores, attn_mask):
     if attn_mask.dim() == 3 and scores.dim() == 4:
         attn_mask = attn_mask.unsqueeze(1)
     return right_weights(scores, attn_mask.expand_as(scores))
 
 
-@mutant("masked_softmax", "nan where no key is allowed", only="dead rows")
+@mutant("masked_softmax")
 def lowest_number_added(scores, attn_mask):
     bias = (~attn_mask).to(scores.dtype) * torch.finfo(scores.dtype).min
     return torch.softmax(scores + bias, -1) * attn_mask
@@ -105,29 +80,14 @@ def lowest_number_added(scores, attn_mask):
 # scores
 
 
-@mutant("dot_scores", only="agrees with the formula")
+@mutant("dot_scores")
 def kept_within_what_float16_holds(query, key):
     return (query @ key.mT).clamp(-65_504, 65_504)
 
 
-@mutant("dot_scores", "keys reshaped where they must be transposed")
-def key_reshaped(query, key):
-    return query @ key.reshape(*key.shape[:-2], key.shape[-1], key.shape[-2])
-
-
-@mutant("scaled_dot_scores", "keys reshaped where they must be transposed")
-def key_reshaped_and_scaled(query, key):
-    return query @ key.reshape(*key.shape[:-2], key.shape[-1], key.shape[-2]) / math.sqrt(query.shape[-1])
-
-
-@mutant("scaled_dot_scores", only="agrees with the formula")
+@mutant("scaled_dot_scores")
 def clipped_scores(query, key):
     return (query @ key.mT / math.sqrt(query.shape[-1])).clamp(-50, 50)
-
-
-@mutant("scaled_dot_scores", "divided by D and by its root")
-def mean_and_scale(query, key):
-    return (query.unsqueeze(-2) * key.unsqueeze(-3)).mean(-1) / math.sqrt(query.shape[-1])
 
 
 @mutant("scaled_dot_scores", "half of D where the root is meant")
@@ -135,59 +95,20 @@ def power_before_division(query, key):
     return query @ key.mT / query.shape[-1] ** 1 / 2
 
 
-@mutant("scaled_dot_scores", "root of D rounded to a whole number")
-def whole_root(query, key):
-    return query @ key.mT / int(math.sqrt(query.shape[-1]))
-
-
-@mutant("scaled_dot_scores", "less precise than its dtype", only="dtype")
+@mutant("scaled_dot_scores", "less precise than its dtype")
 def root_of_a_float32_tensor(query, key):
     return query @ key.mT / torch.sqrt(torch.tensor(query.shape[-1]))
 
 
-@mutant("cosine_scores", "eps for one of the two alone")
-def eps_for_queries(query, key, eps=1e-8):
-    return F.normalize(query, dim=-1, eps=eps) @ F.normalize(key, dim=-1, eps=1e-8).mT
-
-
-@mutant("cosine_scores", "eps is not 1e-8 when left out", only="eps")
-def another_default(query, key, eps=1e-6):
-    return F.normalize(query, dim=-1, eps=eps) @ F.normalize(key, dim=-1, eps=eps).mT
-
-
-@mutant("cosine_scores", "eps is not 1e-8 when left out", only="eps")
+@mutant("cosine_scores", "eps raised first")
 def no_eps_below_a_ten_thousandth(query, key, eps=1e-8):
     return F.normalize(query, dim=-1, eps=max(eps, 1e-4)) @ F.normalize(key, dim=-1, eps=max(eps, 1e-4)).mT
-
-
-@mutant("cosine_scores", "eps under the root")
-def eps_squared_under_the_root(query, key, eps=1e-8):
-    q, k = ((one.square().sum(-1, keepdim=True) + eps**2).sqrt() for one in (query, key))
-    return (query / q) @ (key / k).mT
-
-
-@mutant("cosine_scores", "one norm for each matrix")
-def norm_of_the_matrix(query, key, eps=1e-8):
-    q, k = (one.norm(dim=(-2, -1), keepdim=True).clamp_min(eps) for one in (query, key))
-    return (query / q) @ (key / k).mT
-
-
-@mutant("cosine_scores", "keys reshaped where they must be transposed")
-def key_normalised_and_reshaped(query, key, eps=1e-8):
-    unit = F.normalize(key, dim=-1, eps=eps).reshape(*key.shape[:-2], key.shape[-1], key.shape[-2])
-    return F.normalize(query, dim=-1, eps=eps) @ unit
-
-
-@mutant("cosine_scores", "cosine divided by sqrt(D) as well")
-def cosine_and_scale(query, key, eps=1e-8):
-    cosine = F.normalize(query, dim=-1, eps=eps) @ F.normalize(key, dim=-1, eps=eps).mT
-    return cosine / math.sqrt(query.shape[-1])
 
 
 # Modules for scores
 
 
-@mutant("AdditiveScores", only="agrees with the formula")
+@mutant("AdditiveScores")
 class OneProjectionWhereWidthsAgree(Additive):
     def forward(self, query, key):
         W_q = self.W_k if query.shape[-1] == key.shape[-1] else self.W_q
@@ -217,7 +138,7 @@ class StartsWithoutNumbers(Multiplicative):
         nn.init.constant_(self.W, torch.nan)
 
 
-@mutant("MultiplicativeScores", "depends on train() or eval()", only="layout")
+@mutant("MultiplicativeScores", "depends on train() or eval()")
 class SmallerInUse(Multiplicative):
     def forward(self, query, key):
         return super().forward(query, key) * (1.0 if self.training else 0.9)

@@ -110,158 +110,32 @@ class AdditiveBySigmoid(Additive):
         return self.read(2 * torch.sigmoid(2 * self.pair(query, key)) - 1)
 
 
-@mutant("AdditiveScores", "no tanh")
-class AdditiveLinear(Additive):
-    def forward(self, query, key):
-        return self.read(self.pair(query, key))
-
-
-@mutant("AdditiveScores", "tanh of the score")
-class AdditiveTanhOutside(Additive):
-    def forward(self, query, key):
-        return torch.tanh(self.read(self.pair(query, key)))
-
-
-@mutant("AdditiveScores", "tanh twice")
-class AdditiveTanhTwice(Additive):
-    def forward(self, query, key):
-        return torch.tanh(super().forward(query, key))
-
-
-@mutant("AdditiveScores", "tanh of each projection")
-class AdditiveTanhOfEach(Additive):
-    def forward(self, query, key):
-        return self.read(torch.tanh(self.W_q(query)).unsqueeze(-2) + torch.tanh(self.W_k(key)).unsqueeze(-3))
-
-
-@mutant("AdditiveScores", "product of the projections")
-class AdditiveTimes(Additive):
-    def pair(self, query, key):
-        return self.W_q(query).unsqueeze(-2) * self.W_k(key).unsqueeze(-3)
-
-
-@mutant("AdditiveScores", "difference of the projections")
-class AdditiveMinus(Additive):
-    def pair(self, query, key):
-        return self.W_q(query).unsqueeze(-2) - self.W_k(key).unsqueeze(-3)
-
-
-@mutant("AdditiveScores", "sigmoid in place of tanh")
-class AdditiveSigmoid(Additive):
-    def forward(self, query, key):
-        return self.read(torch.sigmoid(self.pair(query, key)))
-
-
-@mutant("AdditiveScores", "relu in place of tanh")
-class AdditiveRelu(Additive):
-    def forward(self, query, key):
-        return self.read(F.relu(self.pair(query, key)))
-
-
-@mutant("AdditiveScores", "gelu in place of tanh")
-class AdditiveGelu(Additive):
-    def forward(self, query, key):
-        return self.read(F.gelu(self.pair(query, key)))
-
-
-@mutant("AdditiveScores", "v never applied")
-class AdditiveSum(Additive):
-    def read(self, hidden):
-        return hidden.sum(-1)
-
-
-@mutant("AdditiveScores", "v never applied")
-class AdditiveMean(Additive):
-    def read(self, hidden):
-        return hidden.mean(-1)
-
-
-@mutant("AdditiveScores", "scaled by sqrt(d_hidden)")
-class AdditiveScaled(Additive):
-    def read(self, hidden):
-        return super().read(hidden) / math.sqrt(hidden.shape[-1])
-
-
-@mutant("AdditiveScores", "softmax applied to the scores")
-class AdditiveWeights(Additive):
-    def read(self, hidden):
-        return torch.softmax(super().read(hidden), -1)
-
-
-@mutant("AdditiveScores", "keys left out")
-class AdditiveQueriesTwice(Additive):
-    def pair(self, query, key):
-        return self.W_q(query).unsqueeze(-2) + 0 * self.W_k(key).unsqueeze(-3)
-
-
-@mutant("AdditiveScores", "queries left out")
-class AdditiveKeysOnly(Additive):
-    def pair(self, query, key):
-        return 0 * self.W_q(query).unsqueeze(-2) + self.W_k(key).unsqueeze(-3)
-
-
-@mutant("AdditiveScores", "dot product of the projections")
-class AdditiveDot(Additive):
-    def forward(self, query, key):
-        return self.W_q(query) @ self.W_k(key).mT
-
-
-@mutant("AdditiveScores", "position i paired with position i")
-class AdditiveSamePosition(Additive):
-    def pair(self, query, key):
-        return self.W_q(query) + self.W_k(key)
-
-
-@mutant("AdditiveScores", "query and key exchanged")
-class AdditiveTransposed(Additive):
-    def pair(self, query, key):
-        return self.W_q(query).unsqueeze(-3) + self.W_k(key).unsqueeze(-2)
-
-
 @mutant("AdditiveScores", "scores has the wrong shape")
 class AdditiveUnsqueezed(Additive):
     def read(self, hidden):
         return self.v(hidden)
 
 
-@mutant("AdditiveScores", "scores has the wrong shape", only="leading axes")
+@mutant("AdditiveScores", "scores has the wrong shape")
 class AdditiveSqueezed(Additive):
     def read(self, hidden):
         return self.v(hidden).squeeze()
 
 
-@mutant("AdditiveScores", "fixed number of leading axes", only="leading axes")
+@mutant("AdditiveScores", "fixed number of leading axes")
 class AdditiveFixedAxes(Additive):
     def pair(self, query, key):
         return self.W_q(query).unsqueeze(3) + self.W_k(key).unsqueeze(2)
 
 
-@mutant("AdditiveScores", "sigmoid in place of tanh", only="agrees with the formula")
-class AdditiveSigmoidToo(AdditiveSigmoid):
-    pass
-
-
-@mutant("AdditiveScores", "gradient is cut off", only="gradient")
-class AdditiveKeysDetached(Additive):
-    def pair(self, query, key):
-        return self.W_q(query).unsqueeze(-2) + self.W_k(key.detach()).unsqueeze(-3)
-
-
-@mutant("AdditiveScores", "wrong gradient", only="gradient")
+@mutant("AdditiveScores", "wrong gradient")
 class AdditiveHalfDetached(Additive):
     def read(self, hidden):
         scores = super().read(hidden)
         return (scores + scores.detach()) / 2
 
 
-@mutant("AdditiveScores", "does not keep the dtype", only="dtype")
-class AdditiveWide(Additive):
-    def read(self, hidden):
-        scores = super().read(hidden)
-        return scores.float() if scores.dtype in HALF else scores
-
-
-@mutant("AdditiveScores", "changes its inputs in place", only="inputs untouched")
+@mutant("AdditiveScores", "changes its inputs in place")
 class AdditiveCentred(Additive):
     def forward(self, query, key):
         scores = super().forward(query, key.clone())
@@ -269,13 +143,13 @@ class AdditiveCentred(Additive):
         return scores
 
 
-@mutant("AdditiveScores", "depends on the memory layout of its inputs", only="layout")
+@mutant("AdditiveScores", "depends on the memory layout of its inputs")
 class AdditiveViews(Additive):
     def pair(self, query, key):
         return super().pair(query.view(-1, query.shape[-1]).view(query.shape), key)
 
 
-@mutant("AdditiveScores", "keeps state between calls")
+@mutant("AdditiveScores")
 class AdditiveRemembers(Additive):
     """Projects the keys once for each shape, as a decoder might that sees the same keys at every step."""
 
@@ -302,13 +176,6 @@ class AdditiveBiasFromZero(Additive):
 
     def pair(self, query, key):
         return super().pair(query, key) + self.b.to(query.dtype)
-
-
-@mutant("AdditiveScores", "weights are not trainable", only="parameters")
-class AdditiveFrozen(Additive):
-    def __init__(self, d_query, d_key, d_hidden):
-        super().__init__(d_query, d_key, d_hidden)
-        self.requires_grad_(False)
 
 
 @mutant("AdditiveScores", "weights are not trainable", only="parameters")
@@ -348,12 +215,6 @@ class AdditiveLayersInForward(nn.Module):
 
     def forward(self, query, key):
         return Additive(*self.widths)(query, key)
-
-
-@mutant("AdditiveScores", "parameter of the wrong shape")
-class AdditiveWidthsExchanged(Additive):
-    def __init__(self, d_query, d_key, d_hidden):
-        super().__init__(d_key, d_query, d_hidden)
 
 
 @mutant("AdditiveScores", "another result at every call")
@@ -438,118 +299,16 @@ class BilinearFunction(Multiplicative):
         return F.bilinear(queries.contiguous(), keys.contiguous(), self.W.unsqueeze(0)).squeeze(-1)
 
 
-@mutant("MultiplicativeScores", "W transposed")
-class Transposed(Multiplicative):
-    def forward(self, query, key):
-        return query @ self.W.T @ key.mT
-
-
-@mutant("MultiplicativeScores", "W never applied")
-class WithoutW(Multiplicative):
-    def forward(self, query, key):
-        return query @ key.mT
-
-
-@mutant("MultiplicativeScores", "scaled by sqrt(d_key)")
-class ScaledByKeys(Multiplicative):
-    def forward(self, query, key):
-        return super().forward(query, key) / math.sqrt(key.shape[-1])
-
-
-@mutant("MultiplicativeScores", "scaled by sqrt(d_query)")
-class ScaledByQueries(Multiplicative):
-    def forward(self, query, key):
-        return super().forward(query, key) / math.sqrt(query.shape[-1])
-
-
-@mutant("MultiplicativeScores", "tanh of the score")
-class TanhOfTheScore(Multiplicative):
-    def forward(self, query, key):
-        return torch.tanh(super().forward(query, key))
-
-
-@mutant("MultiplicativeScores", "tanh of the projected query")
-class TanhOfTheQuery(Multiplicative):
-    def forward(self, query, key):
-        return torch.tanh(query @ self.W) @ key.mT
-
-
-@mutant("MultiplicativeScores", "softmax applied to the scores", only="agrees with the formula")
-class AlreadyWeights(Multiplicative):
-    def forward(self, query, key):
-        return super().forward(query, key).softmax(-1)
-
-
-@mutant("MultiplicativeScores", "elementwise product where a matrix product is meant")
-class Star(Multiplicative):
-    def forward(self, query, key):
-        return (query @ self.W) * key
-
-
-@mutant("MultiplicativeScores", "position i paired with position i")
-class StarAndSum(Multiplicative):
-    def forward(self, query, key):
-        return (query @ self.W * key).sum(-1)
-
-
-@mutant("MultiplicativeScores", "keys not transposed")
-class KeysNotTransposed(Multiplicative):
-    def forward(self, query, key):
-        return query @ self.W @ key
-
-
-@mutant("MultiplicativeScores", "all axes of the keys reversed")
-class AllReversed(Multiplicative):
-    def forward(self, query, key):
-        return query @ self.W @ key.permute(*reversed(range(key.dim())))
-
-
-@mutant("MultiplicativeScores", "query and key exchanged")
-class Exchanged(Multiplicative):
-    def forward(self, query, key):
-        return key @ self.W.T @ query.mT
-
-
-@mutant("MultiplicativeScores", "absolute values")
-class Absolute(Multiplicative):
-    def forward(self, query, key):
-        return super().forward(query, key).abs()
-
-
-@mutant("MultiplicativeScores", "sign turned round")
-class Negative(Multiplicative):
-    def forward(self, query, key):
-        return -super().forward(query, key)
-
-
-@mutant("MultiplicativeScores", "projected vectors normalised")
-class Normalised(Multiplicative):
-    def forward(self, query, key):
-        return F.cosine_similarity((query @ self.W).unsqueeze(-2), key.unsqueeze(-3), dim=-1)
-
-
-@mutant("MultiplicativeScores", "sum of both in place of their product")
-class Sums(Multiplicative):
-    def forward(self, query, key):
-        return ((query @ self.W).unsqueeze(-2) + key.unsqueeze(-3)).sum(-1)
-
-
-@mutant("MultiplicativeScores", "scores has the wrong shape", only="leading axes")
+@mutant("MultiplicativeScores", "scores has the wrong shape")
 class Squeezed(Multiplicative):
     def forward(self, query, key):
         return super().forward(query, key).squeeze()
 
 
-@mutant("MultiplicativeScores", "fixed number of leading axes", only="leading axes")
+@mutant("MultiplicativeScores", "fixed number of leading axes")
 class FourLetters(Multiplicative):
     def forward(self, query, key):
         return torch.einsum("bhqi,ij,bhkj->bhqk", query, self.W, key)
-
-
-@mutant("MultiplicativeScores", "gradient is cut off", only="gradient")
-class OnTheData(Multiplicative):
-    def forward(self, query, key):
-        return query.data @ self.W @ key.mT
 
 
 @mutant("MultiplicativeScores", "gradient is cut off")
@@ -558,14 +317,7 @@ class WeightData(Multiplicative):
         return query @ self.W.data @ key.mT
 
 
-@mutant("MultiplicativeScores", "does not keep the dtype", only="dtype")
-class Wide(Multiplicative):
-    def forward(self, query, key):
-        scores = super().forward(query, key)
-        return scores.float() if scores.dtype in HALF else scores
-
-
-@mutant("MultiplicativeScores", "changes its inputs in place", only="inputs untouched")
+@mutant("MultiplicativeScores", "changes its inputs in place")
 class InPlace(Multiplicative):
     def forward(self, query, key):
         scores = super().forward(query.clone(), key)
@@ -573,7 +325,7 @@ class InPlace(Multiplicative):
         return scores
 
 
-@mutant("MultiplicativeScores", "depends on the memory layout of its inputs", only="layout")
+@mutant("MultiplicativeScores", "depends on the memory layout of its inputs")
 class Views(Multiplicative):
     def forward(self, query, key):
         return (query.view(-1, query.shape[-1]) @ self.W).view(*query.shape[:-1], -1) @ key.mT
@@ -621,12 +373,6 @@ class LayerWithBias(nn.Module):
         return query @ self.W(key).mT
 
 
-@mutant("MultiplicativeScores", "parameter of the wrong shape")
-class SquareW(Multiplicative):
-    def __init__(self, d_query, d_key):
-        super().__init__(d_query, d_query)
-
-
 # Lazy answers to both
 
 
@@ -663,21 +409,3 @@ class LeavesTheProgram(nn.Module):
 @every(("AdditiveScores", "MultiplicativeScores"))
 def function_of_query_and_key(query, key):
     return query @ key.mT
-
-
-@mutant("AdditiveScores", "query has no effect")
-class AdditiveZeros(Additive):
-    def forward(self, query, key):
-        return 0 * super().forward(query, key)
-
-
-@mutant("MultiplicativeScores", "query has no effect")
-class Zeros(Multiplicative):
-    def forward(self, query, key):
-        return 0 * super().forward(query, key)
-
-
-@mutant("MultiplicativeScores", "does not return what is asked for")
-class Nothing(Multiplicative):
-    def forward(self, query, key):
-        """No return statement."""
