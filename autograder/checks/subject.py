@@ -132,7 +132,7 @@ class ModuleSubject:
         self.positional = positional
         self.parameters = parameters
         self.stood = contextlib.ExitStack()
-        self.modules: dict[int, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
+        self.modules: dict[Any, tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]] = {}
 
     def expected(self, case: Case) -> tuple[Parameter, ...]:
         """The weights that a module made for this case must have."""
@@ -242,7 +242,8 @@ class ModuleSubject:
 
     def _built(self, case: Case) -> tuple[Any, dict[str, tuple[str, Callable[[Tensor], Tensor]]]]:
         self.stood.close()
-        if case.number not in self.modules:
+        key = (case.number, *case.init.items())  # another situation of that number may be made otherwise
+        if key not in self.modules:
             module = self._made(case)
             if not hasattr(module, "state_dict") or not callable(module):
                 raise Failure(
@@ -252,8 +253,8 @@ class ModuleSubject:
                 )
             places = self._places(dict(module.state_dict()), case)
             _refuse_twins(module, places)
-            self.modules[case.number] = (module, places)
-        return self.modules[case.number]
+            self.modules[key] = (module, places)
+        return self.modules[key]
 
     def _made(self, case: Case) -> Any:
         try:
