@@ -158,13 +158,10 @@ def module_scores(
         return change
 
     def low(draw: Draw, inputs: Inputs) -> Inputs:
-        """All scores equal, and lower than -1e4: the projections read a feature that is 1 everywhere."""
+        """All scores equal, and lower than -5e4 (-1e4 in float16): the projections read a feature that is 1 everywhere."""
         width = inputs[asking].shape[-1] // inputs.get("num_heads", 1)
-        most = (
-            min(3e4 / width**0.5, 57600 / width)
-            if inputs[asking].dtype == torch.float16
-            else 3e4 / width**0.5
-        )
+        half = inputs[asking].dtype == torch.float16
+        most = min(3e4 / width**0.5, 57600 / width) if half else 1e5 / width**0.5
         power = math.floor(math.log2(most))
         far, away = 2.0 ** (power - power // 2), -(2.0 ** (power // 2))
         ones = {name: inputs[name].clone() for name in given(inputs)}
