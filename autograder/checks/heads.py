@@ -19,7 +19,8 @@ __all__ = ["dead_rows_by_head", "masks_by_head", "past_stands", "weights_on_requ
 
 def _allowed(trial: Trial, queries: str, keys: str) -> Tensor:
     """The (..., H, S_q, S_k) mask that the case's masks make together."""
-    query, key = trial.inputs[queries], trial.inputs.get(keys, trial.inputs[queries])
+    query, key = trial.inputs[queries], trial.inputs.get(keys)
+    key = query if key is None else key
     shape = (*query.shape[:-2], trial.inputs["num_heads"], query.shape[-2], key.shape[-2])
     mask = trial.inputs["attn_mask"].broadcast_to(shape)
     return allowed_keys(shape, mask, bool(trial.inputs.get("is_causal", False)))
@@ -85,7 +86,7 @@ def _require_selected(trial: Trial, weights: Tensor, queries: str, keys: str) ->
     """Raises: Failure unless, in one batch element, each head gives each query's weight as if forbidden keys were gone."""
     allowed = _allowed(trial, queries, keys)
     place = tuple(trial.draw.integer(0, size - 1) for size in trial.inputs[queries].shape[:-2])
-    itself = keys not in trial.inputs
+    itself = trial.inputs.get(keys) is None
     for head, table in enumerate(allowed[place]):
         for i, row in enumerate(table):
             # Dead rows have a check of their own; a query that is a key, too, can stay only where it sees itself.
