@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autograder.checks import Parameter
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
 from autograder.exercises import Exercise
@@ -73,6 +74,12 @@ def _function(exercise: Exercise, formula: Callable[..., Any]) -> Any:
     return with_state if exercise.used_as is StateSubject else student
 
 
+def _held(one: Parameter, sizes: tuple[int, ...], made: Mapping[str, Any]) -> nn.Module | nn.Parameter:
+    if len(sizes) == 2:
+        return nn.Linear(sizes[1], sizes[0], bias=bool(one.bias and made.get("bias", True)))
+    return nn.LayerNorm(sizes) if one.bias else nn.Parameter(torch.ones(sizes))
+
+
 def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
     names = list(exercise.case(0 if exercise.recipes else len(exercise.recipes)).init)
 
@@ -81,12 +88,13 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
             super().__init__()
             self.made = dict(zip(names, args, strict=False))
             for one in exercise.parameters or ():
-                sizes = one.sizes(self.made)
-                if len(sizes) == 2:
-                    bias = bool(one.bias and self.made.get("bias", True))
-                    setattr(self, one.name, nn.Linear(sizes[1], sizes[0], bias=bias))
-                else:
-                    setattr(self, one.name, nn.Parameter(torch.ones(sizes)))
+                sizes, place = one.sizes(self.made), self
+                *inner, last = one.name.split(".")
+                for name in inner:  # "attention.q_proj" lies in a module of its own
+                    if not hasattr(place, name):
+                        setattr(place, name, nn.Module())
+                    place = getattr(place, name)
+                setattr(place, last, _held(one, sizes, self.made))
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             weights = {

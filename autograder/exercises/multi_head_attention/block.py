@@ -245,6 +245,14 @@ def draw(one: Draw, *, norm_first: bool | None = True, size: float = 3.0, **opti
     return {**inputs, "init": inputs["init"] | order, **order}
 
 
+def _far(draw: Draw, inputs: Inputs) -> Inputs:
+    """Rows whose mean is far larger than what they vary by: the mean of squares less the square of the mean has no digit left."""
+    return {
+        **inputs,
+        "x": inputs["x"] + (8.0 if inputs["x"].dtype in (torch.float16, torch.bfloat16) else 256.0),
+    }
+
+
 def _huge(draw: Draw, inputs: Inputs) -> Inputs:
     factor = 2.0 if inputs["x"].dtype in (torch.float16, torch.bfloat16) else 16.0
     return {**inputs, WEIGHTS: lambda given: {name: given[name] * factor for name in (QUERY, KEY)}}
@@ -296,9 +304,10 @@ TRANSFORMER_BLOCK = Exercise(
         factors={
             "order": {"pre-norm": {}, "post-norm": {"norm_first": False}, "order not given": {"norm_first": None}},
             "lengths": LENGTHS,
-            "heads": {**HEADS, "wide heads": {"H": 2, "D": [31, 37]}},
+            "heads": {**HEADS, "wide heads": {"H": 2, "D": [11, 13]}},
             "mask": MASKS,
-            "rows": {"rows that vary": {}, "nearly constant rows": {"size": 1e-3}},
+            "rows": {"rows that vary": {}, "nearly constant rows": {"size": 1e-3},
+                     "rows far from zero": _far},
             "scores": {**module_scores("x", query=QUERY, key=KEY), "huge scores": _huge, "all scores low": _low},
             "dtype": DTYPES,
             "axes": MODULE_AXES,
@@ -309,7 +318,7 @@ TRANSFORMER_BLOCK = Exercise(
             (
                 Group("order", "post-norm: norm1(x + attention(x)), then norm2(x + f(x)); by default pre-norm", 1.5, ("order",)),
                 Group("heads", "one head, heads of width 1 and wide heads", 0.25, ("heads",)),
-                Group("nearly constant rows", "the norms add 1e-5 to the variance", 0.25, ("rows",)),
+                Group("norms", "rows that hardly vary, to whose variance 1e-5 is added, and rows far from zero", 0.25, ("rows",)),
             ),
             masks=1.25, lengths=0.25, scores=0.25, gradient=0.5, dtypes=0.25, calls=0.75,
         ),
