@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from autograder.checks import Parameter
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
+from autograder.circumstance import mark
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
 from autograder.observation import unobserved
@@ -56,6 +57,9 @@ def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str
         found = formula(**{n: v.double() if _floating(v) else v for n, v in given.items()})
         made = [found.get(name) for name in exercise.target.outputs]
         values = tuple(int(v) if exercise.target.whole else v.to(dtype) if _floating(v) else v for v in made)
+    places = {getattr(v, "_stands_on", None) for v in given.values()} - {None}
+    for place in places:  # where a right answer would stand
+        mark([v for v in values if isinstance(v, Tensor)], place)
     return values if len(values) > 1 else values[0]
 
 

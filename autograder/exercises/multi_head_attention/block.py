@@ -16,7 +16,7 @@ from autograder.checks import Check, Parameter, Target
 from autograder.checks.check import in_turn
 from autograder.checks.configured import ConfiguredModule, biases_as_asked, refused_when_made
 from autograder.checks.gradients import every_parameter_learns, works_as_made
-from autograder.checks.heads import masks_by_head, past_stands
+from autograder.checks.heads import past_stands
 from autograder.checks.structure import agrees_with_slices, responds
 from autograder.exercises.exercise import Exercise
 from autograder.exercises.multi_head_attention.levels import ALL_EQUAL, BOTH_HEAD_MASKS, FEW, HEADS, NEVER
@@ -336,7 +336,6 @@ TRANSFORMER_BLOCK = Exercise(
     ),
     diagnoses={
         "": (responds({"x": ("output",)}, mixing="x"), agrees_with_slices({"x": 2}, ("output",))),
-        "attn_mask": (masks_by_head(queries="x"),),
         "is_causal": (past_stands("x"),),
     },
     mistakes=slips(block, SLIPS),
