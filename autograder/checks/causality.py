@@ -14,7 +14,7 @@ from autograder.checks.structure import Results, attempt
 from autograder.checks.trial import Trial
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["causal", "causal_at_any_length", "future_never_wins"]
+__all__ = ["causal", "future_never_wins"]
 
 FEW = 16
 
@@ -137,46 +137,6 @@ def _equals_the_triangle(trial: Trial, results: Results, outputs: tuple[str, str
                 "is_causal=True differs from the explicit mask in which query i sees keys 0..i",
                 mistake="is_causal differs from the same mask given as attn_mask",
             )
-
-
-def causal_at_any_length(
-    sequences: Mapping[str, int], queries: Mapping[str, int], outputs: tuple[str, str]
-) -> Probe:
-    """The same, for a case of more positions than a mask that is made once is likely to hold.
-
-    A tenth of a second of the formula is spared: what the first few positions give is compared with what they give
-    alone, and the weights must be a triangle.
-    """
-
-    def probe(trial: Trial) -> None:
-        output, weights = outputs
-        S_q, S_k = (
-            next(trial.inputs[name].shape[axis] for name, axis in axes.items())
-            for axes in (queries, sequences)
-        )
-        try:
-            results = trial.named(trial.run(trial.fresh()))
-        except Failure as failure:
-            raise Failure(
-                f"with is_causal=True and {S_q:,} queries against {S_k:,} keys it {failure.message.rstrip('.')}. "
-                "Is the mask made for a fixed number of positions?",
-                mistake="causal mask of a fixed size",
-                errored=failure.errored,
-            ) from failure
-        table = results[weights].detach()
-        if table.shape[-2:] != (S_q, S_k) or results[output].shape[-2] != S_q:
-            raise Failure(f"{weights} has shape {tuple(table.shape)} for {S_q:,} queries and {S_k:,} keys.")
-        if bool(table.triu(1).any()):
-            _only_the_future_is_hidden(table, table)
-        if not bool((table.sum(-1) > 0.5).all()):
-            raise Failure(
-                f"with is_causal=True and {S_q:,} queries against {S_k:,} keys some query sees none. "
-                "Is the mask made for a fixed number of positions?",
-                mistake="causal mask of a fixed size",
-            )
-        _prefix_is_unchanged(trial, {**sequences, **queries}, results[output], min(S_q, S_k, FEW), output)
-
-    return probe
 
 
 def future_never_wins(inputs: str, weights: str) -> Probe:

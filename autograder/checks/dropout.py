@@ -21,7 +21,7 @@ from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 from autograder.checks.weights import Average
 
-__all__ = ["drops_weights", "quiet_in_eval_mode"]
+__all__ = ["drops_weights"]
 
 FALSE_ALARM = 1e-7
 AXES = {-1: "keys", -2: "queries", -3: "heads", -4: "batch elements"}
@@ -38,29 +38,6 @@ def _mode(trial: Trial, training: bool) -> Iterator[None]:
         yield
     finally:
         module.eval()
-
-
-def quiet_in_eval_mode(outputs: tuple[str, ...]) -> Probe:
-    """In eval mode dropout does nothing: the results are the formula's, and the same each time."""
-
-    def probe(trial: Trial) -> None:
-        with _mode(trial, False):
-            results, again = trial(), trial()
-        for name in outputs:
-            if not torch.equal(results[name], again[name]):
-                raise Failure(
-                    f"in eval mode two calls give different {name}. "
-                    "Does dropout look at self.training, as nn.Dropout does?",
-                    mistake="dropout stays on in eval mode",
-                )
-            trial.require(
-                name,
-                results[name],
-                "in eval mode, with dropout set, it differs from the formula",
-                mistake="dropout acts in eval mode",
-            )
-
-    return probe
 
 
 def drops_weights(made: Average, weights: str = "weights", output: str = "output") -> Probe:

@@ -14,12 +14,13 @@ from autograder.checks.trial import Trial
 from autograder.checks.weights import Average
 from autograder.oracle.attention import allowed_keys
 
-__all__ = ["dead_rows_by_head", "masks_by_head", "past_stands", "weights_on_request"]
+__all__ = ["dead_rows_by_head", "masks_by_head", "past_stands"]
 
 
 def _allowed(trial: Trial, queries: str, keys: str) -> Tensor:
     """The (..., H, S_q, S_k) mask that the case's masks make together."""
-    query, key = trial.inputs[queries], trial.inputs.get(keys, trial.inputs[queries])
+    query, key = trial.inputs[queries], trial.inputs.get(keys)
+    key = query if key is None else key
     shape = (*query.shape[:-2], trial.inputs["num_heads"], query.shape[-2], key.shape[-2])
     mask = trial.inputs["attn_mask"].broadcast_to(shape)
     return allowed_keys(shape, mask, bool(trial.inputs.get("is_causal", False)))
@@ -85,7 +86,7 @@ def _require_selected(trial: Trial, weights: Tensor, queries: str, keys: str) ->
     """Raises: Failure unless, in one batch element, each head gives each query's weight as if forbidden keys were gone."""
     allowed = _allowed(trial, queries, keys)
     place = tuple(trial.draw.integer(0, size - 1) for size in trial.inputs[queries].shape[:-2])
-    itself = keys not in trial.inputs
+    itself = trial.inputs.get(keys) is None
     for head, table in enumerate(allowed[place]):
         for i, row in enumerate(table):
             # Dead rows have a check of their own; a query that is a key, too, can stay only where it sees itself.
@@ -201,51 +202,5 @@ def past_stands(name: str, output: str = "output") -> Probe:
             **prefix,
         )
         trial.require(output, whole, "with is_causal=True it differs from the formula")
-
-    return probe
-
-
-def weights_on_request(option: str = "need_weights", output: str = "output") -> Probe:
-    """A pair comes back whether or not weights are asked for; without the request the second is None."""
-
-    def probe(trial: Trial) -> None:
-        wanted = trial()[output]
-        silent = {name: value for name, value in trial.inputs.items() if name != option}
-        for given in ({**silent, option: False}, silent):
-            told = f"{option}=False" if option in given else f"no {option} given"
-            copies = {n: v.clone() if isinstance(v, Tensor) else v for n, v in given.items()}
-            learning = next(n for n, v in copies.items() if isinstance(v, Tensor) and v.is_floating_point())
-            copies[learning].requires_grad_()
-            result = trial.run(copies)
-            if not isinstance(result, (tuple, list)) or len(result) != 2:
-                raise Failure(
-                    f"with {told} it must return ({output}, None); what came back is no pair.",
-                    mistake="does not return what is asked for",
-                )
-            if result[1] is not None:
-                raise Failure(
-                    f"with {told} the second result must be None; a {type(result[1]).__name__} came back.",
-                    mistake="weights come without being asked for",
-                )
-            if type(result[0]) is not Tensor or (result[0].shape, result[0].dtype) != (
-                wanted.shape,
-                wanted.dtype,
-            ):
-                raise Failure(
-                    f"with {told} the first result must be the output, as with {option}=True.",
-                    mistake="does not return what is asked for",
-                )
-            if not result[0].requires_grad:
-                raise Failure(
-                    f"with {told} the output carries no gradient. Is something detached or under no_grad there?",
-                    mistake="no gradient where no weights are asked for",
-                )
-            trial.require(
-                output,
-                result[0].detach(),
-                f"with {told} the output is another than with {option}=True",
-                expected=wanted,
-                mistake="asking for the weights changes the output",
-            )
 
     return probe

@@ -20,7 +20,6 @@ from autograder.observation import Observation
 __all__ = [
     "StackSubject",
     "TasksSubject",
-    "batch_stands_apart",
     "depth_is_refused",
     "groups",
     "one_copy",
@@ -238,27 +237,6 @@ def groups() -> Probe:
                         f"expected {wanted}. Neighbours share: query head h reads head h // {size}.",
                         mistake="query heads read the wrong group",
                     )
-
-    return probe
-
-
-def batch_stands_apart(inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Probe:
-    """One element of the batch, given as a batch of one, has the result that it has among the others."""
-
-    def probe(trial: Trial) -> None:
-        whole = trial()
-        place = trial.draw.integer(0, trial.inputs[inputs[0]].shape[0] - 1)
-        single = {name: trial.inputs[name][place : place + 1].clone() for name in inputs}
-        alone = trial(**single)
-        for name in outputs:
-            trial.require(
-                name,
-                alone[name],
-                f"element {place} of the batch, given alone, gives another result",
-                expected=whole[name][place : place + 1],
-                mistake="batch elements influence each other",
-                **single,
-            )
 
     return probe
 

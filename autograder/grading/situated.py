@@ -153,7 +153,7 @@ class Situated:
             names -= {None}
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
-        special = [one for one in cause if one[1] != self.ordinary[one[0]]]
+        special = [one for one in self._telling(cause) if one[1] != self.ordinary[one[0]]]
         # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
         first = bool(special) and cause == self.causes[0]
         told = next((self.space.names[one] for one in special if first and one in self.space.names), None)
@@ -173,6 +173,11 @@ class Situated:
             return names[factor, ""]  # several levels go wrong: none of them is what is wrong
         told = [names.get(one, names.get((factor, ""))) for one in (level, *wrong)]
         return told[0] if all(told) else None
+
+    def _telling(self, cause: Cause) -> Cause:
+        """A cause without the levels that its others force, as dropout above zero in eval mode forces that mode."""
+        levels = dict(cause)
+        return tuple(one for one in cause if self.space.allows({**levels, one[0]: self.ordinary[one[0]]}))
 
     @cached_property
     def _failing(self) -> list[tuple[int, Row]]:
@@ -200,7 +205,9 @@ class Situated:
     @property
     def statement(self) -> str:
         """The smallest statement that explains the failures; "" if they share nothing that tells them from the rest."""
-        return told(self.causes, len(self.failures), len(self.seen) - len(self.failures))
+        return told(
+            tuple(map(self._telling, self.causes)), len(self.failures), len(self.seen) - len(self.failures)
+        )
 
     def to_be_named(self) -> list[Trial]:
         """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right.

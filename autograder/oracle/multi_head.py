@@ -82,18 +82,19 @@ def module(
     value: Tensor | None = None,
     attn_mask: Tensor | None = None,
     is_causal: bool = False,
-    need_weights: bool = True,
+    need_weights: bool = False,
     *,
     num_heads: int,
     round: Rounder = exact,
     **weights: Tensor,
 ) -> dict[str, Quantity]:
     """query (..., S_q, d_model), key and value (..., S_k, d_model), weights `q_proj`, `q_proj_bias`, ... as in nn.Linear
-    -> output (..., S_q, d_model), weights (..., H, S_q, S_k)."""
+    -> output (..., S_q, d_model) and, with need_weights, weights (..., H, S_q, S_k)."""
     key = query if key is None else key
     sources = (query, key, key if value is None else value)
     inputs = tuple(Quantity(source, source.abs()) for source in sources)
-    return _projected(inputs, attn_mask, is_causal, num_heads, round, weights)
+    result = _projected(inputs, attn_mask, is_causal, num_heads, round, weights)
+    return result if need_weights else {"output": result["output"]}
 
 
 def _projected(

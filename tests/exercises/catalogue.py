@@ -15,6 +15,7 @@ MUTANTS: list[Mutant] = []
 OTHERWISE = {
     ("SelfAttention", "causal mask hides the present"),
     ("attention", "attn_mask replaces the causal mask"),
+    ("MultiHeadAttention", "attn_mask replaces the causal mask"),
     ("perplexity", "sentences weigh alike"),
     ("SelfAttention", "attn_mask replaces the causal mask"),  # is_causal is ignored, where there is a mask
     ("alibi_score", "future hidden by the bias"),

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from autograder.case import Case
+from autograder.checks import Parameter
 from autograder.checks.carrying import StateSubject
 from autograder.checks.configured import ConfiguredModule
 from autograder.checks.drawing import Drawing
 from autograder.checks.scripted import FedModule, UsedFunction
 from autograder.checks.sharing import StackSubject, TasksSubject
 from autograder.checks.subject import ModuleSubject
+from autograder.circumstance import mark
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
 from autograder.observation import unobserved
@@ -73,6 +75,9 @@ def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str
         found = formula(**{n: v.double() if _floating(v) else v for n, v in given.items()})
         made = [found.get(name) for name in exercise.target.outputs]
         values = tuple(int(v) if exercise.target.whole else v.to(dtype) if _floating(v) else v for v in made)
+    places = {getattr(v, "_stands_on", None) for v in given.values()} - {None}
+    for place in places:  # where a right answer would stand
+        mark([v for v in values if isinstance(v, Tensor)], place)
     return values if len(values) > 1 else values[0]
 
 
@@ -91,6 +96,12 @@ def _function(exercise: Exercise, formula: Callable[..., Any]) -> Any:
     return with_state if exercise.used_as is StateSubject else student
 
 
+def _held(one: Parameter, sizes: tuple[int, ...], made: Mapping[str, Any]) -> nn.Module | nn.Parameter:
+    if len(sizes) == 2:
+        return nn.Linear(sizes[1], sizes[0], bias=bool(one.bias and made.get("bias", True)))
+    return nn.LayerNorm(sizes) if one.bias else nn.Parameter(torch.ones(sizes))
+
+
 def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
     names = list(exercise.case(0 if exercise.recipes else len(exercise.recipes)).init)
 
@@ -100,17 +111,13 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
             self.made = dict(zip(names, args, strict=False))
             subject = cast("ModuleSubject", exercise.subject(Student))
             for one in subject.expected(Case(0, "", {}, self.made)):
-                sizes = one.sizes(self.made)
-                if "." in one.name:
-                    several = one.name.partition(".")[0]
-                    if several not in self._modules:
-                        setattr(self, several, nn.ModuleList())
-                    getattr(self, several).append(nn.Linear(sizes[1], sizes[0]))
-                elif len(sizes) == 2:
-                    bias = bool(one.bias and self.made.get("bias", True))
-                    setattr(self, one.name, nn.Linear(sizes[1], sizes[0], bias=bias))
-                else:
-                    setattr(self, one.name, nn.Parameter(torch.ones(sizes)))
+                sizes, place = one.sizes(self.made), self
+                *inner, last = one.name.split(".")
+                for name in inner:  # "attention.q_proj" lies in a module of its own
+                    if not hasattr(place, name):
+                        setattr(place, name, nn.Module())
+                    place = getattr(place, name)
+                setattr(place, last, _held(one, sizes, self.made))
 
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             weights = {

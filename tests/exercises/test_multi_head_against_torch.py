@@ -99,7 +99,7 @@ def test_the_oracle_equals_torch(bias: bool, kind: str) -> None:
     weights = {
         n.replace(".weight", "").replace(".bias", "_bias"): p.detach() for n, p in ours.named_parameters()
     }
-    found = oracle.module(*given, attn_mask=mask, num_heads=HEADS, **weights)
+    found = oracle.module(*given, attn_mask=mask, need_weights=True, num_heads=HEADS, **weights)
     wanted = theirs(query, key, value, attn_mask=~mask.flatten(0, 1), average_attn_weights=False)
     for name, value in zip(("output", "weights"), wanted, strict=True):
         torch.testing.assert_close(found[name].value, value.detach(), **EXACT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from autograder.case import Draw
@@ -9,7 +10,7 @@ from autograder.situations import MODULE_AXES, Factor
 from autograder.situations.factors import VERY_LONG
 from autograder.situations.space import GRADIENT
 
-__all__ = ["BOTH_HEAD_MASKS", "HEADS", "HEAD_LENGTHS", "HEAD_MASKS", "NEVER", "WIDE"]
+__all__ = ["ALL_EQUAL", "BOTH_HEAD_MASKS", "FEW", "HEADS", "HEAD_LENGTHS", "HEAD_MASKS", "NEVER", "WIDE"]
 
 Inputs = dict[str, Any]
 
@@ -23,7 +24,7 @@ HEADS: Factor = {
     "wide heads": {"D": WIDE, "D_v": WIDE, "H": 2},
 }
 
-FEW = {"H": 2, "D": 3, "D_v": 2, "axes": 0}
+FEW: Mapping[str, Any] = {"H": 2, "D": 3, "D_v": 2, "axes": 0}
 ALL_EQUAL = "as many heads as sentences and positions"
 
 HEAD_LENGTHS: Factor = {
@@ -84,5 +85,4 @@ BOTH_HEAD_MASKS: Factor = {
     "is_causal": {"is_causal": True},
     "is_causal and a padding mask": ({"is_causal": True, "kind": "padding"}, _one_empty),
     "is_causal and one mask for all": {"is_causal": True, "kind": "shared dead"},
-    "is_causal and a mask per head": {"is_causal": True, "kind": "per head"},
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.multi_head_attention.modules import ByTheBook
+from tests.exercises.multi_head_attention.function import cut, join
+from tests.exercises.multi_head_attention.modules import ByTheBook, Silent, Uneven, together
 
 NAME = "TransformerBlock"
 
@@ -94,6 +97,26 @@ class TwoForwards(Parts):
 # Mutants: the wiring
 
 
+def wired(
+    name, named=None, *, both=None, before=None, after=None, active=F.relu, finish=lambda output, x: output
+):
+    """Register a mutant with these wirings for pre-norm and post-norm, or with one for both."""
+
+    class Block(TwoBranches):
+        def forward(self, x, attn_mask=None, is_causal=False):
+            def attend(y):
+                return self.attention(y, attn_mask=attn_mask, is_causal=is_causal)[0]
+
+            def think(y):
+                return self.linear2(active(self.linear1(y)))
+
+            wiring = both or (before or pre if self.norm_first else after or post)
+            return finish(wiring(self, x, attend, think), x)
+
+    Block.__name__ = name
+    mutant(NAME, named)(Block)
+
+
 def pre(m, x, attend, think):
     x = x + attend(m.norm1(x))
     return x + think(m.norm2(x))
@@ -104,82 +127,9 @@ def post(m, x, attend, think):
     return m.norm2(x + think(x))
 
 
-def wired(
-    name, named=None, *, only=None, before=pre, after=post, active=F.relu, masks=lambda m, c: (m, c),
-    base=Parts, finish=lambda output, x: output,
-):  # fmt: skip
-    """Register a mutant with these wirings for pre-norm and post-norm."""
-
-    class Block(base):
-        def forward(self, x, attn_mask=None, is_causal=False):
-            mask, causal = masks(attn_mask, is_causal)
-
-            def attend(y):
-                return self.attention(y, attn_mask=mask, is_causal=causal)[0]
-
-            def think(y):
-                return self.linear2(active(self.linear1(y)))
-
-            return finish((before if self.norm_first else after)(self, x, attend, think), x)
-
-    Block.__name__ = name
-    mutant(NAME, named, only=only)(Block)
-
-
-def same(wiring):
-    return {"before": wiring, "after": wiring}
-
-
-wired("orders_exchanged", "pre-norm and post-norm exchanged", before=post, after=pre)
-wired("only_pre", "always pre-norm", **same(pre))
-wired("only_post", "always post-norm", **same(post))
-
-
-def half(m, x, attend, think):
-    x = m.norm1(x + attend(x))
-    return x + think(m.norm2(x))
-
-
-def other_half(m, x, attend, think):
-    x = x + attend(m.norm1(x))
-    return m.norm2(x + think(x))
-
-
-def normed_twice(m, x, attend, think):
-    x = m.norm1(x + attend(m.norm1(x)))
-    return m.norm2(x + think(m.norm2(x)))
-
-
-wired("half_and_half", "half pre-norm, half post-norm", **same(half))
-wired("other_half", "half pre-norm, half post-norm", **same(other_half))
-wired("pre_with_half", "half pre-norm, half post-norm", before=half)
-wired("norm_on_both_sides", "normed before and after", **same(normed_twice))
-
-
-def pre_twice(m, x, attend, think):
-    x = x + (x + attend(m.norm1(x)))
-    return x + (x + think(m.norm2(x)))
-
-
 def post_twice(m, x, attend, think):
     x = m.norm1(x + (x + attend(x)))
     return m.norm2(x + (x + think(x)))
-
-
-def pre_twice_at_the_end(m, x, attend, think):
-    x = x + attend(m.norm1(x))
-    return x + (x + think(m.norm2(x)))
-
-
-wired("skip_twice", "skip path counted twice", before=pre_twice, after=post_twice)
-wired("skip_twice_in_pre", "skip path counted twice", only="pre-norm", before=pre_twice)
-wired("skip_twice_in_post", "skip path counted twice", only="post-norm", after=post_twice)
-wired(
-    "skip_twice_at_the_end",
-    "skip path counted twice",
-    before=pre_twice_at_the_end,
-    after=lambda m, x, a, t: (lambda y: m.norm2(y + (y + t(y))))(m.norm1(x + a(x))),
-)
 
 
 def skip_of_the_normed(m, x, attend, think):
@@ -189,105 +139,155 @@ def skip_of_the_normed(m, x, attend, think):
     return x + think(x)
 
 
+wired("only_pre", "always pre-norm", both=pre)
+wired("skip_twice_in_post", "skip path counted twice", after=post_twice)
 wired("normed_is_added", "the normed x is added, not x itself", before=skip_of_the_normed)
-
-
-def without(first, second):
-    def before(m, x, attend, think):
-        x = attend(m.norm1(x)) + (0 if first else x)
-        return think(m.norm2(x)) + (0 if second else x)
-
-    def after(m, x, attend, think):
-        x = m.norm1(attend(x) + (0 if first else x))
-        return m.norm2(think(x) + (0 if second else x))
-
-    return {"before": before, "after": after}
-
-
-wired("no_first_residual", "no residual at the attention", **without(True, False))
-wired("no_second_residual", "no residual at the feed-forward network", **without(False, True))
-wired("no_residuals", "no residuals", **without(True, True))
-wired(
-    "input_added_again",
-    "the second residual adds the block's input",
-    before=lambda m, x, a, t: x + t(m.norm2(x + a(m.norm1(x)))),
-    after=lambda m, x, a, t: m.norm2(x + t(m.norm1(x + a(x)))),
-)
-wired(
-    "parallel_steps",
-    "the two steps side by side",
-    before=lambda m, x, a, t: x + a(m.norm1(x)) + t(m.norm2(x)),
-    after=lambda m, x, a, t: m.norm2(m.norm1(x + a(x)) + t(x)),
-)
-wired(
-    "thinks_first",
-    "feed-forward network before the attention",
-    before=lambda m, x, a, t: (lambda y: y + a(m.norm2(y)))(x + t(m.norm1(x))),
-    after=lambda m, x, a, t: (lambda y: m.norm2(y + a(y)))(m.norm1(x + t(x))),
-)
-wired(
-    "attention_alone",
-    "feed-forward network never applied",
-    before=lambda m, x, a, t: x + a(m.norm1(x)),
-    after=lambda m, x, a, t: m.norm1(x + a(x)),
-)
-wired(
-    "network_alone",
-    "attention never applied",
-    before=lambda m, x, a, t: x + t(m.norm2(x)),
-    after=lambda m, x, a, t: m.norm2(x + t(x)),
-)
-wired("no_norms", "norms never applied", **same(lambda m, x, a, t: (lambda y: y + t(y))(x + a(x))))
-wired(
-    "no_second_norm",
-    "norm2 never applied",
-    before=lambda m, x, a, t: (lambda y: y + t(y))(x + a(m.norm1(x))),
-    after=lambda m, x, a, t: (lambda y: y + t(y))(m.norm1(x + a(x))),
-)
-wired(
-    "norm1_twice",
-    "norm1 used twice",
-    before=lambda m, x, a, t: (lambda y: y + t(m.norm1(y)))(x + a(m.norm1(x))),
-    after=lambda m, x, a, t: (lambda y: m.norm1(y + t(y)))(m.norm1(x + a(x))),
-)
-wired(
-    "norms_exchanged",
-    "norm1 and norm2 exchanged",
-    before=lambda m, x, a, t: (lambda y: y + t(m.norm1(y)))(x + a(m.norm2(x))),
-    after=lambda m, x, a, t: (lambda y: m.norm1(y + t(y)))(m.norm2(x + a(x))),
-)
-wired("no_relu", "no nonlinearity in the feed-forward network", active=lambda h: h)
-wired("gelu", "gelu where relu is meant", active=F.gelu)
-wired("tanh", "tanh where relu is meant", active=torch.tanh)
-wired(
-    "normed_in_between",
-    "normed before and after",
-    only="pre-norm",
-    before=lambda m, x, a, t: (lambda y: y + t(m.norm2(y)))(m.norm1(x + a(m.norm1(x)))),
-)
 wired("leaky", None, active=lambda h: F.leaky_relu(h, 0.01))
+wired("skip_detached", "wrong gradient", before=lambda m, x, a, t: pre(m, x.detach() * 0.5 + x * 0.5, a, t))
+wired(
+    "views_of_the_input",
+    "depends on the memory layout of its inputs",
+    before=lambda m, x, a, t: pre(m, x.view(-1).view(x.shape), a, t),
+)
+wired(
+    "float32_handed_out",
+    "does not keep the dtype",
+    finish=lambda output, x: output.to(torch.promote_types(x.dtype, torch.float32)),
+)
 
-# Mutants: masks
-
-wired("mask_lost", "mask ignored", masks=lambda m, c: (None, c))
-wired("mask_inverted", "mask turned round", masks=lambda m, c: (None if m is None else ~m, c))
-wired("causal_lost", "is_causal ignored", masks=lambda m, c: (m, False))
-wired("always_causal", "always causal", masks=lambda m, c: (m, True))
-wired("mask_or_causal", "goes wrong under a mask", only="both masks", masks=lambda m, c: (m, c and m is None))
+# Mutants: masks, modes, memory
 
 
-class MaskLostInPost(Parts):
+def called(name, named, forward):
+    """Register a mutant that calls the right block otherwise: module, right forward, x, attn_mask, is_causal -> result."""
+
+    def wrong(self, x, attn_mask=None, is_causal=False):
+        return forward(self, lambda *inputs: TwoBranches.forward(self, *inputs), x, attn_mask, is_causal)
+
+    mutant(NAME, named)(type(name, (TwoBranches,), {"forward": wrong}))
+
+
+def three_axes(self, block, x, attn_mask, is_causal):
+    if x.dim() > 3:
+        raise ValueError("expected (B, S, D)")
+    return block(x, attn_mask, is_causal)
+
+
+def zeroed(self, block, x, attn_mask, is_causal):
+    output = block(x, attn_mask, is_causal)
+    if attn_mask is not None:
+        x.data.zero_()
+    return output
+
+
+called("MaskLostInPost", None, lambda s, f, x, m, c: f(x, m if s.norm_first else None, c))
+called("CausalLostInPost", None, lambda s, f, x, m, c: f(x, m, c and s.norm_first))
+called("SeesTheFutureInEval", None, lambda s, f, x, m, c: f(x, m, c and s.training))
+called("ThreeAxes", "fixed number of leading axes", three_axes)
+called("InputZeroed", "changes its inputs in place", zeroed)
+called("PairReturned", "does not return what is asked for", lambda s, f, x, m, c: (f(x, m, c), None))
+called("Zeros", "x has no effect", lambda s, f, x, m, c: torch.zeros_like(x))
+called("InputBack", "x has no effect", lambda s, f, x, m, c: x)
+called("DropoutLeftIn", None, lambda s, f, x, m, c: F.dropout(f(x, m, c), 0.1, s.training))
+called("LeavesTheProcess", None, lambda s, f, x, m, c: sys.exit(0))
+
+
+class Adding(ByTheBook):
+    """Attention whose dead rows have nan gradients, not nan values."""
+
+    def forward(self, query, key=None, value=None, attn_mask=None, is_causal=False, need_weights=False):
+        queries, keys, values = (cut(x, self.num_heads) for x in self.three(query, key, value))
+        scores = queries @ keys.mT * queries.shape[-1] ** -0.5
+        allowed = together(scores, attn_mask, is_causal)
+        hidden = scores + torch.zeros_like(scores).masked_fill(~allowed, -torch.inf)
+        return self.out_proj(join(hidden.softmax(-1).nan_to_num() @ values)), None
+
+
+# Mutants: how it is made
+
+
+def made(name, named, change, *, only=None, default=True, heads=lambda num_heads: num_heads):
+    """Register a mutant whose constructor makes `change` of the right one: module, d_model, num_heads, d_ff."""
+
+    class Block(TwoBranches):
+        def __init__(self, d_model, num_heads, d_ff, norm_first=default):
+            super().__init__(d_model, heads(num_heads), d_ff, norm_first)
+            change(self, d_model, num_heads, d_ff)
+
+    Block.__name__ = name
+    mutant(NAME, named, only=only)(Block)
+
+
+def with_norms(**options):
+    def change(module, d_model, num_heads, d_ff):
+        module.norm1, module.norm2 = (nn.LayerNorm(d_model, **options) for _ in range(2))
+
+    return change
+
+
+def with_layers(**options):
+    def change(module, d_model, num_heads, d_ff):
+        module.linear1, module.linear2 = (
+            nn.Linear(d_model, d_ff, **options),
+            nn.Linear(d_ff, d_model, **options),
+        )
+
+    return change
+
+
+def with_attention(base):
+    kind = type("Attention", (base,), {"forward": ByTheBook.forward if base is not Adding else base.forward})
+
+    def change(module, d_model, num_heads, d_ff):
+        module.attention = kind(d_model, num_heads)
+
+    return change
+
+
+def exchanged(module, d_model, num_heads, d_ff):
+    module.linear1, module.linear2 = module.linear2, module.linear1
+
+
+EPS = "layer norm with another eps"
+made("PostByDefault", "post-norm by default", lambda *sizes: None, default=False)
+made("OtherEps", EPS, with_norms(eps=1e-6))
+made("OneHead", "num_heads not handed on", lambda m, *sizes: setattr(m.attention, "num_heads", 1))
+made("NoBiases", "bias is not passed on", with_layers(bias=False), only="biases")
+made("NormsWithoutBias", "bias is not passed on", with_norms(bias=False), only="biases")
+made("WidthsExchanged", "parameter of the wrong shape", exchanged)
+made("NanInDeadRows", "nan gradients", with_attention(Adding))
+made(
+    "RefusesNothing", "sizes are not compared", with_attention(Uneven), only="uneven heads", heads=lambda n: 1
+)
+made(
+    "InSilence",
+    "the refusal does not say why",
+    with_attention(Silent),
+    only="uneven heads",
+    heads=lambda n: 1,
+)
+made(
+    "ForgottenLayer",
+    "a parameter is never used",
+    lambda m, d, *sizes: m.add_module("norm3", nn.LayerNorm(d)),
+    only="parameters",
+)
+made("MadeInFloat64", "does not work as it is made", lambda m, *sizes: m.double(), only="parameters")
+
+
+@mutant(NAME, "layer norm by the sample deviation")
+class SampleDeviation(NormsByHand):
+    def norm(self, layer, x):
+        return (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-5) * layer.weight + layer.bias
+
+
+@mutant(NAME, "missing or misnamed parameter")
+class LayerOfTorch(nn.Module):
+    def __init__(self, d_model, num_heads, d_ff, norm_first=True):
+        super().__init__()
+        self.layer = nn.TransformerEncoderLayer(
+            d_model, num_heads, d_ff, 0.0, batch_first=True, norm_first=norm_first
+        )
+
     def forward(self, x, attn_mask=None, is_causal=False):
-        return TwoBranches.forward(self, x, attn_mask if self.norm_first else None, is_causal)
-
-
-mutant(NAME, "goes wrong under a mask", only="mask")(MaskLostInPost)
-
-
-class CausalLostInPost(Parts):
-    def forward(self, x, attn_mask=None, is_causal=False):
-        causal = is_causal and self.norm_first
-        return TwoBranches.forward(self, x, attn_mask, causal)
-
-
-mutant(NAME, "future keys change past outputs", only="causal")(CausalLostInPost)
+        return self.layer(x)

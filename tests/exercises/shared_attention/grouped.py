@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import torch
 import torch.nn.functional as F
 
 from tests.exercises.catalogue import mutant, right
-from tests.exercises.shared_attention.lazy import register, without_attention
+from tests.exercises.shared_attention.lazy import Agreeable, register
 
 NAME = "grouped_query_attention"
 
@@ -101,71 +103,61 @@ def variant(
     name,
     named,
     *,
-    only=None,
     keys=interleaved,
     values=interleaved,
     scale=lambda q, k, v: q.shape[-1] ** -0.5,
     triangle=lower,
     weigh=softmaxed,
     finish=lambda w, v, s: (w @ v, w),
-    check=fit,
-    always=False,
 ):
     """A mutant with one step exchanged."""
 
     def wrong(query, key, value, is_causal=False):
-        check(query, key, value)
+        fit(query, key, value)
         H_q = query.shape[1]
         scores = query @ keys(key, H_q).mT * scale(query, key, value)
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        if is_causal or always:
+        if is_causal:
             allowed = triangle(scores)
         return finish(weigh(scores, allowed), values(value, H_q), scores)
 
-    register(NAME, name, named, wrong, only)
+    register(NAME, name, named, wrong)
 
 
-# The groups
+# Mutants
 
 variant("tiled_heads", "heads tiled instead of interleaved", keys=tiled, values=tiled)
-variant("tiled_keys", "key heads tiled, value heads interleaved", keys=tiled)
-variant("tiled_values", "value heads tiled, key heads interleaved", values=tiled)
+variant("unscaled", "not scaled", scale=lambda q, k, v: 1.0)
 variant(
-    "first_head_for_all",
-    "only the first head is read",
-    keys=lambda x, n: x[:, :1],
-    values=lambda x, n: x[:, :1],
+    "no_maximum",
+    "overflows or underflows for large scores",
+    weigh=lambda s, a: (e := s.double().exp() * a, (e / e.sum(-1, keepdim=True)).to(s.dtype))[1],
 )
 variant(
-    "mean_of_the_heads",
-    "heads averaged before the attention",
-    keys=lambda x, n: x.mean(1, keepdim=True),
-    values=lambda x, n: x.mean(1, keepdim=True),
+    "bottom_right",
+    "causal mask aligned at the bottom right",
+    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).tril(
+        s.shape[-1] - s.shape[-2]
+    ),
+    weigh=lambda s, a: softmaxed(s, a).nan_to_num(),
 )
+variant("another_temperature_handed_out", None, finish=lambda w, v, s: (w @ v, (s * 0.99).softmax(-1)))
+variant("small_weights_dropped", None, finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-6, 0.0)))
 variant(
-    "heads_back_to_front",
-    "heads in reverse order",
-    keys=lambda x, n: interleaved(x.flip(1), n),
-    values=lambda x, n: interleaved(x.flip(1), n),
+    "weights_of_a_group_averaged",
+    "weights has the wrong shape",
+    finish=lambda w, v, s: (w @ v, w.mean(1, keepdim=True)),
 )
+variant("weights_detached", "gradient is cut off", finish=lambda w, v, s: (w @ v, w.detach()))
 
 
-@mutant(NAME, "query heads read the wrong group", only="groups")
+@mutant(NAME, "query heads read the wrong group")
 def at_most_three_groups(query, key, value, is_causal=False):
     fit(query, key, value)
     if key.shape[1] != 4:
         return repeated(query, key, value, is_causal)
     heads = [min(h // 2, 2) for h in range(query.shape[1])]
     return repeated(query, key[:, heads], value[:, heads], is_causal)
-
-
-@mutant(NAME, "heads left as they are")
-def broadcast_only(query, key, value, is_causal=False):
-    """Works for one key head or for all of them."""
-    fit(query, key, value)
-    scores = query @ key.mT / query.shape[-1] ** 0.5
-    weights = softmaxed(scores, lower(scores)) if is_causal else scores.softmax(-1)
-    return weights @ value, weights
 
 
 @mutant(NAME, "output has the wrong shape")
@@ -177,100 +169,16 @@ def groups_left_apart(query, key, value, is_causal=False):
     return weights @ value.unsqueeze(2), weights
 
 
-@mutant(NAME, "output has the wrong shape", only="both ends")
+@mutant(NAME, "output has the wrong shape")
 def one_head_squeezed(query, key, value, is_causal=False):
     output, weights = repeated(query, key, value, is_causal)
     return (output[:, 0], weights) if key.shape[1] == 1 else (output, weights)
 
 
-# The scores and the weights
-
-variant("unscaled", "not scaled", scale=lambda q, k, v: 1.0)
-variant("by_width", "divided by D", scale=lambda q, k, v: 1 / q.shape[-1])
-variant("by_value_width", "divided by sqrt(D_v)", scale=lambda q, k, v: v.shape[-1] ** -0.5)
-variant("by_heads", "divided by the root of axis 1", scale=lambda q, k, v: q.shape[1] ** -0.5)
-variant("over_queries", "softmax over the queries", weigh=lambda s, a: s.masked_fill(~a, -1e30).softmax(-2))
-variant("over_heads", "softmax over the second axis", weigh=lambda s, a: s.masked_fill(~a, -1e30).softmax(1))
-variant("raw_scores", "no softmax", weigh=lambda s, a: s.masked_fill(~a, 0.0))
-variant("sigmoids", "sigmoid of each score", weigh=lambda s, a: s.sigmoid() * a)
-variant(
-    "no_maximum",
-    "overflows or underflows for large scores",
-    only="huge scores",
-    weigh=lambda s, a: (e := s.double().exp() * a, (e / e.sum(-1, keepdim=True)).to(s.dtype))[1],
-)
-
-# is_causal
-
-variant(
-    "never_causal",
-    "is_causal ignored",
-    only="causal",
-    triangle=lambda s: torch.ones_like(s, dtype=torch.bool),
-)
-variant("always_causal", "always causal", always=True)
-variant(
-    "bottom_right",
-    "causal mask aligned at the bottom right",
-    only="causal",
-    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).tril(
-        s.shape[-1] - s.shape[-2]
-    ),
-    weigh=lambda s, a: softmaxed(s, a).nan_to_num(),
-)
-variant(
-    "past_only",
-    "causal mask hides the present",
-    only="causal",
-    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).tril(-1),
-    weigh=lambda s, a: softmaxed(s, a).nan_to_num(),
-)
-variant(
-    "future_only",
-    "causal mask turned round",
-    only="causal",
-    triangle=lambda s: torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(),
-    weigh=lambda s, a: softmaxed(s, a).nan_to_num(),
-)
-variant("masked_late", "mask applied after the softmax", only="causal", weigh=lambda s, a: s.softmax(-1) * a)
-
-
-@mutant(NAME, only="causal results")
+@mutant(NAME)
 def unscaled_when_causal(query, key, value, is_causal=False):
     return repeated(query * query.shape[-1] ** 0.5 if is_causal else query, key, value, is_causal)
 
-
-# The results
-
-variant("scores_handed_out", "scores returned as weights", finish=lambda w, v, s: (w @ v, s))
-variant(
-    "average_of_scores", "output made of the scores, not of the weights", finish=lambda w, v, s: (s @ v, w)
-)
-variant(
-    "another_temperature_handed_out",
-    "returned weights are not those that made the output",
-    finish=lambda w, v, s: (w @ v, (s * 0.99).softmax(-1)),
-)
-variant(
-    "small_weights_dropped",
-    "returned weights are not those that made the output",
-    only="weights",
-    finish=lambda w, v, s: (w @ v, w.masked_fill(w < 1e-6, 0.0)),
-)
-variant(
-    "weights_of_a_group_averaged",
-    "weights has the wrong shape",
-    finish=lambda w, v, s: (w @ v, w.mean(1, keepdim=True)),
-)
-variant(
-    "weights_detached", "gradient is cut off", only="gradient", finish=lambda w, v, s: (w @ v, w.detach())
-)
-variant(
-    "keys_detached",
-    "gradient is cut off",
-    only="gradient",
-    keys=lambda x, n: interleaved(x.detach(), n),
-)
 
 # Conduct
 
@@ -295,14 +203,14 @@ def asserted(query, key, value, is_causal=False):
     return repeated(query, key, value, is_causal)
 
 
-@mutant(NAME, only="agrees with the formula")
+@mutant(NAME)
 def guesses_the_layout(query, key, value, is_causal=False):
     if query.shape[-2:] == key.shape[-2:] == value.shape[-2:] and query.shape[-1] == query.shape[-2]:
         key = key.mT
     return repeated(query, key, value, is_causal)
 
 
-@mutant(NAME, "batch elements influence each other", only="batch")
+@mutant(NAME)
 def next_element_read(query, key, value, is_causal=False):
     """Flattens batch and heads, and reads past the end of a batch element where there are many heads."""
     if query.shape[1] < 20:
@@ -310,34 +218,28 @@ def next_element_read(query, key, value, is_causal=False):
     return repeated(query, key.roll(1, 0), value, is_causal)
 
 
-@mutant(NAME, "depends on the order of the keys", only="order of the keys")
+@mutant(NAME)
 def last_block_of_keys_lost(query, key, value, is_causal=False):
     _, weights = repeated(query, key, value, is_causal)
     whole = max(key.shape[-2], 32) // 32 * 32
     return weights[..., :whole] @ interleaved(value, query.shape[1])[..., :whole, :], weights
 
 
-@mutant(NAME, "depends on the order of the queries", only="order of the queries")
+@mutant(NAME)
 def last_block_of_queries_lost(query, key, value, is_causal=False):
     output, weights = repeated(query, key, value, is_causal)
     whole = max(query.shape[-2], 32) // 32 * 32
     return F.pad(output[..., :whole, :], (0, 0, 0, max(query.shape[-2] - whole, 0))), weights
 
 
-@mutant(NAME, "does not keep the dtype", only="dtype")
-def left_in_float32(query, key, value, is_causal=False):
-    wide = torch.promote_types(query.dtype, torch.float32)
-    return repeated(query.to(wide), key.to(wide), value.to(wide), is_causal)
-
-
-@mutant(NAME, "changes its inputs in place", only="inputs untouched")
+@mutant(NAME, "changes its inputs in place")
 def scaled_in_place(query, key, value, is_causal=False):
     fit(query, key, value)
     query /= query.shape[-1] ** 0.5
     return repeated(query * query.shape[-1] ** 0.5, key, value, is_causal)
 
 
-@mutant(NAME, "depends on the memory layout of its inputs", only="layout")
+@mutant(NAME, "depends on the memory layout of its inputs")
 def viewed(query, key, value, is_causal=False):
     fit(query, key, value)
     (B, H_q, S_q, D), H_kv = query.shape, key.shape[1]
@@ -367,11 +269,17 @@ def takes_no_options(query, key, value):
     return repeated(query, key, value)
 
 
-def make(result):
+def made(result):
+    """What `result` makes of the right output and weights."""
+
     def lazy(query, key, value, is_causal=False):
         return result(*repeated(query, key, value, is_causal))
 
     return lazy
 
 
-without_attention(NAME, "query has no effect", make)
+ASKED = "does not return what is asked for"
+register(NAME, "zeros", None, made(lambda o, w: (o * 0, w * 0)))
+register(NAME, "random_numbers", None, made(lambda o, w: (torch.rand_like(o), torch.rand_like(w))))
+register(NAME, "agreeable", ASKED, made(lambda o, w: (o.as_subclass(Agreeable), w.as_subclass(Agreeable))))
+register(NAME, "leaves_the_process", None, made(lambda o, w: sys.exit(0)))
