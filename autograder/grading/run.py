@@ -208,7 +208,7 @@ class _Run:
     def _partly(self, one: Check) -> Verdict | None:
         """Half the points of a group that is right but for the one mistake of the formula; None if it is not."""
         situated, (named, _) = cast("Situated", self.situated), self.recognised
-        if situated.space.after or len(named) != 1 or not situated.right_but_for(named[0], one.name):
+        if len(named) != 1 or not situated.right_but_for(named[0], one.name):
             return None
         points = math.floor(2 * one.points) / 4  # quarters
         return Verdict(

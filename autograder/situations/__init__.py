@@ -19,9 +19,9 @@ from autograder.situations.factors import (
 )
 from autograder.situations.inputs import drawn_by
 from autograder.situations.localising import Cause, causes, told
-from autograder.situations.space import Group, Situations, besides, groups
+from autograder.situations.space import Group, Situations, groups
 from autograder.situations.trying import hold
 
 __all__ = ["AXES", "BOTH_MASKS", "CAUSAL", "DTYPES", "FULL_DTYPES", "HUNDREDS", "LENGTHS", "MASKS", "MODULE_AXES",
-           "ONE_LENGTH", "Cause", "Factor", "Group", "Row", "Situations", "besides", "causes", "drawn_by", "groups", "hold",
+           "ONE_LENGTH", "Cause", "Factor", "Group", "Row", "Situations", "causes", "drawn_by", "groups", "hold",
            "module_scores", "scores", "told", "without"]  # fmt: skip

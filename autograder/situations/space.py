@@ -105,12 +105,6 @@ def groups(formula: str, points: float, more: tuple[Group, ...] = (), **worth: f
     return (Group("agrees with the formula", formula, points, ()), *more, *rest)
 
 
-def besides(points: float) -> tuple[Group, ...]:
-    """The one group of an exercise whose written checks come first, each on cases of its own."""
-    claim = "right whatever the lengths, numbers, dtype, mode, layout and device, and after whatever calls"
-    return (Group("every situation", claim, points, ("lengths",)),)
-
-
 @dataclass(frozen=True)
 class Situations:
     """In which ways the inputs and circumstances of an exercise differ.
@@ -122,8 +116,7 @@ class Situations:
     combinations of which are tried. meet: where one call costs much, sets of factors within which all pairs of levels are
     tried, and no others. module, kernels: it is one, it launches some. names: what it is called where that level goes wrong,
     and the question to ask, by factor and level, or "" for any level of the factor.
-    groups: what is worth points; a factor that none of them names belongs to the last. after: the situations are tried once
-    all written checks have passed; else before them.
+    groups: what is worth points; a factor that none of them names belongs to the last.
     """
 
     draw: Callable[..., dict[str, Any]]
@@ -138,20 +131,16 @@ class Situations:
     module: bool = False
     kernels: bool = False
     names: Mapping[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    after: bool = False
     right: Callable[[Trial, Mapping[str, Tensor]], None] | None = None
 
     def arranged(self, checks: tuple[Check, ...]) -> tuple[Check, ...]:
-        """The exercise's written checks, and the groups as checks before or after them."""
-        needs = tuple(one.name for one in checks) if self.after else ()
+        """The groups as checks, and then the exercise's written ones."""
         ordinary = tuple(one.name for one in self.groups if not one.factors)
         groups = tuple(
-            Check(
-                one.name, one.claim, one.points, (), _no_probe, needs or (ordinary if one.factors else None)
-            )
+            Check(one.name, one.claim, one.points, (), _no_probe, ordinary if one.factors else None)
             for one in self.groups
         )
-        return (*checks, *groups) if self.after else (*groups, *checks)
+        return (*groups, *checks)
 
     @property
     def circumstances(self) -> Mapping[str, tuple[str, ...]]:

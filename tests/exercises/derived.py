@@ -37,11 +37,7 @@ def reference(exercise: Exercise) -> Any:
 
 
 def derivable(exercise: Exercise) -> bool:
-    """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot.
-
-    Where the situations only stand beside written checks, the mutants are still written by hand.
-    """
-    space = exercise.situations
+    """Whether a formula of the exercise can stand for a student's code: what is used in a way of its own cannot."""
     ways = (
         None,
         ConfiguredModule,
@@ -52,8 +48,7 @@ def derivable(exercise: Exercise) -> bool:
         Drawing,
         UsedFunction,
     )
-    plain = exercise.used_as in ways
-    return plain and space is not None and not space.after
+    return exercise.used_as in ways
 
 
 def student_of(exercise: Exercise, mistake: Mistake) -> Any:
