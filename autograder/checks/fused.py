@@ -18,7 +18,7 @@ from autograder.circumstance import ORDINARY, Circumstance, under
 
 LEAVES = ("query", "key", "value")
 
-__all__ = ["every_tile", "gradients_in_models", "parts_are_programs"]
+__all__ = ["every_tile", "gradients_in_models", "ignores_garbage", "parts_are_programs"]
 
 MOST_TILES = 8
 """So many of the configurations that are declared for a kernel are tried."""
@@ -57,6 +57,21 @@ def parts_are_programs() -> Probe:
                 f"launches {few:,} programs for num_splits=1, and as many for 4. Does each part of a sequence have a program of "
                 "its own?",
                 mistake="num_splits has no effect",
+            )
+
+    return probe
+
+
+def ignores_garbage() -> Probe:
+    """What lies behind a sequence's end, nan here, takes no part: a result that is nan with it is none without it."""
+
+    def probe(trial: Trial) -> None:
+        clean = {name: trial.inputs[name].nan_to_num(0.0) for name in trial.differentiable}
+        if bool(trial()["output"].isnan().any()) and not bool(trial(**clean)["output"].isnan().any()):
+            raise Failure(
+                "nan from behind a sequence's end reaches the output; a weight of 0 does not hide it, as 0 * nan is nan. "
+                "Are keys and values beyond the length masked when they are loaded?",
+                mistake="reads behind the end of a sequence",
             )
 
     return probe

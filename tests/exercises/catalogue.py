@@ -24,6 +24,8 @@ OTHERWISE = {
     ("block_sparse_attention", "nan where no key is allowed"),
     ("causal_linear_attention", "relu as the feature map"),  # nan, where all features are zero
     ("chunked_attention", "last block not read"),
+    ("decode_attention", "length ignored"),  # nan is read behind the end
+    ("decode_attention", "one key too many"),
     ("linear_attention", "relu as the feature map"),
 }
 """Exercise and mistake, where a report rightly gives another name: two mistakes look alike, or a plainer one comes first."""

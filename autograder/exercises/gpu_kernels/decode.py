@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Check, Target
-from autograder.checks.fused import parts_are_programs
+from autograder.checks.fused import ignores_garbage, parts_are_programs
 from autograder.exercises.exercise import Exercise
 from autograder.exercises.gpu_kernels.conduct import (
     FORMULA,
@@ -259,6 +259,7 @@ DECODE_ATTENTION = Exercise(
             shorter=shortened({"key_cache": 2, "value_cache": 2}, lengths=FEW),
         ),
     ),
+    diagnoses={"": (ignores_garbage(),)},
     mistakes=(
         *slips(decoded, LENGTH_SLIPS, SCALE_SLIPS, HEAD_SLIPS, without=("log2(e) without exp2",)),
         *slips(decoded, TOGETHER_SLIPS),

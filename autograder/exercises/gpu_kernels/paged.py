@@ -9,6 +9,7 @@ import torch
 
 from autograder.case import Draw, Recipe
 from autograder.checks import Target
+from autograder.checks.fused import ignores_garbage
 from autograder.exercises.exercise import Exercise
 from autograder.exercises.gpu_kernels.conduct import (
     GPU,
@@ -187,6 +188,7 @@ PAGED_ATTENTION = Exercise(
             shorter=shortened({"block_table": 1, "key_pages": 0, "value_pages": 0}, lengths=FEW),
         ),
     ),
+    diagnoses={"": (ignores_garbage(),)},
     mistakes=slips(
         paged, TABLE_SLIPS, LENGTH_SLIPS, SCALE_SLIPS, HEAD_SLIPS, without=("length ignored", "log2(e) without exp2"),
     ),

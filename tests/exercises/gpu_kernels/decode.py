@@ -380,7 +380,8 @@ def in_torch(query, key_cache, value_cache, lengths, num_splits=4):
 
 
 def paged_in_torch(query, key_pages, value_pages, block_table, lengths):
-    caches = [x[block_table.long()].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
+    table = block_table.long().clamp_max(len(key_pages) - 1)
+    caches = [x[table].flatten(1, 2).transpose(1, 2) for x in (key_pages, value_pages)]
     return in_torch(query, *caches, lengths)
 
 
