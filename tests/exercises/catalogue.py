@@ -16,6 +16,7 @@ OTHERWISE = {
     ("SelfAttention", "causal mask hides the present"),
     ("attention", "attn_mask replaces the causal mask"),
     ("MultiHeadAttention", "attn_mask replaces the causal mask"),
+    ("MultiHeadAttention", "causal mask hides the present"),
     ("perplexity", "sentences weigh alike"),
     ("SelfAttention", "attn_mask replaces the causal mask"),  # is_causal is ignored, where there is a mask
     ("alibi_score", "future hidden by the bias"),
