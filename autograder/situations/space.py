@@ -21,7 +21,6 @@ __all__ = [
     "OF_MODULES",
     "Group",
     "Situations",
-    "besides",
     "expanded",
     "groups",
 ]

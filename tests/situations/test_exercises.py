@@ -87,7 +87,7 @@ def test_the_readme_holds_the_figures_that_the_command_gives() -> None:
         "mutants from mistakes": "made of known mistakes",
         "mutants by spoiling": "by spoiling the reference",
         "right writings": "right writings earn full marks",
-        "exercises with situations": "are tried in *situations*",
+        "exercises with situations": "exercises are tried in *situations*",
         "situations": "cases for",
         "pairs": "pairs of levels",
     }.items():
