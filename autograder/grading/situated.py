@@ -232,7 +232,7 @@ class Situated:
 
     @cached_property
     def ignores(self) -> bool:
-        """Whether the answer does no work: its results are an input, or stay the same where one changes that the formula heeds."""
+        """Whether the answer does no work: it gives back an input, or the same where one changes that the formula heeds."""
         trial = self.trials.get(self.numbers[0])
         if trial is None:
             return True
@@ -242,7 +242,9 @@ class Situated:
                 if not heeded:  # numbers and flags: is it the same in every case?
                     return len({str(one.named(one.run(one.fresh()))) for one in self.to_be_named()}) == 1
                 before, exact = trial.named(trial.run(trial.fresh())), trial.expect()
-                if all(any(torch.equal(one, trial.inputs[name]) for name in heeded) for one in before.values()):
+                if all(
+                    any(torch.equal(one, trial.inputs[name]) for name in heeded) for one in before.values()
+                ):
                     return True
                 for name in heeded:
                     change = {name: trial.inputs[name].flip(-1) * 0.5 + 0.25}

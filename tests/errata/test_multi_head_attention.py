@@ -146,10 +146,15 @@ def test_a_softmax_over_axis_two_is_one_over_the_queries_once_there_are_heads() 
 
     def over_axis_two(query, key, value, num_heads, attn_mask=None):
         queries, keys, values = (split_heads(x, num_heads) for x in (query, key, value))
-        weights = torch.softmax(queries @ keys.mT / math.sqrt(queries.shape[-1]), dim=2)
+        scores = queries @ keys.mT / math.sqrt(queries.shape[-1])
+        if attn_mask is not None:
+            scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+        weights = torch.softmax(scores, dim=2)
+        if attn_mask is not None:
+            weights = weights * attn_mask
         return (weights @ values).transpose(-3, -2).flatten(-2), weights
 
-    assert "softmax over the queries" in check("multi_head_attention", over_axis_two, seed=SEED).mistakes
+    assert "softmax over the third axis" in check("multi_head_attention", over_axis_two, seed=SEED).mistakes
 
 
 def test_every_head_sees_every_position() -> None:

@@ -43,7 +43,8 @@ draw = drawn_by(
 
 SLIPS = only(
     "not scaled", "multiplied by sqrt(D)", "divided by D", "divided by sqrt(D_v)", "divided by sqrt(S_k)", "divided by 8",
-    "softmax over the queries", "no softmax", "exp without the division", "softmax applied twice", "equal weights for all keys",
+    "softmax over the queries", "softmax over the third axis", "no softmax",
+    "exp without the division", "softmax applied twice", "equal weights for all keys",
     "sign turned round", "mask applied after the softmax", "mask added to the scores", "masked scores set to zero",
     "nan where no key is allowed", "uniform weights where no key is allowed", "mask ignored", "mask turned round",
     "mask of the first query used for all", "keys not transposed", "elementwise product where a matrix product is meant",
