@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-
 import torch
 
 from autograder.checks.check import Probe
@@ -15,9 +12,7 @@ from autograder.oracle.attention import allowed_keys
 
 __all__ = [
     "average_of_values",
-    "few_keys",
     "finite_when",
-    "hides_from_low_scores",
     "sharp",
     "survives_large_inputs",
     "ties_share",
@@ -91,43 +86,6 @@ def ties_share(
     return probe
 
 
-def few_keys(output: str = "output", weights: str = "weights") -> Probe:
-    """One key takes all the weight; of two, each has the sigmoid of the scaled score difference; one query is enough."""
-
-    def probe(trial: Trial) -> None:
-        query, key, value = (trial.inputs[name] for name in ("query", "key", "value"))
-        one = {"key": key[..., :1, :], "value": value[..., :1, :]}
-        alone = trial(**one)
-        trial.require(
-            output,
-            alone[output],
-            "with a single key the output must be its value",
-            expected=one["value"].broadcast_to(alone[output].shape),
-            mistake="fails for a single key",
-            **one,
-        )
-        two = {"key": key[..., :2, :], "value": value[..., :2, :]}
-        gap = (query.double() @ (key[..., :1, :] - key[..., 1:2, :]).double().mT) / math.sqrt(query.shape[-1])
-        trial.require(
-            weights,
-            trial(**two)[weights],
-            "with two keys the weights must be sigmoids of the scaled score difference",
-            expected=torch.sigmoid(torch.cat([gap, -gap], -1)),
-            **two,
-        )
-        lone = {"query": query[..., :1, :]}
-        trial.require(
-            output,
-            trial(**lone)[output],
-            "a query given alone gives another result than among others",
-            expected=trial()[output][..., :1, :],
-            mistake="fails for a single query",
-            **lone,
-        )
-
-    return probe
-
-
 def sharp(output: str = "output", scale: float = 1e4) -> Probe:
     """As the scores grow without bound, all weight goes to the best key, without overflow."""
 
@@ -192,36 +150,5 @@ def finite_when(*levels: str, output: str = "output") -> Probe:
                 f"with {level} the result holds nan or inf. Is the row's maximum subtracted before exp?",
                 mistake="overflows or underflows for large scores",
             )
-
-    return probe
-
-
-def hides_from_low_scores(
-    sequences: tuple[str, ...], weights: Mapping[str, int], negative: str, output: str = "output"
-) -> Probe:
-    """Large inputs overflow nowhere, and where all scores lie far below zero a hidden key does not win.
-
-    Scores are products of `sequences` and `weights` (name -> the axis that is summed over). With all of these near one
-    but `negative`, which is near minus one, and the sequences 140 times as large, scores lie around -3e4.
-    """
-    large_inputs = survives_large_inputs(output)
-
-    def probe(trial: Trial) -> None:
-        near_one = {n: 1 + 0.4 * torch.tanh(trial.inputs[n]) for n in (*sequences, *weights)}
-        low = {n: one * 140.0 for n, one in near_one.items() if n in sequences}
-        low |= {n: near_one[n] / near_one[n].shape[axis] for n, axis in weights.items()}
-        low[negative] = -low[negative]
-        found = trial(**low)[output]
-        if not bool(torch.isfinite(found).all()):
-            large_inputs(trial)  # which says more of overflow
-        trial.require(
-            output,
-            found,
-            "where all scores lie far below zero it differs from the formula (is the mask value -inf or the dtype's lowest "
-            "number, or merely a low one?)",
-            mistake="mask value is not low enough",
-            **low,
-        )
-        large_inputs(trial)
 
     return probe

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.failure import Failure
-from autograder.checks.masking import require_hidden_from_low
 from autograder.checks.structure import Results, attempt
 from autograder.checks.trial import Trial
-from autograder.oracle.attention import allowed_keys
 
-__all__ = ["causal", "future_never_wins"]
+__all__ = [
+    "causal",
+]
 
 FEW = 16
 
@@ -137,22 +137,3 @@ def _equals_the_triangle(trial: Trial, results: Results, outputs: tuple[str, str
                 "is_causal=True differs from the explicit mask in which query i sees keys 0..i",
                 mistake="is_causal differs from the same mask given as attn_mask",
             )
-
-
-def future_never_wins(inputs: str, weights: str) -> Probe:
-    """Where the scores lie far below zero, as the case has them, future keys take no weight from the others.
-
-    Left to other checks is code that loses weight there without is_causal, too, or with is_causal at small scores, those
-    of `inputs` divided by a million.
-    """
-
-    def probe(trial: Trial) -> None:
-        table = trial()[weights].detach()
-        small = {inputs: trial.inputs[inputs] / 1e6}
-        others = trial(is_causal=False), trial(**small)
-        if all(bool(((one[weights].sum(-1) - 1).abs() < 0.01).all()) for one in others):
-            require_hidden_from_low(
-                table, allowed_keys(table.shape, None, True), "with is_causal=True and scores far below zero"
-            )
-
-    return probe

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from autograder.checks.trial import Trial
 
-__all__ = ["Check", "Probe", "by_case", "in_turn"]
+__all__ = ["Check", "Probe", "in_turn"]
 
 Probe = Callable[[Trial], None]
 """Tries the claim on one case. Raises: Failure if it does not hold."""
@@ -19,15 +19,6 @@ def in_turn(*probes: Probe) -> Probe:
     def probe(trial: Trial) -> None:
         for one in probes:
             one(trial)
-
-    return probe
-
-
-def by_case(special: Mapping[str, Probe], usual: Probe) -> Probe:
-    """The probe that `special` holds for the case's label, or `usual`."""
-
-    def probe(trial: Trial) -> None:
-        special.get(trial.case.label, usual)(trial)
 
     return probe
 

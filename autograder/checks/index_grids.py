@@ -14,7 +14,7 @@ from autograder.checks.failure import Failure
 from autograder.checks.structure import attempt
 from autograder.checks.trial import Trial
 
-__all__ = ["PYTHON_IF", "as_given", "has_dtype", "on_grids", "traceable"]
+__all__ = ["PYTHON_IF", "has_dtype", "on_grids", "traceable"]
 
 PYTHON_IF = "a Python if on tensors"
 ASKS = (
@@ -110,11 +110,6 @@ def traceable(name: str, claim: str) -> Probe:
 def has_dtype(name: str, dtype: torch.dtype) -> Probe:
     """The result has this dtype."""
     return lambda trial: _require_dtype(trial, name, dtype)
-
-
-def as_given(name: str) -> Probe:
-    """The result has the dtype of the case's floating inputs."""
-    return lambda trial: _require_dtype(trial, name, trial.dtype)
 
 
 def _require_dtype(trial: Trial, name: str, dtype: torch.dtype) -> None:

@@ -25,7 +25,6 @@ __all__ = [
     "dead_blocks",
     "far_from_zero",
     "masked_blocks",
-    "survives_extremes",
     "tiled",
 ]
 
@@ -123,32 +122,6 @@ def far_from_zero(asked: str, masked: Callable[[Mapping[str, Any]], bool] = lamb
                 "where the scores lie far below zero it differs from the formula. Is the mask value -inf or the dtype's lowest "
                 "number, or merely a low one?",
                 mistake="mask value is not low enough",
-            )
-
-    return probe
-
-
-def survives_extremes(outputs: tuple[str, ...]) -> Probe:
-    """Scores far from zero, of either sign, overflow and underflow nowhere, and hidden keys do not win against them."""
-
-    def probe(trial: Trial) -> None:
-        results = trial()
-        if not all(bool(torch.isfinite(results[name]).all()) for name in outputs):
-            raise Failure(
-                "scores far from zero give nan or inf. Is the largest score that was seen so far subtracted before exp, also "
-                "where all of them are negative?",
-                mistake="overflows or underflows for large scores",
-            )
-        below = float((trial.exact["query"] @ trial.exact["key"].mT).max()) < 0
-        for name in outputs:
-            trial.require(
-                name,
-                results[name],
-                "where all scores lie far below zero it differs from the formula (is the mask value -inf or the dtype's lowest "
-                "number, or merely a low one?)"
-                if below
-                else "for large inputs it differs from the formula",
-                mistake="mask value is not low enough" if below else None,
             )
 
     return probe
