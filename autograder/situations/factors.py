@@ -45,6 +45,7 @@ LONG_PRIMES = [1031, 1033, 1039, 1049]
 HUNDREDS = [256, 269, 277, 320]
 """Beyond a block or a tile of any usual size: whole ones, and some with a tail."""
 
+THOUSAND = [1024, 1031, 1033, 1152]
 VERY_LONG = [2053, 2063, 2069, 2081, 2083]
 """Primes, so that there is a tail behind whole blocks of any size."""
 
@@ -73,8 +74,9 @@ LENGTHS: Factor = {
     "one tensor for all": ({"S_k": "S_q", "D_v": "D"}, _one_tensor),
     "one key": {"S_k": 1},
     "wide vectors": {"D": WIDE, "D_v": WIDE, "d_model": WIDE, "d_context": WIDE},
-    "hundreds of keys": {"S_q": (2, 4), "S_k": HUNDREDS},
+    "a thousand keys": {"S_q": (2, 4), "S_k": THOUSAND},
     "hundreds of queries": {"S_q": HUNDREDS, "S_k": (2, 4)},
+    "over 256 positions": {"S_q": [269, 271], "S_k": [277, 281], "axes": 0},
     "over two thousand keys": {"S_q": (2, 4), "S_k": VERY_LONG, "axes": 0},
     "over two thousand queries": {"S_q": VERY_LONG, "S_k": (2, 4), "axes": 0},
 }
@@ -86,6 +88,7 @@ ONE_LENGTH: Factor = {
     "wide vectors": {"D": WIDE, "d_model": WIDE},
     "one position": {"S": 1},
     "hundreds of positions": {"S": HUNDREDS},
+    "over 256 positions": {"S": [269, 271, 277], "axes": 0},
     "over a thousand positions": {"S": LONG_PRIMES, "axes": 0},
 }
 

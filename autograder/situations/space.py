@@ -57,13 +57,15 @@ WITH_LONG: Mapping[str, tuple[str, ...]] = {
     "over two thousand keys": BOTH,
     "over two thousand queries": BOTH,
     "over a thousand positions": ("is_causal",),
+    "over 256 positions": ("is_causal",),
 }
 """The masks that are tried with long inputs."""
 
-LONG_IN_HALF = ("over two thousand keys", "bfloat16")
-"""Long inputs that are tried in half precision, too, where sums kept in it come to a stand."""
+HALVED = "bfloat16"
+LONG_IN_HALF = {"over two thousand keys": "no mask", "over 256 positions": "is_causal"}
+"""Long inputs that are tried in bfloat16, too, each with a mask: sums in it stand still, positions beyond 256 are rounded."""
 
-MANY = ("hundreds of keys", "hundreds of queries", "hundreds of positions")
+MANY = ("a thousand keys", "hundreds of keys", "hundreds of queries", "hundreds of positions")
 WITH_MANY = ("no mask", "is_causal", "a padding mask", "a mask per head", "a row that allows no key")
 """Inputs beyond a block of any usual size, and the masks that are tried with them."""
 
@@ -184,8 +186,8 @@ class Situations:
             return False
         long = next((level for level in part.values() if level.startswith(LONG)), None)
         if long is not None:
-            if set(part.values()) == set(LONG_IN_HALF):
-                return True
+            if long in LONG_IN_HALF and HALVED in part.values():
+                return len(part) == 2
             masks = WITH_LONG.get(long, BOTH)
             return set(part) <= {*self.lengthy, "mask", "causal"} and part.get("mask", masks[0]) in masks
         if any(level in MANY for level in part.values()):

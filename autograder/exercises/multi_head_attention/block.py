@@ -34,7 +34,7 @@ from autograder.situations import (
     module_scores,
     without,
 )
-from autograder.situations.factors import LONG_PRIMES, WEIGHTS
+from autograder.situations.factors import HUNDREDS, LONG_PRIMES, WEIGHTS
 
 __all__ = ["TRANSFORMER_BLOCK"]
 
@@ -281,6 +281,8 @@ LENGTHS: Factor = {
     ALL_EQUAL: dict.fromkeys(("S", "H", "D", "batch"), 3),
     "as many positions as features": {"H": (2, 3), "D": (2, 3), "S": "d_model"},
     "one position": {"S": 1},
+    "hundreds of positions": {"H": 2, "D": 3, "D_v": 2, "S": HUNDREDS},
+    "over 256 positions": {**FEW, "S": [269, 271, 277]},
     "over a thousand positions": {**FEW, "H": 1, "S": LONG_PRIMES},
 }
 MASKS = without(BOTH_HEAD_MASKS, "a mask of one axis", "is_causal and one mask for all")
