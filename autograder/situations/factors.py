@@ -52,6 +52,7 @@ VERY_LONG = [2053, 2063, 2069, 2081, 2083]
 MODULE_AXES: Factor = {
     "one leading axis": {},
     "no leading axis": {"axes": 0},
+    "two leading axes": {"axes": 2},
     "three leading axes": {"axes": 3},
     "a batch of one": {"batch": 1},
 }

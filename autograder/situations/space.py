@@ -204,17 +204,14 @@ class Situations:
     def allows(self, row: Row) -> bool:
         """Whether these levels go together."""
         if self.is_long(row):
-            halved = set(LONG_IN_HALF) <= set(row.values())
-            plain = (
-                "scores",
-                "axes",
-                "gradient",
-                "state",
-                "layout",
-                *(("mask", "causal") if halved else ("dtype",)),
-            )
-            if any(row.get(n, self.levels[n][0]) != self.levels[n][0] for n in plain if n in self.levels):
-                return False
+            mask = next((LONG_IN_HALF[level] for level in row.values() if level in LONG_IN_HALF), None)
+            halved = mask is not None and HALVED in row.values()
+            wanted: dict[str, str | None] = dict.fromkeys(("scores", "axes", "gradient", "state", "layout"))
+            wanted |= dict.fromkeys(("mask", "causal"), mask) if halved else {"dtype": None}
+            for name, level in wanted.items():
+                levels = self.levels.get(name, ())
+                if name in row and row[name] != (level if level in levels else levels[0]):
+                    return False
         if row.get("layout") == "expanded" and (
             any(level in ("no leading axis",) for level in row.values())
             or row.get("state") in ("in tensors used before", "after results were written over")

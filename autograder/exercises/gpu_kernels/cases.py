@@ -178,6 +178,7 @@ TERMS: Factor = {
 ALONE = (*tuple(LENGTHS)[4:], *LONG)
 TERM = tuple(TERMS)[1]
 NEVER: tuple[Mapping[str, Any], ...] = (
+    {"terms": TERM, "causal": "is_causal"},
     {"lengths": ALONE, "heads": tuple(HEADS)[1:]},
     {"lengths": ALONE, "width": "a hundred and thirty wide"},
     {"lengths": (*tuple(LENGTHS)[1:], *LONG), "heads": tuple(HEADS)[2:]},

@@ -123,7 +123,7 @@ SPLITS: Factor = {
     "five parts, most without keys": {"splits": 5},
     "as many parts as there are by default": {"splits": None},
 }
-MANY: Factor = {"over sixty-four parts": {"splits": 67, "lengths": (90,), "heads": (1, 1)}}
+MANY: Factor = {"over sixty-four parts": {"splits": 67, "lengths": (300,), "heads": (1, 1)}}
 HEADS: Factor = {
     "two heads": {},
     "six heads on two, three sequences": {"heads": (6, 2), "lengths": (17, 5, 3)},

@@ -43,7 +43,8 @@ NEVER = (
     {"lengths": (ALL_EQUAL, "as many positions as features"), "heads": tuple(HEADS)[1:]},
     {"lengths": ALL_EQUAL, "axes": tuple(MODULE_AXES)[1:]},
     {"scores": "all scores low", "mask": "no mask"},
-    {"scores": "all scores low", "dtype": ("float16", "bfloat16"), "gradient": GRADIENT},
+    {"scores": "all scores low", "dtype": "float16"},
+    {"scores": "all scores low", "dtype": "bfloat16", "gradient": GRADIENT},
 )
 """Sizes that are all equal are equal to those of the batch and of the heads, too. Low scores are for masks, whose value may not
 be low enough; in half precision the logarithm of a sum of them has no digit left, so that its gradient is anything."""

@@ -155,7 +155,8 @@ GROUPED_QUERY_ATTENTION = Exercise(
         draw=draw,
         factors={
             "lengths": {
-                **without(LENGTHS, "one tensor for all"),
+                **without(LENGTHS, "one tensor for all", "over 256 positions"),
+                "over 256 positions": {**ALONE, "S_q": [269, 271], "S_k": [277, 281]},
                 "over two thousand keys": {**ALONE, "S_q": (2, 4), "S_k": VERY_LONG},
                 "over two thousand queries": {**ALONE, "S_q": VERY_LONG, "S_k": (2, 4)},
             },
