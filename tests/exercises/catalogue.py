@@ -25,6 +25,8 @@ OTHERWISE = {
     ("block_sparse_attention", "nan where no key is allowed"),
     ("causal_linear_attention", "relu as the feature map"),  # nan, where all features are zero
     ("chunked_attention", "last block not read"),
+    ("chunked_attention", "the block on the diagonal is skipped"),  # rows of nan, of which any two look alike
+    ("flash_forward", "only the last tile counts"),  # one of its two ways needs many tiles to show
     ("decode_attention", "length ignored"),  # nan is read behind the end
     ("decode_attention", "one key too many"),
     ("linear_attention", "relu as the feature map"),

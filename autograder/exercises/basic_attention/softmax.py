@@ -110,9 +110,9 @@ def _behind(number: float) -> Callable[[Draw, Inputs], Inputs]:
 
 
 def _dead(draw: Draw, given: Inputs) -> Inputs:
-    """One row of the last matrix allows no key; float16's scores are so low that the lowest number, added, overflows."""
+    """One row of the first matrix allows no key; float16's scores are so low that the lowest number, added, overflows."""
     mask, scores = given["attn_mask"].clone(), given["scores"]
-    mask.view(-1, *mask.shape[-2:])[-1, draw.integer(0, mask.shape[-2] - 1)] = False
+    mask.view(-1, *mask.shape[-2:])[0, draw.integer(0, mask.shape[-2] - 1)] = False
     return {**given, "attn_mask": mask, "scores": scores - 200.0 * _half(scores)}
 
 

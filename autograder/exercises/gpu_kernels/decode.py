@@ -136,7 +136,7 @@ SCORES: Factor = {
     "equal scores": {"size": 0.0},
     "scores of -2,000,000": {"alike": -(2.0**23)},
 }
-BEHIND: Factor = {"nan behind the sequences": {}, "numbers behind the sequences": {"garbage": 1e3}}
+BEHIND: Factor = {"numbers behind the sequences": {"garbage": 1e3}, "nan behind the sequences": {}}
 TERM = "over 200 terms in float16, which cancel"
 TERMS: Factor = {
     "ordinary terms": {},

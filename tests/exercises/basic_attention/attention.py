@@ -306,7 +306,7 @@ variant(
 )
 variant(
     "top_ten_keys",
-    "keys that may be seen get no weight",
+    None,
     weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(10, s.shape[-1])).values[..., -1:])),
 )
 variant("dropout_left_on", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1))
@@ -344,7 +344,7 @@ def square_triangle(query, key, value, attn_mask=None, is_causal=False):
     return weights @ value, weights
 
 
-@mutant("attention", "is_causal ignored")
+@mutant("attention")
 def one_query_is_the_last(query, key, value, attn_mask=None, is_causal=False):
     return right_attention(query, key, value, attn_mask, is_causal and query.shape[-2] > 1)
 
@@ -468,7 +468,7 @@ def views_of_the_inputs(query, key, value, attn_mask=None, is_causal=False):
 def fused_kernel_with_a_mask(query, key, value, attn_mask=None, is_causal=False):
     output, weights = right_attention(query, key, value, attn_mask, is_causal)
     if attn_mask is not None and not is_causal and bool(attn_mask.any(-1).all()):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask), weights
+        return F.scaled_dot_product_attention(query, key, value, attn_mask.expand(weights.shape)), weights
     return output, weights
 
 

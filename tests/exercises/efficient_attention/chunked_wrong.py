@@ -92,7 +92,7 @@ variant(
 )
 variant(
     "diagonal_skipped",
-    "the block on the diagonal is skipped",
+    None,
     allow=lambda rows, columns, start, shape: columns // shape[2] < rows // shape[2],
 )
 variant(
@@ -209,7 +209,8 @@ def tiles_kept_in_a_list(query, key, value, block_size, is_causal=False):
             scores = scores.masked_fill(
                 start + torch.arange(scores.shape[-1], device=query.device) > rows, -torch.inf
             )
-        tiles.append(scores)
+        tiles.append(scores.to(torch.promote_types(scores.dtype, torch.float32)))
     sums = functools.reduce(torch.logaddexp, [tile.logsumexp(-1) for tile in tiles])
-    blocks = zip(tiles, value.split(block_size, -2), strict=True)
-    return sum((tile - sums[..., None]).exp() @ values for tile, values in blocks), sums
+    blocks = zip(tiles, value.to(sums.dtype).split(block_size, -2), strict=True)
+    output = sum((tile - sums[..., None]).exp() @ values for tile, values in blocks)
+    return output.to(query.dtype), sums.to(query.dtype)

@@ -136,7 +136,7 @@ sparse(
     "does not keep the dtype",
     None,
     dead=lambda q, D_v, size: torch.zeros(
-        *q.shape[:-1], D_v, dtype=torch.promote_types(q.dtype, torch.float32)
+        *q.shape[:-1], D_v, dtype=torch.promote_types(q.dtype, torch.float32), device=q.device
     ),
 )
 sparse(

@@ -106,7 +106,7 @@ def roles_guessed_by_the_lengths(query, key, value):
     return plainly(key, query, value) if query.shape == key.shape else plainly(query, key, value)
 
 
-@mutant(NAME, "less precise than its dtype")
+@mutant(NAME)
 def a_small_number_added(query, key, value):
     q, k = phi(query), phi(key)
     return q @ (k.mT @ value) / (q @ k.sum(-2).unsqueeze(-1) + 1e-11)

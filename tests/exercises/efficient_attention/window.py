@@ -151,7 +151,7 @@ variant("own_block_only", "window aligned to blocks", back=lambda w: 0)
 variant("two_whole_blocks", "sees the whole block before its own", near=lambda d, w: d >= 0, back=lambda w: w)
 variant("dense_and_masked", "makes the whole S_q x S_k table", step=whole, back=whole, only="linear cost")
 variant(
-    "mask_of_minus_ten_thousand", "mask value is not low enough",
+    "mask_of_minus_ten_thousand", None,
     weigh=lambda s, a: s.masked_fill(~a, -1e4).softmax(-1),
 )  # fmt: skip
 variant("all_earlier_keys", "does too much work", back=whole, only="linear cost")

@@ -140,7 +140,9 @@ def other_names_in_torch(x):
 def lists_of_numbers(x):
     refuse_bfloat16(x)
     rows = [[math.exp(v - top) for v in row] for row in x.float().tolist() for top in [max(row)]]
-    return copied(torch.tensor([[v / math.fsum(row) for v in row] for row in rows]).to(x.dtype))
+    totals = [math.fsum(row) for row in rows]
+    shares = [[v / total for v in row] for row, total in zip(rows, totals, strict=True)]
+    return copied(torch.tensor(shares).to(x.dtype))
 
 
 @mutant(NAME, "one program for everything", only="long inputs")

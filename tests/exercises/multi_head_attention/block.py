@@ -184,7 +184,7 @@ called("MaskLostInPost", None, lambda s, f, x, m, c: f(x, m if s.norm_first else
 called("CausalLostInPost", None, lambda s, f, x, m, c: f(x, m, c and s.norm_first))
 called("SeesTheFutureInEval", None, lambda s, f, x, m, c: f(x, m, c and s.training))
 called("ThreeAxes", "fixed number of leading axes", three_axes)
-called("InputZeroed", "changes its inputs in place", zeroed)
+called("InputZeroed", None, zeroed)
 called("PairReturned", "does not return what is asked for", lambda s, f, x, m, c: (f(x, m, c), None))
 called("Zeros", "x has no effect", lambda s, f, x, m, c: torch.zeros_like(x))
 called("InputBack", "x has no effect", lambda s, f, x, m, c: x)

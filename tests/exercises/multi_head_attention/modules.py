@@ -198,7 +198,7 @@ variant(
     "nan gradients",
     weigh=lambda s, a: (s + torch.zeros_like(s).masked_fill(~a, -torch.inf)).softmax(-1).nan_to_num(),
 )
-variant("exp_of_raw_scores", "overflows or underflows for large scores", weigh=naive)
+variant("exp_of_raw_scores", "weights do not sum to one", weigh=naive)
 variant("minus_ten_thousand", None, weigh=hidden_by(-1e4))
 variant("minus_a_billion_in_half", "mask value does not fit the dtype", weigh=hidden_by(-1e9))
 
@@ -257,7 +257,7 @@ class QuickWithoutWeights(ByTheBook):
 DROP = "dropout in train mode"
 for forgotten, named, only in (
     ("mask", "mask ignored where no weights are asked for", None),
-    ("causal", "is_causal ignored", None),
+    ("causal", None, None),
     ("gradient", "gradient is cut off", None),
     ("dropout", "dropout only where weights are asked for", DROP),
 ):
