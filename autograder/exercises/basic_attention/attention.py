@@ -89,6 +89,7 @@ ATTENTION = Exercise(
         draw=draw,
         factors={"lengths": LENGTHS, "mask": BOTH_MASKS, "scores": scores(), "dtype": DTYPES, "axes": AXES},
         axes={**SHAPES, "attn_mask": "... S_q S_k"},
+        never=({"lengths": "all sizes equal", "axes": tuple(AXES)[1:]},),  # those of the batch and the heads, too
         groups=groups(
             "softmax(query key^T / sqrt(D)) value", 3.0,
             masks=3.25, lengths=0.75, scores=0.75, gradient=0.5, dtypes=0.5, calls=0.5,

@@ -27,6 +27,7 @@ from autograder.mistakes.attention import Allow, Weigh, only, weigh
 from autograder.oracle import Quantity, Rounder, exact
 from autograder.oracle import attention as formulas
 from autograder.situations import AXES, DTYPES, MASKS, Factor, Group, Situations, drawn_by, groups, without
+from autograder.situations.factors import THOUSAND, Level
 from autograder.situations.space import GRADIENT
 
 __all__ = ["MASKED_SOFTMAX", "SOFTMAX"]
@@ -52,8 +53,10 @@ ROWS: Factor = {
     "two keys": {"S_k": 2},
     "as many rows as keys": {"S_q": "S_k"},
     "one key": {"S_k": 1},
+    "a thousand keys": {"S_q": (2, 4), "S_k": THOUSAND},
     "over two thousand keys": {"S_k": [2053, 2063], "S_q": 2, "axes": 0},
 }
+AGREE: Level = {"batch": "S_q", "S_q": (3, 5)}
 LONG_COLUMNS: Factor = {
     "over two thousand rows": (
         {"S_q": [2053, 2063], "S_k": 2, "axes": 0},
@@ -341,8 +344,8 @@ MASKED_SOFTMAX = Exercise(
     positional=("scores", "attn_mask"),
     situations=Situations(
         draw=drawn_by(SCORES, mask="... S_q S_k"),
-        factors={"lengths": without(ROWS, "two keys", "as many rows as keys"), "axes": without(AXES, "one leading axis"),
-                 "mask": SHAPES, "numbers": BEHIND, "dtype": DTYPES},
+        factors={"lengths": {**without(ROWS, "two keys", "as many rows as keys"), "as many rows as sentences": AGREE},
+                 "axes": without(AXES, "one leading axis"), "mask": SHAPES, "numbers": BEHIND, "dtype": DTYPES},
         axes={**SCORES, "attn_mask": "... S_q S_k"},
         groups=groups(
             "softmax over the allowed keys", 2.0,

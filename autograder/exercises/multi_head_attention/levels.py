@@ -7,7 +7,7 @@ from typing import Any
 
 from autograder.case import Draw
 from autograder.situations import MODULE_AXES, Factor
-from autograder.situations.factors import HUNDREDS, VERY_LONG
+from autograder.situations.factors import THOUSAND, VERY_LONG
 from autograder.situations.space import GRADIENT
 
 __all__ = ["ALL_EQUAL", "BOTH_HEAD_MASKS", "FEW", "HEADS", "HEAD_LENGTHS", "HEAD_MASKS", "NEVER", "WIDE"]
@@ -34,7 +34,7 @@ HEAD_LENGTHS: Factor = {
     "one query, many keys": {"S_q": 1, "S_k": (10, 14)},
     "more queries than keys": {"S_q": (8, 12), "S_k": (3, 5)},
     "one key": {"S_k": 1},
-    "hundreds of keys": {"H": 2, "D": 3, "D_v": 2, "S_q": (2, 4), "S_k": HUNDREDS},
+    "a thousand keys": {"H": 2, "D": 3, "D_v": 2, "S_q": (2, 4), "S_k": THOUSAND},
     "over 256 positions": {**FEW, "S_q": [269, 271], "S_k": [277, 281]},
     "over two thousand keys": {**FEW, "S_q": (2, 4), "S_k": VERY_LONG},
     "over two thousand queries": {**FEW, "S_q": VERY_LONG, "S_k": (2, 4)},

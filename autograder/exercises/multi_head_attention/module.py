@@ -222,7 +222,9 @@ FACTORS: Mapping[str, Factor] = {
     "axes": MODULE_AXES,
 }  # fmt: skip
 ALIKE = ("to itself", "value without key")
-UNLIKE = tuple(one for one in FACTORS["lengths"] if one.startswith(("one", "more q", "hundreds", "over two")))
+UNLIKE = tuple(
+    one for one in FACTORS["lengths"] if one.startswith(("one", "more q", "a thousand", "over two"))
+)
 LONG_ALIKE = "over a thousand positions"
 
 
