@@ -114,7 +114,7 @@ def nan_replaced_afterwards(scores, attn_mask):
     return (scores + bias).softmax(-1).nan_to_num(0.0)
 
 
-@mutant("masked_softmax", "weights do not sum to one")
+@mutant("masked_softmax", "batch elements influence each other")
 def all_zero_if_one_is_dead(scores, attn_mask):
     if not attn_mask.any(-1).all():
         return scores * 0.0
@@ -140,7 +140,7 @@ def full_mask_expected(scores, attn_mask):
     return right_masked(scores, ~forbidden)
 
 
-@mutant("masked_softmax", "fixed number of leading axes")
+@mutant("masked_softmax", "weights do not sum to one")
 def softmax_along_axis_three(scores, attn_mask):
     hidden = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
     return torch.softmax(hidden, 3).masked_fill(~attn_mask, 0.0)
