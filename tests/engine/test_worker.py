@@ -108,10 +108,12 @@ def test_the_zygote_holds_no_oracle_no_checks_no_exercises_no_solutions_and_no_n
         "autograder.uses",
         "autograder.kernels.cross",
         "autograder.kernels.gpu",
+        "autograder.kernels.far",
         "autograder.kernels.interpreter",
         "autograder.kernels.launches",
         "autograder.kernels.memory",
         "autograder.kernels.placing",
+        "autograder.kernels.tiles",
     }  # how inputs are drawn, how calls and kernels are watched
     assert loaded - plain <= {f"autograder.engine.{part}" for part in parts}
     assert "autograder.engine.worker.serve" in loaded, "or this test looks in the wrong place"

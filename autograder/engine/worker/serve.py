@@ -58,6 +58,17 @@ class OutOfTime(BaseException):
     """The time of one request is over."""
 
 
+def _tied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, one tensor for all names of a parameter or a buffer: each name came over by itself."""
+    held = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
+    first: dict[int, Tensor] = {}
+    tied = dict(weights)
+    for name, own in held:
+        if name in tied:
+            tied[name] = first.setdefault(id(own), tied[name])
+    return tied
+
+
 class _Worker:
     def __init__(self, shell: Any):
         self.shell = shell
@@ -144,7 +155,7 @@ class _Worker:
 
         def function(*given: Any, own_weights: Mapping[str, Tensor], **named: Any) -> Any:
             try:
-                return torch.func.functional_call(module, dict(own_weights), given, named)
+                return torch.func.functional_call(module, _tied(module, own_weights), given, named)
             finally:
                 if torch._C._current_graph_task_id() != -1:  # a backward pass goes on with these weights
                     self.stood.close()

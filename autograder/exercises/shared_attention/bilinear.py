@@ -32,6 +32,7 @@ from autograder.situations import (
     scores,
     without,
 )
+from autograder.situations.space import GRADIENT
 
 __all__ = ["SHARED_ATTENTION"]
 
@@ -215,7 +216,8 @@ SHARED_ATTENTION = Exercise(
             (Group("lengths", "right for any lengths, widths and leading axes", 1.25, ("lengths", "widths", "axes")),),
             scores=0.75, gradient=0.75, dtypes=0.25, calls=0.5,
         ),
-        never=({"widths": "all sizes equal", "lengths": tuple(SIZES)[1:]}, {"widths": tuple(WIDTHS)[1:], "lengths": LONG}),
+        never=({"widths": "all sizes equal", "lengths": tuple(SIZES)[1:]}, {"widths": tuple(WIDTHS)[1:], "lengths": LONG},
+               {"widths": "keys of width one", "scores": "all scores low", "gradient": GRADIENT}),
     ),
     recipes=(
         *(Recipe(label, _do_not_fit(**options)) for label, options in UNFIT.items()),
