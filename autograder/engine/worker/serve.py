@@ -159,13 +159,13 @@ class _Worker:
             finally:
                 if torch._C._current_graph_task_id() != -1:  # a backward pass goes on with these weights
                     self.stood.close()
-                    self.stood.enter_context(standing(module, own_weights))
+                    self.stood.enter_context(standing(module, _tied(module, own_weights)))
 
         made = self._called(function, list(args), dict(kwargs), state, circumstance, module)
         if (
             made["call"] in self.graphs
         ):  # what is computed again in the backward pass needs these weights, too
-            self.weights[made["call"]] = module, dict(state)
+            self.weights[made["call"]] = module, _tied(module, state)
         return made
 
     def _called(
