@@ -45,7 +45,7 @@ class Limit:
     submission: float = 180.0
     grace: float = 2.0
     reply: int = 64 << 20
-    output: int = 24 << 20
+    output: int = 16 << 20
     bounds: Bounds = field(default_factory=Bounds)
 
 

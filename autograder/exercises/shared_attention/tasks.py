@@ -34,6 +34,7 @@ from autograder.situations import (
     module_scores,
     without,
 )
+from autograder.situations.space import GRADIENT
 
 __all__ = ["SHARED_ACROSS_TASKS"]
 
@@ -133,6 +134,7 @@ SHARED_ACROSS_TASKS = Exercise(
             (Group("tasks", "tasks share their weights, and each output comes from its own head alone", 1.0, ("task",)),),
             lengths=0.5, scores=0.75, gradient=0.5, dtypes=0.25, calls=0.5,
         ),
+        never=({"scores": "all scores low", "dtype": "float16", "gradient": GRADIENT},),
         module=True,
     ),
     recipes=(
