@@ -197,7 +197,7 @@ def mark(tensors: Iterable[Tensor], place: str) -> None:
 def _tensors(values: Iterable[Any]) -> list[Tensor]:
     found: list[Tensor] = []
     for value in values:
-        if isinstance(value, Tensor):
+        if issubclass(type(value), Tensor):  # isinstance believes what __class__ says
             found.append(value)
         elif isinstance(value, (list, tuple)):
             found += _tensors(value)
@@ -255,8 +255,10 @@ def performed(
     kept = [one.detach().clone() for one in tensors]
     with entered(circumstance, moved):
         earlier = _called_before(call, tensors, kept, circumstance)
+        _require_memory(tensors)
         handed = far_apart if circumstance.far else _same
         result = _computed_again(call, tensors) if circumstance.grad == "checkpoint" else call(handed)
+    _require_memory(tensors)
     if circumstance.second_device and any(_place(one) == HERE and one.dim() for one in _tensors([result])):
         raise MixedDevices("a result is on cpu, and not on the inputs' device")
     if any(not _equal(one, before) for one, before in earlier):
@@ -268,6 +270,17 @@ def performed(
 
 def _same(tensor: Tensor) -> Tensor:
     return tensor
+
+
+def _require_memory(tensors: list[Tensor]) -> None:
+    """Raises: InputWrittenTo if an input's storage no longer holds its elements."""
+    for one in tensors:
+        last = sum((size - 1) * step for size, step in zip(one.shape, one.stride(), strict=True))
+        if (
+            one.numel()
+            and one.untyped_storage().nbytes() < (one.storage_offset() + last + 1) * one.element_size()
+        ):
+            raise InputWrittenTo("the call took its input's memory away")
 
 
 def _as_one(
@@ -343,7 +356,9 @@ def _called_before(
     if circumstance.before == "other numbers":
         for one in tensors:
             _write(one, _others(one))
-    for result in _tensors([call(_same)]):
+    results = _tensors([call(_same)])
+    _require_memory(tensors)
+    for result in results:
         _write(
             result,
             torch.full_like(result, torch.nan) if result.is_floating_point() else torch.zeros_like(result),
