@@ -31,6 +31,7 @@ __all__ = [
     "present",
     "standing",
     "under",
+    "with_state",
 ]
 
 
@@ -255,7 +256,6 @@ def performed(
     kept = [one.detach().clone() for one in tensors]
     with entered(circumstance, moved):
         earlier = _called_before(call, tensors, kept, circumstance)
-        _require_memory(tensors)
         handed = far_apart if circumstance.far else _same
         result = _computed_again(call, tensors) if circumstance.grad == "checkpoint" else call(handed)
     _require_memory(tensors)
@@ -336,6 +336,26 @@ def standing(
 ) -> contextlib.AbstractContextManager[None]:
     """A block in which the module holds these weights: what activation checkpointing computes again must meet them, too."""
     return _reparametrize_module(module, dict(state), tie_weights=tie)
+
+
+def with_state(
+    module: nn.Module,
+    state: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    stood: contextlib.ExitStack,
+    tie: bool = True,
+) -> Any:
+    """The module's result with these weights; where a backward pass computes it again, they stay in `stood` for what follows.
+
+    What a backward pass computes again ends as soon as it has what it needs, and goes on with these weights.
+    """
+    try:
+        return torch.func.functional_call(module, dict(state), args, dict(kwargs), tie_weights=tie)
+    finally:
+        if torch._C._current_graph_task_id() != -1:
+            stood.close()
+            stood.enter_context(standing(module, state, tie))
 
 
 def _called_before(

@@ -15,7 +15,7 @@ from autograder.case import Case, Draw
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
 from autograder.checks.objects import Remote, construct
-from autograder.circumstance import standing
+from autograder.circumstance import standing, with_state
 from autograder.observation import Observation, observe
 from autograder.trees import mapped
 
@@ -184,14 +184,10 @@ class ModuleSubject:
             self.stood.close()
             self.stood.enter_context(standing(module, state, tie))
 
-        try:
-            result = torch.func.functional_call(module, dict(state), args, dict(kwargs), tie_weights=tie)
-        finally:
-            # What a backward pass computes again ends as soon as it has what it needs, and goes on with these weights.
-            if torch._C._current_graph_task_id() != -1 and not isinstance(module, Remote):
-                stand()
-        if isinstance(module, Remote):
-            return result
+        there = isinstance(module, Remote)  # who calls there keeps the weights standing there
+        if there:
+            return torch.func.functional_call(module, dict(state), args, dict(kwargs), tie_weights=tie)
+        result = with_state(module, state, args, kwargs, self.stood, tie)
 
         def leaf(one: Any) -> Any:
             graph = type(one) is Tensor and one.requires_grad and torch.is_grad_enabled()

@@ -62,7 +62,8 @@ WITH_LONG: Mapping[str, tuple[str, ...]] = {
 """The masks that are tried with long inputs."""
 
 HALVED = "bfloat16"
-LONG_IN_HALF = {"over two thousand keys": "no mask", "over 256 positions": "is_causal"}
+LONG_SUMS = "over two thousand keys"
+LONG_IN_HALF = {LONG_SUMS: "no mask", "over 256 positions": "is_causal"}
 """Long inputs that are tried in bfloat16, too, each with a mask: sums in it stand still, positions beyond 256 are rounded."""
 
 MANY = ("a thousand keys", "hundreds of keys", "hundreds of queries", "hundreds of positions")

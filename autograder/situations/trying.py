@@ -18,7 +18,7 @@ from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 from autograder.circumstance import ORDINARY, Circumstance, under
 from autograder.situations.covering import Row
-from autograder.situations.space import GRADIENT, HALVED, Situations, expanded
+from autograder.situations.space import GRADIENT, HALVED, LONG_SUMS, Situations, expanded
 
 __all__ = ["circumstance_of", "cut", "hold"]
 
@@ -234,7 +234,7 @@ def _right(trial: Trial, results: Mapping[str, Tensor]) -> None:
         if trial.dtype == torch.float64 and as_float32(value, expected):
             claim = "is right in float32, not in float64 (is a part computed in another dtype?)"
             mistake = "less precise than its dtype"
-        elif {"over two thousand keys", HALVED} <= set(trial.case.situation.values()):
+        elif {LONG_SUMS, HALVED} <= set(trial.case.situation.values()):
             claim += " (in bfloat16 a sum of many terms stands still: is it kept in float32?)"
             mistake = "a long sum is kept in half precision"
         trial.require(name, value, claim, mistake=mistake)

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from autograder.case import Layer
-from autograder.circumstance import Circumstance, entered, performed, standing
+from autograder.circumstance import Circumstance, entered, performed, standing, with_state
 from autograder.engine.wire import (
     MOST_GIVEN,
     TOO_MUCH,
@@ -154,12 +154,7 @@ class _Worker:
         module = self.objects[object].train(training)
 
         def function(*given: Any, own_weights: Mapping[str, Tensor], **named: Any) -> Any:
-            try:
-                return torch.func.functional_call(module, _tied(module, own_weights), given, named)
-            finally:
-                if torch._C._current_graph_task_id() != -1:  # a backward pass goes on with these weights
-                    self.stood.close()
-                    self.stood.enter_context(standing(module, _tied(module, own_weights)))
+            return with_state(module, _tied(module, own_weights), given, named, self.stood)
 
         made = self._called(function, list(args), dict(kwargs), state, circumstance, module)
         if (
