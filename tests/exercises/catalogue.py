@@ -27,8 +27,6 @@ OTHERWISE = {
     ("chunked_attention", "last block not read"),
     ("chunked_attention", "the block on the diagonal is skipped"),  # rows of nan, of which any two look alike
     ("flash_forward", "only the last tile counts"),  # one of its two ways needs many tiles to show
-    ("decode_attention", "length ignored"),  # nan is read behind the end
-    ("decode_attention", "one key too many"),
     ("linear_attention", "relu as the feature map"),
 }
 """Exercise and mistake, where a report rightly gives another name: two mistakes look alike, or a plainer one comes first."""
