@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from autograder.kernels.far import far_apart, guarded
 from autograder.kernels.tiles import declared_tiles
+from autograder.observation import unchanged
 from autograder.trees import mapped
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "entered",
     "performed",
     "present",
+    "require_untouched",
     "standing",
     "under",
     "with_state",
@@ -235,14 +237,22 @@ def entered(circumstance: Circumstance, tensors: Iterable[Tensor] = ()) -> Itera
 Change = Callable[[Tensor], Tensor]
 """What is handed over in place of a tensor."""
 
+Pairs = Iterable[tuple[Tensor, Tensor]]
+"""Tensors as they were, each with what it is now."""
+
 
 def performed(
-    call: Callable[[Change], Any], given: Any, circumstance: Circumstance, module: nn.Module | None = None
+    call: Callable[[Change], Any],
+    given: Any,
+    circumstance: Circumstance,
+    module: nn.Module | None = None,
+    tell: Callable[[Pairs], None] | None = None,
 ) -> Any:
     """What `call(change)` returns in this circumstance, `change` being what is done to each tensor on its way.
 
-    given: the tensors that it works on, in any tree. Raises: InputWrittenTo if the call is watched and changes one;
-    EarlierResultChanged; MixedDevices; whatever the call raises.
+    given: the tensors that it works on, in any tree. tell: takes earlier results, each as it was and as it is now, where
+    these and what became of `given` are looked at by somebody else. Raises: InputWrittenTo if the call is watched and changes
+    one; EarlierResultChanged; MixedDevices; whatever the call raises.
     """
     if circumstance == ORDINARY:
         return call(_same)
@@ -261,11 +271,19 @@ def performed(
     _require_memory(tensors)
     if circumstance.second_device and any(_place(one) == HERE and one.dim() for one in _tensors([result])):
         raise MixedDevices("a result is on cpu, and not on the inputs' device")
-    if any(not _equal(one, before) for one, before in earlier):
-        raise EarlierResultChanged("a later call changed an earlier result")
-    if circumstance.watched and any(not _equal(a, b) for a, b in zip(tensors, kept, strict=True)):
-        raise InputWrittenTo("the call changed its input")
+    if tell is not None:
+        tell(earlier)
+    else:
+        require_untouched(zip(kept, tensors, strict=True) if circumstance.watched else (), earlier)
     return result
+
+
+def require_untouched(inputs: Pairs, earlier: Pairs) -> None:
+    """Inputs and earlier results hold what they held. Raises: InputWrittenTo, EarlierResultChanged."""
+    if not all(unchanged(before, now) for before, now in earlier):
+        raise EarlierResultChanged("a later call changed an earlier result")
+    if not all(unchanged(before, now) for before, now in inputs):
+        raise InputWrittenTo("the call changed its input")
 
 
 def _same(tensor: Tensor) -> Tensor:
@@ -361,7 +379,7 @@ def with_state(
 def _called_before(
     call: Callable[[Change], Any], tensors: list[Tensor], kept: list[Tensor], circumstance: Circumstance
 ) -> list[tuple[Tensor, Tensor]]:
-    """A first call. On other tensors: its results, each with a copy. On the same ones: then the results are written over."""
+    """A first call. On other tensors: its results, each after a copy. On the same ones: then the results are written over."""
     if circumstance.before == "apart":
 
         def other(tensor: Tensor) -> Tensor:
@@ -370,7 +388,7 @@ def _called_before(
                 mark([made], THERE)
             return made
 
-        return [(one.detach(), one.detach().clone()) for one in _tensors([call(other)])]
+        return [(one.detach().clone(), one.detach()) for one in _tensors([call(other)])]
     if not circumstance.before:
         return []
     if circumstance.before == "other numbers":
@@ -404,9 +422,3 @@ def _write(tensor: Tensor, numbers: Tensor) -> None:
     if not overlapping and not (tensor.is_leaf and tensor.requires_grad):
         with torch.no_grad():
             tensor.detach().copy_(numbers)
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    if one.shape != other.shape:
-        return False
-    return torch.equal(one, other) or torch.equal(one.nan_to_num(), other.nan_to_num())

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.objects import Remote, RemoteObject
-from autograder.circumstance import present
+from autograder.circumstance import present, require_untouched
 from autograder.engine.dialogue import Stopped, Worker, stand_for
 from autograder.engine.plain import plain
 from autograder.engine.wire import Handle, Opaque
@@ -131,6 +131,7 @@ class _Call:
         answer = _unwrap(self.worker.ask(**self.request, **_fill(self.tree, given)))
         self.number = int(answer.get("call") or 0)
         _advance(self.generators, answer.get("generators"))
+        _require_untouched(given if self.request["circumstance"].get("watched") else [], answer)
         outputs: list[Tensor] = []
         self.result = _collect(answer.get("result"), outputs)
         self.flags = [output.requires_grad for output in outputs]
@@ -183,6 +184,23 @@ def _advance(generators: list[torch.Generator], states: Any) -> None:
             generator.set_state(state)
         except (RuntimeError, TypeError) as error:
             raise Stopped("the process sent random generators that do not fit") from error
+
+
+def _require_untouched(given: list[Tensor], answer: Mapping[str, Any]) -> None:
+    """Inputs and earlier results hold now what they held. Raises: InputWrittenTo, EarlierResultChanged, Stopped."""
+    after, earlier = answer.get("after"), answer.get("earlier")
+    if not (
+        _tensors(after, len(given))
+        and isinstance(earlier, list)
+        and all(_tensors(pair, 2) for pair in earlier)
+    ):
+        raise Stopped("the process sent inputs that do not fit")
+    require_untouched(zip(given, cast("list[Tensor]", after), strict=True), earlier)
+
+
+def _tensors(value: Any, count: int) -> bool:
+    """Whether this is a list of so many tensors."""
+    return isinstance(value, list) and len(value) == count and all(isinstance(one, Tensor) for one in value)
 
 
 class _Place(int):

@@ -202,7 +202,7 @@ class _Run:
         if "not written yet" in failure.message and not any(self.passed.values()):
             self.hopeless = "is looked at once the code is written."
         elif situated.late:
-            self.hopeless = "is not looked at, because an earlier check ran out of time."
+            self.hopeless = "is not looked at, because an earlier check ran out of time or memory."
         return self._no(one, number, failure)
 
     def _partly(self, one: Check) -> Verdict | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,8 @@ OUT_OF_TIME = "did not finish in time and was stopped. Is there a loop that neve
 NEVER_ENDS = "never finishes"
 MOST_NAMED = 12
 """So many failing and so many right cases are looked at for a mistake's name."""
+LONGEST = 10.0
+"""Seconds after which code that is wrong in the ordinary situation is tried no further: other exercises need time, too."""
 MOST_EXCUSED = 24
 """So many situations are looked at for what is right but for a mistake."""
 
@@ -86,9 +89,10 @@ class Situated:
         return {name: levels[0] for name, levels in self.space.levels.items()}
 
     def try_all(self) -> None:
-        """Try every situation, in order; code that does not end is tried no further."""
+        """Try every situation, in order; code that does not end, or has no memory left, is tried no further."""
         if self.seen:
             return
+        since = time.monotonic()
         for number, row in zip(self.numbers, self.rows, strict=True):
             if self.numbers[0] in self.failures and not self._tells(row):
                 continue  # what is wrong in the ordinary situation is named from a few others like it
@@ -97,7 +101,8 @@ class Situated:
             if failure is None:
                 continue
             self.failures[number] = failure
-            self.late = failure.mistake == NEVER_ENDS
+            spent = time.monotonic() - since > LONGEST or failure.kind == "MemoryError"
+            self.late = failure.mistake == NEVER_ENDS or (spent and self.numbers[0] in self.failures)
             if self.late or "not written yet" in failure.message:
                 return
 

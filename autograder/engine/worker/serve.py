@@ -175,11 +175,15 @@ class _Worker:
         leaves = [tensor for tensor in _tensors([args, kwargs, state]) if tensor.requires_grad]
         given, named = _offshoots(args), _offshoots(kwargs)
         weights = {"own_weights": dict(state)} if module is not None else {}
+        made = Circumstance.from_dict(circumstance)
+        earlier: list[tuple[Tensor, Tensor]] = []
+        handed = _tensors([given, named, state])
         result = performed(
             lambda change: function(*_changed(given, change), **_changed({**named, **weights}, change)),
             [given, named, dict(state)],
-            Circumstance.from_dict(circumstance),
+            made,
             module,
+            tell=earlier.extend,
         )
         outputs = _tensors(result)
         number = self._number()
@@ -188,7 +192,10 @@ class _Worker:
             while len(self.graphs) > KEPT_CALLS:
                 self.weights.pop(self.graphs.popitem(last=False)[0], None)
         generators = [v.get_state() for v in (*args, *kwargs.values()) if isinstance(v, torch.Generator)]
-        return {"result": _plain(result), "call": number, "generators": generators}
+        # Whether inputs and earlier results have changed is for the judge to say: here torch may be patched.
+        after = [one.detach() for one in handed] if made.watched else []
+        told = {"after": after, "earlier": [list(pair) for pair in earlier]}
+        return {"result": _plain(result), "call": number, "generators": generators, **told}
 
     def backward(self, call: int, gradients: Any) -> dict[str, Any]:
         leaves, outputs = self.graphs[call]
@@ -235,7 +242,6 @@ class _Worker:
 
         with _no_new_threads():  # torch's modes see one thread only
             seen = observe(call, laid_out(places), idle=idle)
-        # Whether the inputs have changed is for the judge to say: here torch may be patched.
         return {
             "flops": seen.flops,
             "largest": seen.largest,
