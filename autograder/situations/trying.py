@@ -264,9 +264,9 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
     leaves = {n: trial.inputs[n].clone().requires_grad_() for n in wanted_of}
     exact = {n: v.detach().double().requires_grad_() for n, v in leaves.items()}
     formula = trial.learn(exact)
-    results = _results(
-        trial, _laid_out(space, trial.changed(**{n: leaf.clone() for n, leaf in leaves.items()}), row)
-    )
+    # An input may be what something made; a weight is always a leaf.
+    given = {n: leaf.clone() if n in trial.case.inputs else leaf for n, leaf in leaves.items()}
+    results = _results(trial, _laid_out(space, trial.changed(**given), row))
     (space.right or _right)(trial, {name: value.detach() for name, value in results.items()})
     draw = Draw(trial.case.number + 4)
     for name, result in results.items():

@@ -179,7 +179,8 @@ def last_block_of_queries_lost(query, key, value, weight):
 def equal_keys_counted_once(query, key, value, weight):
     fit(query, key, value, weight)
     scores = query @ weight @ key.mT
-    twin = (key.unsqueeze(-2) == key.unsqueeze(-3)).all(-1).tril(-1).any(-1)  # (..., S_k)
+    twin = torch.zeros(key.shape[:-1], dtype=torch.bool, device=key.device)  # (..., S_k)
+    twin[..., 1:] = (key[..., 1:, :] == key[..., :-1, :]).all(-1)
     weights = scores.masked_fill(twin.unsqueeze(-2), -torch.inf).softmax(-1)
     return weights @ value, weights
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from autograder.exercises.text_generation.sampling import SLIPS
 from tests.exercises.catalogue import mutant, right
 
 
@@ -110,11 +109,6 @@ def drawn_from(probabilities):
         return drawn(made.to(logits.device)[places].reshape(logits.shape), generator)
 
     return sample
-
-
-for _slips in SLIPS.values():
-    for _name, _probabilities in _slips.items():
-        variant(_name.replace(" ", "_"), _name, drawn_from(_probabilities))
 
 
 def by_rank_with(draw):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from autograder.exercises.text_generation.translating import SEQ2SEQ_GENERATOR
 from tests.exercises.catalogue import mutant, right
 
 
@@ -80,23 +79,6 @@ class StepsOnItsOwn:
             text.append(token)
             looked.append(weights)
         return torch.tensor(text[1:]), torch.stack(looked)
-
-
-def made_of(formula):
-    """A student's class that makes a mistake of the catalogue."""
-
-    class Made(Right):
-        def generate(self, source, bos, eos, max_new_tokens):
-            found = formula(reader=self, source=source, bos=bos, eos=eos, max_new_tokens=max_new_tokens)
-            return found["tokens"], found["attention_map"].float()
-
-    return Made
-
-
-for _mistake in SEQ2SEQ_GENERATOR.mistakes:
-    _made = made_of(_mistake.formula)
-    _made.__name__ = _mistake.name.replace(" ", "_")
-    mutant("Seq2SeqGenerator", _mistake.name)(_made)
 
 
 def variant(name, named=None, only=None, **methods):
