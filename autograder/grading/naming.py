@@ -36,8 +36,8 @@ Outcome = Mapping[str, Tensor] | str
 def _student(trial: Trial) -> Outcome | None:
     try:
         found = trial.named(trial.run(trial.fresh()))
-        if any(v.numel() > LARGEST for v in found.values()):
-            return None
+        if any(v.numel() > LARGEST or not bool(v.isfinite().any()) for v in found.values()):
+            return None  # nan alone tells of no mistake
         return {n: v.detach().to(torch.float64) for n, v in found.items()}
     except Failure as failure:
         return failure.message if failure.errored else None

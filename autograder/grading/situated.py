@@ -33,6 +33,7 @@ MOST_EXCUSED = 24
 
 HALF = (torch.float16, torch.bfloat16)
 IMPRECISE = "less precise than its dtype"
+CUT_OFF, WRONG_GRADIENT = "gradient is cut off", "wrong gradient"
 STATE = ("keeps state between calls", "Is something remembered from an earlier call?")
 NAMES: Mapping[tuple[str, str], tuple[str, str]] = {
     ("axes", ""): ("fixed number of leading axes", "Are axes counted from the end, as in transpose(-2, -1)?"),
@@ -94,7 +95,7 @@ class Situated:
             return
         since = time.monotonic()
         for number, row in zip(self.numbers, self.rows, strict=True):
-            if self.numbers[0] in self.failures and not self._tells(row):
+            if self.numbers[0] in self.failures and number not in self._telling_of_names:
                 continue  # what is wrong in the ordinary situation is named from a few others like it
             self.seen.add(number)
             failure = self._tried(self.exercise.case(number))
@@ -123,9 +124,12 @@ class Situated:
             )
         return None
 
-    def _tells(self, row: Row) -> bool:
-        """Whether one more situation like this is of use for finding a mistake's name."""
-        return self._plain(row) and len(self.seen) <= MOST_NAMED
+    @cached_property
+    def _telling_of_names(self) -> set[int]:
+        """A few situations to find a mistake's name with, those of ordinary scores first: equal ones hide most mistakes."""
+        plain = [(n, row) for n, row in zip(self.numbers, self.rows, strict=True) if self._plain(row)]
+        plain.sort(key=lambda pair: pair[1].get("scores") != self.ordinary.get("scores"))
+        return {n for n, _ in plain[: MOST_NAMED + 1]}
 
     def blame(self, group: str) -> Blame | None:
         """Why a group loses its points; None if it keeps them.
@@ -150,12 +154,15 @@ class Situated:
     def _blame(self, numbers: list[int], cause: Cause) -> Blame:
         """The smallest of these failing cases, and what they are called if they have one name.
 
-        What is less precise in some float64 cases may be plainly wrong in others of them, which have no name.
+        What is less precise in some float64 cases may be plainly wrong in others of them, which have no name. A gradient that
+        is cut off is a wrong one where another path remains.
         """
         every = [self.failures[number].mistake for number in numbers]
         names = set(every)
         if ("dtype", "float64") in cause and 2 * every.count(IMPRECISE) > len(every):
             names -= {None}
+        if 2 * every.count(CUT_OFF) > len(every):
+            names -= {WRONG_GRADIENT}
         failure = self.failures[numbers[0]]
         name = names.pop() if len(names) == 1 else None
         special = [one for one in self._telling(cause) if one[1] != self.ordinary[one[0]]]
@@ -215,13 +222,24 @@ class Situated:
         )
 
     def to_be_named(self) -> list[Trial]:
-        """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right.
+        """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right; of these
+        also some that are like failing ones, and the plainest of each other level of what is blamed: most mistakes are right elsewhere.
 
         What is merely less precise comes last: there a mistake gives nearly what is right.
         """
         trials = sorted(self.trials.items(), key=lambda pair: (self._imprecise(pair[0]), pair[1].size))
-        failing, right = ([one for n, one in trials if (n in self.failures) is bad] for bad in (True, False))
-        return failing[:MOST_NAMED] + right[:MOST_NAMED]
+        failing, right = (
+            [pair for pair in trials if (pair[0] in self.failures) is bad] for bad in (True, False)
+        )
+        blamed = {one for cause in self.causes for one in cause if one[1] != self.ordinary[one[0]]}
+        near = sorted(right, key=lambda pair: -len(blamed & set(pair[1].case.situation.items())))
+        rows = {n: trial.case.situation for n, trial in right}
+        plain = sorted(right, key=lambda pair: -len(self.space.departures(rows[pair[0]])))
+        beside = {(factor, rows[pair[0]][factor]): pair for pair in plain for factor, _ in blamed}
+        chosen = dict(
+            [*failing[:MOST_NAMED], *near[: MOST_NAMED // 2], *beside.values(), *right[:MOST_NAMED]]
+        )
+        return list(chosen.values())[: 2 * MOST_NAMED]
 
     def _imprecise(self, number: int) -> bool:
         return number in self.failures and self.failures[number].mistake == IMPRECISE

@@ -41,7 +41,7 @@ def causes(
         if cause:
             found.append(cause)
         left = [one for one in rest if not cause or not _part(cause, rows[one])]
-    return tuple(found)
+    return tuple(one for one in found if not any(set(other) < set(one) for other in found))
 
 
 def _departures(row: Row, ordinary: Row) -> int:

@@ -20,7 +20,7 @@ from autograder.checks.drawing import Drawing
 from autograder.checks.scripted import FedModule, UsedFunction
 from autograder.checks.sharing import StackSubject, TasksSubject
 from autograder.checks.subject import ModuleSubject
-from autograder.circumstance import mark
+from autograder.circumstance import HERE, THERE, mark
 from autograder.exercises import Exercise
 from autograder.mistakes import Mistake
 from autograder.observation import unobserved
@@ -71,8 +71,8 @@ def _results(exercise: Exercise, formula: Callable[..., Any], given: Mapping[str
         made = [found.get(name) for name in exercise.target.outputs]
         values = tuple(int(v) if exercise.target.whole else v.to(dtype) if _floating(v) else v for v in made)
     places = {getattr(v, "_stands_on", None) for v in given.values()} - {None}
-    for place in places:  # where a right answer would stand
-        mark([v for v in values if isinstance(v, Tensor)], place)
+    if places:  # where a right answer would stand, of the two
+        mark([v for v in values if isinstance(v, Tensor)], THERE if THERE in places else HERE)
     return values if len(values) > 1 else values[0]
 
 
@@ -132,8 +132,7 @@ def _module(exercise: Exercise, formula: Callable[..., Any]) -> Any:
             whole = _results(
                 exercise, formula, {**given, "num_heads": self.made["num_heads"], "chunks": chunks}
             )
-            with unobserved():
-                return whole[..., whole.shape[-2] - chunks[-1] :, :]
+            return whole[..., whole.shape[-2] - chunks[-1] :, :]
 
     return Student
 

@@ -22,7 +22,7 @@ LENGTHS: Factor = {
     "several positions": {},
     "as many positions as heads and features": {"S": "H", "D": "H"},
     "one position": {"S": 1},
-    "over a thousand positions": {"S": [1031, 1033, 1039], "H": 2, "D": 3, "axes": 0},
+    "over a thousand positions": {"S": [1031, 1033, 1039], "H": 2, "D": 3, "axes": 1},
 }
 HEADS: Factor = {
     "several heads": {},
