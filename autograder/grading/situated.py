@@ -94,7 +94,7 @@ class Situated:
         if self.seen:
             return
         since = time.monotonic()
-        for number, row in zip(self.numbers, self.rows, strict=True):
+        for number in self.numbers:
             if self.numbers[0] in self.failures and number not in self._telling_of_names:
                 continue  # what is wrong in the ordinary situation is named from a few others like it
             self.seen.add(number)
@@ -222,9 +222,9 @@ class Situated:
         )
 
     def to_be_named(self) -> list[Trial]:
-        """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right; of these
-        also some that are like failing ones, and the plainest of each other level of what is blamed: most mistakes are right elsewhere.
+        """The cases to look for a mistake's name with: the smallest of those that fail, and of those that are right.
 
+        Of these, too, some that are like failing ones, and the plainest of each other level of what is blamed.
         What is merely less precise comes last: there a mistake gives nearly what is right.
         """
         trials = sorted(self.trials.items(), key=lambda pair: (self._imprecise(pair[0]), pair[1].size))
