@@ -293,11 +293,10 @@ def _same(tensor: Tensor) -> Tensor:
 def _require_memory(tensors: list[Tensor]) -> None:
     """Raises: InputWrittenTo if an input's storage no longer holds its elements."""
     for one in tensors:
-        last = sum((size - 1) * step for size, step in zip(one.shape, one.stride(), strict=True))
-        if (
-            one.numel()
-            and one.untyped_storage().nbytes() < (one.storage_offset() + last + 1) * one.element_size()
-        ):
+        last = one.storage_offset() + 1
+        for size, step in zip(one.shape, one.stride(), strict=True):
+            last += (size - 1) * step
+        if one.numel() and one.untyped_storage().nbytes() < last * one.element_size():
             raise InputWrittenTo("the call took its input's memory away")
 
 

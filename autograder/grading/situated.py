@@ -28,6 +28,8 @@ MOST_NAMED = 12
 """So many failing and so many right cases are looked at for a mistake's name."""
 LONGEST = 10.0
 """Seconds after which code that is wrong in the ordinary situation is tried no further: other exercises need time, too."""
+MOST_DIAGNOSED = 4
+"""So many failing cases are diagnosed; rounding in half precision looks like many things, and those cases are none of them."""
 MOST_EXCUSED = 24
 """So many situations are looked at for what is right but for a mistake."""
 
@@ -168,9 +170,7 @@ class Situated:
         special = [one for one in self._telling(cause) if one[1] != self.ordinary[one[0]]]
         # A level that goes wrong with some others only, or besides what explains more, is not what is wrong.
         first = bool(special) and cause == self.causes[0]
-        told = next((self.space.names[one] for one in special if first and one in self.space.names), None)
-        if told is None and first and len(special) == 1:
-            told = self._told(special[0])
+        told = self._told(special[0]) if first and len(special) == 1 else None
         if name is None and told is not None:
             name, question = told
             return Blame(numbers[0], replaced(failure, f"{failure.message} {question}", name))
@@ -180,6 +180,8 @@ class Situated:
         """What it is called where that level goes wrong, and the question; None if others of its factor that have no name do."""
         factor, plain = level[0], self.ordinary[level[0]]
         wrong = {one for cause in self.causes for one in cause if one[0] == factor and one[1] != plain}
+        if level in self.space.names:
+            return self.space.names[level]
         names = {**NAMES, **self.space.names}
         if len(wrong) > 1 and (factor, "") in names:
             return names[factor, ""]  # several levels go wrong: none of them is what is wrong
@@ -311,19 +313,25 @@ class Situated:
         return Trial(trial.target, _Formula(trial.target), case)
 
     def diagnosed(self) -> Failure | None:
-        """What the exercise's diagnoses say of a failing case, of the plainest that they know a mistake's name for."""
-        for number, _ in self._failing[:MOST_NAMED]:
-            trial = self.trials.get(number)
-            if trial is None or trial.dtype in HALF:
-                continue  # rounding in half precision looks like many things
-            for wanted, probes in self.exercise.diagnoses.items():
-                if wanted and trial.inputs.get(wanted) is None:
-                    continue
-                for probe in probes:
-                    failure = _said(probe, trial)
-                    if failure is not None and failure.mistake and _said(probe, self._formula(trial)) is None:
-                        return failure
+        """What a diagnosis of the exercise's says of failing cases: of half of those that it can be tried on, at least."""
+        cases = [trial for n, _ in self._failing if (trial := self.trials.get(n)) and trial.dtype not in HALF]
+        for wanted, probes in self.exercise.diagnoses.items():
+            mine = [one for one in cases if not wanted or one.inputs.get(wanted) is not None][:MOST_DIAGNOSED]
+            for probe in probes:
+                said = [self._against(probe, trial) for trial in mine]
+                named = [one for one in said if one is not None]
+                if named and 2 * len(named) >= len(mine) and len({one.mistake for one in named}) == 1:
+                    return named[0]
         return None
+
+    def _against(self, probe: Probe, trial: Trial) -> Failure | None:
+        """What a probe says against the student's code by a mistake's name, and not against the case."""
+        failure = _said(probe, trial)
+        if failure is None or not failure.mistake or _said(probe, self._formula(trial)) is not None:
+            return None
+        # What has an effect in the ordinary situation has none elsewhere for another reason.
+        ordinary = self.numbers[0] in self.failures
+        return failure if ordinary or not failure.mistake.endswith("has no effect") else None
 
 
 class _Formula:

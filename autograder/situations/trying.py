@@ -284,13 +284,14 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
             if result.requires_grad
             else (None,) * len(leaves)
         )
-        # What a gradient is a sum of: its terms are products of a factor and of inputs, whatever their sum is.
+        # What a gradient is a sum of: its terms are products of a factor and of the other inputs, whatever their sum is.
         sizes = sorted(
             max(1.0, float(v.masked_fill(~v.isfinite(), 0.0).abs().max()))
             for n in trial.differentiable
             if (v := trial.inputs[n]).numel()
         )
-        terms = float(factors.abs().max()) * math.prod(sizes[-2:])
+        others = min(3, max(2, len(trial.differentiable) - len(trial.weights) - 1))
+        terms = float(factors.abs().max()) * math.prod(sizes[-others:])
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + reference.growth) * terms
         for leaf, want, have in _added(leaves, wanted, found, twins):
             if (

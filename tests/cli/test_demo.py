@@ -136,8 +136,9 @@ def test_a_loop_without_end_costs_its_own_exercise_only(demo: Demo) -> None:
 
 
 def test_a_kernel_that_crashes_costs_its_own_exercise_only(demo: Demo) -> None:
+    """dana's flash_attention holds a wrong flash_forward of her own, which only several tiles show."""
     assert demo.full("dana", "flash_backward")
-    assert demo.full("dana", "flash_attention")
+    assert demo.score("dana", "flash_attention") > 6
 
 
 def test_every_student_has_a_feedback_page(demo: Demo) -> None:

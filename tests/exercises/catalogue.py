@@ -13,8 +13,6 @@ __all__ = ["MUTANTS", "OTHERWISE", "RIGHT", "Mutant", "Right", "load", "mutant",
 RIGHT: list[Right] = []
 MUTANTS: list[Mutant] = []
 OTHERWISE = {
-    ("SelfAttention", "causal mask hides the present"),
-    ("attention", "attn_mask replaces the causal mask"),
     ("MultiHeadAttention", "attn_mask replaces the causal mask"),
     ("MultiHeadAttention", "causal mask hides the present"),
     ("perplexity", "sentences weigh alike"),

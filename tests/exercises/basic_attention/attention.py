@@ -282,6 +282,7 @@ variant(
 )
 variant(
     "minus_a_billion_in_half",
+    "mask value does not fit the dtype",
     weigh=lambda s, a: alive(s.masked_fill(~a, -1e9).softmax(-1), a),
 )
 
@@ -294,10 +295,12 @@ def naive(scores, allowed):
 variant("exp_of_raw_scores", weigh=naive)
 variant(
     "maximum_of_everything",
+    "weights do not sum to one",
     weigh=lambda s, a: naive(s - minus_infinity(s, a).max(), a),
 )
 variant(
     "maximum_before_the_mask",
+    "weights do not sum to one",
     weigh=lambda s, a: naive(s - s.amax(-1, keepdim=True), a),
 )
 variant(
@@ -309,7 +312,9 @@ variant(
     None,
     weigh=lambda s, a: right_weights(s, a & (s >= s.topk(min(10, s.shape[-1])).values[..., -1:])),
 )
-variant("dropout_left_on", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1))
+variant(
+    "dropout_left_on", "another result at every call", weigh=lambda s, a: F.dropout(right_weights(s, a), 0.1)
+)
 variant("temperature_of_two", None, weigh=lambda s, a: right_weights(s / 2, a))
 
 
@@ -334,7 +339,7 @@ def transposed_triangle(query, key, value, attn_mask=None, is_causal=False):
     return weights @ value, weights
 
 
-@mutant("attention")
+@mutant("attention", "causal mask is square")
 def square_triangle(query, key, value, attn_mask=None, is_causal=False):
     fit(query, key, value)
     allowed = allow(query, key, attn_mask, False)
@@ -487,7 +492,7 @@ def returned_weights_not_normalised(query, key, value, attn_mask=None, is_causal
     return output, weights
 
 
-@mutant("attention")
+@mutant("attention", "returned weights are not those that made the output")
 def returned_weights_unscaled_with_a_mask(query, key, value, attn_mask=None, is_causal=False):
     output, weights = right_attention(query, key, value, attn_mask, is_causal)
     if attn_mask is not None and not is_causal:
@@ -599,6 +604,6 @@ class AClass:
         self.value = value
 
 
-@mutant("attention")
+@mutant("attention", "an argument that it does not take")
 def takes_no_options(query, key, value):
     return right_attention(query, key, value)

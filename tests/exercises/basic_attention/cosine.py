@@ -83,7 +83,7 @@ def eps_written_down(query, key, eps=1e-8):
     return F.cosine_similarity(query.unsqueeze(-2), key.unsqueeze(-3), dim=-1, eps=1e-8)
 
 
-@mutant("cosine_scores")
+@mutant("cosine_scores", "eps is not 1e-8 when left out")
 def default_of_zero(query, key, eps=0.0):
     return by_normalize(query, key, eps)
 
@@ -95,7 +95,7 @@ def short_vectors_dropped(query, key, eps=1e-8):
     return scores.masked_fill(short, 0.0)
 
 
-@mutant("cosine_scores")
+@mutant("cosine_scores", "an argument that it does not take")
 def no_eps_in_the_signature(query, key):
     return by_normalize(query, key)
 

@@ -32,10 +32,10 @@ def gradient_by_hand(scores, dim=-1):
 
 @right("softmax")
 def differences_of_all_pairs(scores, dim=-1):
-    rows = scores.movedim(dim, -1)
+    rows = scores.movedim(dim, -1).to(torch.promote_types(scores.dtype, torch.float32))
     gaps = rows.unsqueeze(-2) - rows.unsqueeze(-1)  # [..., i, j]: how far score j lies above score i
     gaps = gaps.masked_fill((rows == -torch.inf).unsqueeze(-1), torch.inf)
-    return (1 / gaps.exp().sum(-1)).movedim(-1, dim)
+    return (1 / gaps.exp().sum(-1)).movedim(-1, dim).to(scores.dtype)
 
 
 @right("softmax")

@@ -170,7 +170,7 @@ def masks_joined_in_place(query, key, value, attn_mask=None, is_causal=False):
     return right_attention(query, key, value, attn_mask, is_causal)
 
 
-@mutant("attention")
+@mutant("attention", "output has the wrong shape")
 def three_axes_without_heads(query, key, value, attn_mask=None, is_causal=False):
     if attn_mask is not None and attn_mask.dim() == 3 and query.dim() == 4:
         attn_mask = attn_mask.unsqueeze(1)
@@ -227,7 +227,7 @@ future_at_minus_a_billion = causal_fill(-1e9)
 future_at_minus_100.__name__ = "future_at_minus_100"
 future_at_minus_a_billion.__name__ = "future_at_minus_a_billion"
 mutant("attention")(future_at_minus_100)
-mutant("attention")(future_at_minus_a_billion)
+mutant("attention", "mask value does not fit the dtype")(future_at_minus_a_billion)
 
 
 @mutant("attention")
@@ -290,7 +290,7 @@ class MadeInFloat64(RightSelf):
         self.double()
 
 
-@mutant("SelfAttention")
+@mutant("SelfAttention", "a row that allows no key misses the output layer's bias")
 class DeadRowsWithoutBias(RightSelf):
     def forward(self, x, attn_mask=None, is_causal=False):
         output, weights = super().forward(x, attn_mask, is_causal)
@@ -311,7 +311,7 @@ class FutureAtMinus100(FutureFilled):
     fill = -100.0
 
 
-@mutant("SelfAttention")
+@mutant("SelfAttention", "mask value does not fit the dtype")
 class FutureAtMinusABillion(FutureFilled):
     fill = -1e9
 

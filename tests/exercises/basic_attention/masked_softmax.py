@@ -132,7 +132,7 @@ def dead_if_dead_in_the_first_element(scores, attn_mask):
 # masked_softmax: mistakes that one check finds
 
 
-@mutant("masked_softmax")
+@mutant("masked_softmax", "mask is not broadcast")
 def full_mask_expected(scores, attn_mask):
     forbidden = ~attn_mask
     if forbidden.dim() > 2:

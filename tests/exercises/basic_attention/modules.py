@@ -523,7 +523,7 @@ for one in (SELF, CROSS):
             context = x if context is None else context
             return torch.zeros_like(x), torch.zeros(*x.shape[:-1], context.shape[-2])
 
-    @mutant(one)
+    @mutant(one, "another result at every call")
     class RandomNumbers(Four):
         def forward(self, x, context=None, attn_mask=None, is_causal=False):
             context = x if context is None else context
@@ -562,7 +562,7 @@ class PositionByPosition(Four):
         return self.out_proj(self.v_proj(x)), right_attention(x, x, x, attn_mask, is_causal)[1]
 
 
-@mutant("SelfAttention")
+@mutant("SelfAttention", "one layer in two places")
 class OneLayerForTwo(RightSelf):
     def __init__(self, d_model):
         super().__init__(d_model)
