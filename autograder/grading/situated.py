@@ -28,8 +28,6 @@ MOST_NAMED = 12
 """So many failing and so many right cases are looked at for a mistake's name."""
 LONGEST = 10.0
 """Seconds after which code that is wrong in the ordinary situation is tried no further: other exercises need time, too."""
-MOST_DIAGNOSED = 4
-"""So many failing cases are diagnosed; rounding in half precision looks like many things, and those cases are none of them."""
 MOST_EXCUSED = 24
 """So many situations are looked at for what is right but for a mistake."""
 
@@ -128,10 +126,19 @@ class Situated:
 
     @cached_property
     def _telling_of_names(self) -> set[int]:
-        """A few situations to find a mistake's name with, those of ordinary scores first: equal ones hide most mistakes."""
+        """A few situations to find a mistake's name with: as many levels as can be, and scores that hide none."""
         plain = [(n, row) for n, row in zip(self.numbers, self.rows, strict=True) if self._plain(row)]
-        plain.sort(key=lambda pair: pair[1].get("scores") != self.ordinary.get("scores"))
-        return {n for n, _ in plain[: MOST_NAMED + 1]}
+        chosen, met = {self.numbers[0]}, set(self.rows[0].items())
+
+        def gain(pair: tuple[int, Row]) -> tuple[int, bool]:
+            return len(pair[1].items() - met), pair[1].get("scores") == self.ordinary.get("scores")
+
+        while plain and len(chosen) <= MOST_NAMED:
+            best = max(plain, key=gain)
+            plain.remove(best)
+            chosen.add(best[0])
+            met |= best[1].items()
+        return chosen
 
     def blame(self, group: str) -> Blame | None:
         """Why a group loses its points; None if it keeps them.
@@ -313,15 +320,17 @@ class Situated:
         return Trial(trial.target, _Formula(trial.target), case)
 
     def diagnosed(self) -> Failure | None:
-        """What a diagnosis of the exercise's says of failing cases: of half of those that it can be tried on, at least."""
-        cases = [trial for n, _ in self._failing if (trial := self.trials.get(n)) and trial.dtype not in HALF]
-        for wanted, probes in self.exercise.diagnoses.items():
-            mine = [one for one in cases if not wanted or one.inputs.get(wanted) is not None][:MOST_DIAGNOSED]
-            for probe in probes:
-                said = [self._against(probe, trial) for trial in mine]
-                named = [one for one in said if one is not None]
-                if named and 2 * len(named) >= len(mine) and len({one.mistake for one in named}) == 1:
-                    return named[0]
+        """What the exercise's diagnoses say of a failing case, of the plainest that they know a mistake's name for."""
+        for number, _ in self._failing[:MOST_NAMED]:
+            trial = self.trials.get(number)
+            if trial is None or trial.dtype in HALF:
+                continue  # rounding in half precision looks like many things
+            for wanted, probes in self.exercise.diagnoses.items():
+                if wanted and trial.inputs.get(wanted) is None:
+                    continue
+                for probe in probes:
+                    if (failure := self._against(probe, trial)) is not None:
+                        return failure
         return None
 
     def _against(self, probe: Probe, trial: Trial) -> Failure | None:
