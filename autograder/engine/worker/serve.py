@@ -73,6 +73,7 @@ class _Worker:
     def __init__(self, shell: Any):
         self.shell = shell
         self.objects: dict[int, Any] = {}
+        self.owned: dict[int, nn.Parameter] = {}
         self.graphs: OrderedDict[int, list[Any]] = OrderedDict()
         self.stood = contextlib.ExitStack()
         self.weights: dict[int, tuple[nn.Module, dict[str, Tensor]]] = {}
@@ -122,8 +123,9 @@ class _Worker:
             if isinstance(layer, nn.Module)
             for p in layer.parameters()
         }
-        others = [one for one in self.objects.values() if isinstance(one, nn.Module) and one is not made]
-        held = {id(p) for one in others for p in one.parameters()} - handed
+        mine = set(first) - handed
+        common = not mine.isdisjoint(self.owned)
+        self.owned.update((id(p), p) for p in parameters.values())
         return {
             "kind": "module",
             "object": number,
@@ -132,7 +134,7 @@ class _Worker:
                 name: value.detach() for name, value in made.state_dict().items() if isinstance(value, Tensor)
             },
             "parameters": {name: bool(p.requires_grad) for name, p in parameters.items()},
-            "common": any(place in held for place in first),
+            "common": common,
             "shared": {name: first[id(p)] for name, p in parameters.items() if first[id(p)] != name},
         }
 
