@@ -9,7 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CASES_PER_SEED", "Case", "Draw", "Layer", "Recipe", "describe", "draw_case", "without_root"]
+__all__ = [
+    "CASES_PER_SEED",
+    "Case",
+    "Draw",
+    "Layer",
+    "Recipe",
+    "Results",
+    "describe",
+    "draw_case",
+    "without_root",
+]
 
 CASES_PER_SEED = 1000
 """A case's number is seed * CASES_PER_SEED + its recipe's place in the exercise."""
@@ -125,11 +135,20 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Results:
+    """What was found out about these inputs, by what it is."""
+
+    inputs: Mapping[str, Any]
+    known: dict[Any, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Case:
     """One concrete input: arguments by name (tensors and plain values), constructor arguments for modules.
 
     situation: the level of every factor, where the exercise has factors.
-    adjust: makes of inputs and drawn weights the weights that the situation asks for.
+    adjust: makes of inputs and drawn weights the weights that the situation asks for. results: what is known of its inputs,
+    where it is drawn many times.
     """
 
     number: int
@@ -138,6 +157,7 @@ class Case:
     init: Mapping[str, Any] = field(default_factory=dict)
     situation: Mapping[str, str] = field(default_factory=dict)
     adjust: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    results: Results | None = field(default=None, compare=False, repr=False)
 
     @property
     def seed(self) -> int:

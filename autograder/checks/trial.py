@@ -16,6 +16,7 @@ from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject, Subject, is_remote
 from autograder.circumstance import ORDINARY, Circumstance, performed, under
 from autograder.oracle import Comparison, Quantity, compare, rounder, whole, within_rounding
+from autograder.remembered import shared
 from autograder.trees import mapped
 
 __all__ = ["Target", "Trial"]
@@ -185,12 +186,39 @@ class Trial:
         """The formula's float64 results for the same inputs."""
         return self._known(changes, lambda: [self.target.formula(**self._exact(changes))])[0]
 
-    def learn(self, exact: Mapping[str, Tensor]) -> Mapping[str, Quantity]:
-        """The formula's results with a graph, for float64 leaves that hold the case's inputs; `expect` knows them then."""
-        found = self.target.formula(**{**self.exact, **exact})
-        plain = {
-            n: replace(q, value=q.value.detach(), magnitude=q.magnitude.detach()) for n, q in found.items()
-        }
+    def shared(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What `make` yields of the inputs and the formula, once for all trials of the same case; not to be written to."""
+        return shared(self.case, (self.case.number, self.weights, key), make)
+
+    def derivatives(
+        self, wanted: tuple[str, ...], scale: float
+    ) -> dict[str, tuple[Tensor, list[Tensor | None]]]:
+        """For each result of the formula that depends on these inputs: factors of its elements, times scale, and the
+        gradients of their sum with respect to each. `expect` knows the results then.
+        """
+
+        def make() -> tuple[Mapping[str, Quantity], dict[str, tuple[Tensor, list[Tensor | None]]]]:
+            leaves = {n: self.inputs[n].detach().double().requires_grad_() for n in wanted}
+            draw = Draw(self.case.number + 4)
+            found: dict[str, tuple[Tensor, list[Tensor | None]]] = {}
+            results = self.target.formula(**{**self.exact, **leaves})
+            for name, one in results.items():
+                if one.value.requires_grad:
+                    factors = draw.normal(*one.value.shape, dtype=torch.float64) * scale
+                    made = torch.autograd.grad(
+                        (one.value * factors).sum(),
+                        list(leaves.values()),
+                        allow_unused=True,
+                        retain_graph=True,
+                    )
+                    found[name] = factors, list(made)
+            plain = {
+                n: replace(q, value=q.value.detach(), magnitude=q.magnitude.detach())
+                for n, q in results.items()
+            }
+            return plain, found
+
+        plain, found = self.shared(("derivatives", wanted, scale), make)
         self.known[("",)] = {}, [plain]
         return found
 
@@ -211,7 +239,8 @@ class Trial:
         if key not in self.known:
             while len(self.known) >= REMEMBERED:
                 del self.known[next(iter(self.known))]
-            self.known[key] = changes, make()  # the changes stay alive, and so their ids stay theirs
+            found = make() if changes else self.shared(kind, make)
+            self.known[key] = changes, found  # the changes stay alive, and so their ids stay theirs
         return self.known[key][1]
 
     def baseline(self, dither: int | None, changes: Mapping[str, Any]) -> Mapping[str, Quantity]:
@@ -245,10 +274,10 @@ class Trial:
         # what one of them loses is a chance draw.
         rounded: list[Tensor] = []
         found = compare(actual, around, rounded, self.dtype)
-        for dithers in ((None,), (1, 2, 3, 4) if self.dtype in HALF else ()):
-            if found.close or not dithers:
+        for dither in (None, 1, 2, 3, 4) if self.dtype in HALF else (None,):
+            if found.close:
                 break
-            rounded += [self.baseline(dither, changes)[name].value + moved for dither in dithers]
+            rounded.append(self.baseline(dither, changes)[name].value + moved)
             found = compare(actual, around, rounded, self.dtype)
         return found
 

@@ -13,6 +13,7 @@ from autograder.checks import Check, FunctionSubject, ModuleSubject, Parameter, 
 from autograder.checks.objects import Remote, is_class, is_function
 from autograder.kernels.placing import beside_the_gpu
 from autograder.mistakes import Mistake
+from autograder.remembered import remembered
 from autograder.situations import Row, Situations
 from autograder.situations.factors import WEIGHTS
 
@@ -75,10 +76,14 @@ class Exercise:
     def case_in(self, row: Row, number: int) -> Case:
         """A case of that situation, drawn by that number; for an exercise that has situations."""
         space = cast("Situations", self.situations)
-        inputs = space.inputs(Draw(number), row)
-        adjust, init = inputs.pop(WEIGHTS, None), inputs.pop("init", {})
-        label = ", ".join(space.departures(row).values()) or "ordinary"
-        return Case(number, label, inputs, init, row, adjust)
+
+        def drawn() -> Case:
+            inputs = space.inputs(Draw(number), row)
+            adjust, init = inputs.pop(WEIGHTS, None), inputs.pop("init", {})
+            label = ", ".join(space.departures(row).values()) or "ordinary"
+            return Case(number, label, inputs, init, row, adjust)
+
+        return remembered(space, (number, *row.values()), drawn)
 
     def subject(self, obj: Any) -> Subject:
         """A student's object as the checks see it. Raises: TypeError if it cannot be called."""

@@ -80,11 +80,12 @@ def _smallest(dtype: torch.dtype) -> float:
 
 
 def within_rounding(actual: Tensor, result: Quantity, dtype: torch.dtype) -> bool:
-    """Whether each element is within the rounding of its own sum; then `compare` finds it close by every measure.
+    """Whether each element is within the rounding of its own sum, and its own; then `compare` finds it close by every measure.
 
     Most results of right code are, and this costs a tenth. False says nothing. Shapes as in `compare`.
     """
     allowance = SUM_STEPS * _sum_roundoff(dtype) * (1.0 + result.growth) * result.magnitude
+    allowance += min(FLOORS.values()) * unit_roundoff(dtype) * result.value.abs()
     got = actual.detach().to("cpu", torch.float64)
     gap = torch.where(got == result.value, 0.0, (got - result.value).abs())  # inf is inf
     return bool((gap <= allowance).all())

@@ -42,7 +42,7 @@ AXES: Factor = {
 
 WIDE = [131, 137, 139]
 LONG_PRIMES = [1031, 1033, 1039, 1049]
-HUNDREDS = [256, 269, 277, 320]
+HUNDREDS = [256, 263, 269, 271]
 """Beyond a block or a tile of any usual size: whole ones, and some with a tail."""
 
 THOUSAND = [1024, 1031, 1033, 1152]

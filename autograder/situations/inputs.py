@@ -18,7 +18,7 @@ Derived = Callable[[Sizes], int]
 
 LEAD = 5
 """Leading axes are that long at most: batches add work, and little truth."""
-LARGE = 200
+LARGE = 80
 """Beside a size above that, the batch is as small as can be."""
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autograder.case import CASES_PER_SEED, Draw
+from autograder.case import CASES_PER_SEED
 from autograder.checks.agreement import as_float32
 from autograder.checks.conduct import strided
 from autograder.checks.failure import Failure
@@ -262,23 +262,17 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
         chosen = wanted_of[trial.case.number % len(wanted_of)]
         wanted_of = tuple(n for n in wanted_of if twins.get(n, n) == twins.get(chosen, chosen))
     leaves = {n: trial.inputs[n].clone().requires_grad_() for n in wanted_of}
-    exact = {n: v.detach().double().requires_grad_() for n, v in leaves.items()}
-    formula = trial.learn(exact)
+    # In float16 what is added up on the way must not overflow.
+    derivatives = trial.derivatives(wanted_of, 1 / 256 if trial.dtype == torch.float16 else 1.0)
     # An input may be what something made; a weight is always a leaf.
     given = {n: leaf.clone() if n in trial.case.inputs else leaf for n, leaf in leaves.items()}
-    results = _results(trial, _laid_out(space, trial.changed(**given), row))
+    others = {n: v.clone() for n, v in trial.inputs.items() if isinstance(v, Tensor) and n not in given}
+    results = _results(trial, _laid_out(space, trial.changed(**others, **given), row))
     (space.right or _right)(trial, {name: value.detach() for name, value in results.items()})
-    draw = Draw(trial.case.number + 4)
     for name, result in results.items():
-        reference = formula[name]
-        if not reference.value.requires_grad:
+        if name not in derivatives:
             continue
-        factors = draw.normal(*reference.value.shape, dtype=torch.float64)
-        if trial.dtype == torch.float16:
-            factors = factors / 256  # what is added up on the way must not overflow
-        wanted = torch.autograd.grad(
-            (reference.value * factors).sum(), list(exact.values()), allow_unused=True, retain_graph=True
-        )
+        factors, wanted = derivatives[name]
         found = (
             _backward(result, factors, list(leaves.values()))
             if result.requires_grad
@@ -290,10 +284,10 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
             for n in trial.differentiable
             if (v := trial.inputs[n]).numel()
         )
-        others = min(3, max(2, len(trial.differentiable) - len(trial.weights) - 1))
-        terms = float(factors.abs().max()) * math.prod(sizes[-others:])
-        slack = SLACK * torch.finfo(trial.dtype).eps * (1 + reference.growth) * terms
-        for leaf, want, have in _added(leaves, wanted, found, twins):
+        degree = min(3, max(2, len(trial.differentiable) - len(trial.weights) - 1))
+        terms = float(factors.abs().max()) * math.prod(sizes[-degree:])
+        slack = SLACK * torch.finfo(trial.dtype).eps * (1 + trial.expect()[name].growth) * terms
+        for leaf, want, have in _added(leaves, tuple(wanted), found, twins):
             if (
                 want is not None
                 and want.numel()

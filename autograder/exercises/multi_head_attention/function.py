@@ -139,7 +139,7 @@ MULTI_HEAD_ATTENTION = Exercise(
             (Group("heads", "one head, heads of width 1 and wide heads", 0.5, ("heads",)),),
             masks=1.5, lengths=0.5, scores=0.5, gradient=0.5, dtypes=0.25, calls=0.5,
         ),
-        never=NEVER,
+        never=(*NEVER, {"lengths": "a thousand keys", "heads": "wide heads"}),
     ),
     recipes=(
         *(Recipe(label, _misfit(what)) for label, what in {**UNEVEN, **UNFIT}.items()),

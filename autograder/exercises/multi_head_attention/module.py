@@ -259,6 +259,7 @@ MULTI_HEAD_MODULE = Exercise(
         ),
         never=(
             *NEVER,
+            {"lengths": "a thousand keys", "heads": "wide heads"},
             {"dropout": "dropout above zero, in eval mode", "mode": "train mode"},
             {"sources": ALIKE, "lengths": UNLIKE},
             {"sources": tuple(one for one in SOURCES if one not in ALIKE), "lengths": LONG_ALIKE},

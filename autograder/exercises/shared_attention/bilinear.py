@@ -217,6 +217,7 @@ SHARED_ATTENTION = Exercise(
             scores=0.75, gradient=0.75, dtypes=0.25, calls=0.5,
         ),
         never=({"widths": "all sizes equal", "lengths": tuple(SIZES)[1:]}, {"widths": tuple(WIDTHS)[1:], "lengths": LONG},
+               {"widths": ("keys as wide as they are many", "one tensor for all"), "lengths": "a thousand keys"},
                {"widths": "keys of width one", "scores": "all scores low", "gradient": GRADIENT}),
     ),
     recipes=(
