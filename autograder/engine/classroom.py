@@ -134,7 +134,7 @@ class _Desk:
             elif not outcome.ran:
                 known.append(self._finish(outcome, key))
             else:
-                seed = self.store.seed_for(submission.student, submission.assignment, key)
+                seed = self.store.seed_for(submission.student, submission.assignment)
                 waiting[number] = outcome, key
                 note = "" if self.plan.jail else UNSAFE
                 yield Task(number, to_text(outcome.notebook), self.plan.limit, seed, note)

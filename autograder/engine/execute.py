@@ -95,7 +95,7 @@ def _task(
 ) -> tuple[Task, str]:
     """What is to be run for a rebuilt notebook, and the hash that its result is filed under."""
     key = key_of(notebook, sandbox.limit(), sandbox.jail)
-    seed = store.seed_for(student, assignment, key) if store is not None else None
+    seed = store.seed_for(student, assignment) if store is not None else None
     return Task(0, to_text(notebook), sandbox.limit(), seed, "" if sandbox.jail else UNSAFE), key
 
 

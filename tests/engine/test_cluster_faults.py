@@ -81,7 +81,7 @@ def wait_for(cluster: Cluster) -> None:
 @pytest.fixture(scope="module")
 def handed_in(tmp_path_factory: pytest.TempPathFactory) -> Class:
     made = small_class(tmp_path_factory.mktemp("cluster"), STUDENTS)
-    Store(made.place).seed_for("nobody", ASSIGNMENT, "")
+    Store(made.place).seed_for("nobody", ASSIGNMENT)
     return made
 
 

@@ -35,7 +35,7 @@ Finish = Callable[[Path], list[Graded]]
 def handed_in(tmp_path_factory: pytest.TempPathFactory) -> Class:
     """A class that has not been graded, its secret drawn, so that every copy of it gets the same seeds."""
     made = small_class(tmp_path_factory.mktemp("faults"), STUDENTS)
-    Store(made.place).seed_for("nobody", ASSIGNMENT, "")
+    Store(made.place).seed_for("nobody", ASSIGNMENT)
     return made
 
 
