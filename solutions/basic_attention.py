@@ -75,7 +75,8 @@ def cosine_scores(
     Shapes: query (..., S_q, D), key (..., S_k, D) -> scores (..., S_q, S_k), in query's
             dtype and device.
     Units:  dimensionless, in [-1, 1].
-    Each norm is raised to at least `eps`, so that a zero vector scores 0 and not nan.
+    Each norm is raised to at least `eps`, so that a zero vector scores 0 and not nan. (float16
+    takes 1e-8 for zero: there, `eps` must be larger.)
     Source: Graves et al. 2014, eq. 6.
     """
     unit_query = query / query.norm(dim=-1, keepdim=True).clamp_min(eps)
