@@ -55,7 +55,8 @@ class Circumstance:
 
     grad: "", "no_grad", "inference_mode" or "checkpoint" (activation checkpointing). default_dtype:
     torch's, "" as it is. second_device: inputs and weights count as tensors of another device. poisoned: what torch.empty
-    and its like give is nan. before: "", "other numbers" (a first call on other numbers in the very same tensors),
+    and its like give is nan. before: "", "other numbers" (a first call on other numbers in the very same tensors), "other
+    weights" (in the weights alone, as an optimizer changes them),
     "results" (a first call whose results are then written over) or "apart" (a first call on other tensors, whose result must
     stay). watched: an input that the call writes to is an error. one_object: inputs that hold the same numbers are handed over
     as one object. far: the elements of each tensor's first axis, if there are
@@ -247,12 +248,14 @@ def performed(
     circumstance: Circumstance,
     module: nn.Module | None = None,
     tell: Callable[[Pairs], None] | None = None,
+    weights: Iterable[Tensor] = (),
 ) -> Any:
     """What `call(change)` returns in this circumstance, `change` being what is done to each tensor on its way.
 
-    given: the tensors that it works on, in any tree. tell: takes earlier results, each as it was and as it is now, where
-    these and what became of `given` are looked at by somebody else. Raises: InputWrittenTo if the call is watched and changes
-    one; EarlierResultChanged; MixedDevices; whatever the call raises.
+    given: the tensors that it works on, in any tree; weights: which of them are. tell: takes earlier results, each as it was
+    and as it is now, where these and what became of `given` are looked at by somebody else.
+    Raises: InputWrittenTo if the call is watched and changes one; EarlierResultChanged; MixedDevices; whatever the call
+    raises.
     """
     if circumstance == ORDINARY:
         return call(_same)
@@ -265,6 +268,8 @@ def performed(
         mark([one for one in _tensors(list(vars(module).values())) if _place(one) is None], HERE)
     kept = [one.detach().clone() for one in tensors]
     with entered(circumstance, moved):
+        if circumstance.before == "other weights":
+            _called_with_other_weights(call, list(weights))
         earlier = _called_before(call, tensors, kept, circumstance)
         handed = far_apart if circumstance.far else _same
         result = _computed_again(call, tensors) if circumstance.grad == "checkpoint" else call(handed)
@@ -375,6 +380,18 @@ def with_state(
             stood.enter_context(standing(module, state, tie))
 
 
+def _called_with_other_weights(call: Callable[[Change], Any], weights: list[Tensor]) -> None:
+    """A first call, after which the weights are changed in place."""
+    numbers = [one.detach().clone() for one in weights]
+    with torch.no_grad():
+        for one in weights:
+            one.copy_(_others(one))
+    call(_same)
+    with torch.no_grad():
+        for one, before in zip(weights, numbers, strict=True):
+            one.copy_(before)
+
+
 def _called_before(
     call: Callable[[Change], Any], tensors: list[Tensor], kept: list[Tensor], circumstance: Circumstance
 ) -> list[tuple[Tensor, Tensor]]:
@@ -388,7 +405,7 @@ def _called_before(
             return made
 
         return [(one.detach().clone(), one.detach()) for one in _tensors([call(other)])]
-    if not circumstance.before:
+    if circumstance.before in ("", "other weights"):
         return []
     if circumstance.before == "other numbers":
         for one in tensors:

@@ -109,16 +109,22 @@ class Trial:
                 there, several = is_remote(self.subject), getattr(self.subject, "several_calls", False)
                 if self.circumstance == ORDINARY or (there and not several):
                     return self.subject.call(self.case, inputs)  # who calls there looks at it there
-                given = list(inputs.values())
+                given, weights = list(inputs.values()), [inputs[name] for name in self.weights]
                 if (
                     there
                 ):  # each call by itself in this circumstance, and what comes before them before them all
                     before = Circumstance(before=self.circumstance.before)
                     with under(replace(self.circumstance, before="")):
-                        return performed(lambda change: self._handed(inputs, change), given, before)
+                        return performed(
+                            lambda change: self._handed(inputs, change), given, before, weights=weights
+                        )
                 module = self.subject.module(self.case) if isinstance(self.subject, ModuleSubject) else None
                 return performed(
-                    lambda change: self._handed(inputs, change), given, self.circumstance, module
+                    lambda change: self._handed(inputs, change),
+                    given,
+                    self.circumstance,
+                    module,
+                    weights=weights,
                 )
         except Failure as failure:
             if failure.errored and failure.mistake is None and SIGNATURE.search(failure.message):

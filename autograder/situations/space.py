@@ -38,7 +38,7 @@ CIRCUMSTANCES: Mapping[str, tuple[str, ...]] = {
 """How a function is called; every exercise has them, but for those that it leaves out with a reason."""
 
 OF_MODULES: Mapping[str, tuple[str, ...]] = {
-    "state": (*CIRCUMSTANCES["state"], "beside a second object"),
+    "state": (*CIRCUMSTANCES["state"], "beside a second object", "after an optimizer step"),
     "mode": ("train mode", "eval mode"),
 }
 """What there is besides for a module."""

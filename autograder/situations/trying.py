@@ -26,6 +26,7 @@ BEFORE = {
     "in tensors used before": "other numbers",
     "after results were written over": "results",
     "with an earlier result": "apart",
+    "after an optimizer step": "other weights",
 }
 
 

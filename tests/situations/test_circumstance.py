@@ -153,6 +153,20 @@ def test_a_cache_by_object_is_caught_by_tensors_that_are_used_again() -> None:
     torch.testing.assert_close(run(lambda x: x * 2, Circumstance(before="other numbers"), x), right)
 
 
+def test_a_result_that_is_kept_by_its_input_is_caught_after_the_weights_have_changed() -> None:
+    x, weight = square()
+    stepped, kept = Circumstance(before="other weights"), dict[Any, Tensor]()
+
+    def call(change: Callable[[Tensor], Tensor]) -> Tensor:
+        return kept.setdefault(x.sum().item(), change(x) @ change(weight))
+
+    before = weight.clone()
+    assert not torch.equal(performed(call, [x, weight], stepped, weights=[weight]), x @ weight)
+    assert torch.equal(weight, before)
+    right = performed(lambda change: change(x) @ change(weight), [x, weight], stepped, weights=[weight])
+    torch.testing.assert_close(right, x @ weight)
+
+
 def test_a_result_that_is_kept_inside_is_caught_when_it_is_written_over() -> None:
     kept: list[Tensor] = []
 

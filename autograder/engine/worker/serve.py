@@ -186,6 +186,7 @@ class _Worker:
             made,
             module,
             tell=earlier.extend,
+            weights=state.values(),
         )
         outputs = _tensors(result)
         number = self._number()

@@ -338,3 +338,18 @@ class LowAndThenZero(RightCross):
         query, key, value = self.q_proj(x), self.k_proj(context), self.v_proj(context)
         output, weights = low_and_then_zero(query, key, value, attn_mask)
         return self.out_proj(output), weights
+
+
+@mutant("SelfAttention")
+class KeptByItsInput(RightSelf):
+    """What it gave for the same numbers it gives again, whatever its weights are by then."""
+
+    def forward(self, x, attn_mask=None, is_causal=False):
+        if torch.is_grad_enabled():
+            return super().forward(x, attn_mask, is_causal)
+        mask = None if attn_mask is None else (attn_mask.shape, *attn_mask.flatten().tolist())
+        key = x.dtype, x.shape, *x.flatten().tolist(), mask, is_causal
+        kept = self.__dict__.setdefault("kept", {})
+        if key not in kept:
+            kept[key] = super().forward(x, attn_mask, is_causal)
+        return tuple(one.clone() for one in kept[key])
