@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (
     {"verdict", "trees", "uses"},
     {"kernels"},
-    {"case", "circumstance", "observation"},
+    {"case", "observation"},
+    {"circumstance", "remembered"},
     {"oracle"},
     {"mistakes"},
     {"checks", "parity"},
