@@ -30,7 +30,7 @@ FILES = sorted((Path(__file__).parent / "hostile").glob("*.py"))
 MIB = 1 << 20
 BOUNDS = Bounds(cpu_seconds=10, address_space=2048 * MIB, file_size=4 * MIB, disk=8 * MIB, processes=24)
 LIMIT = Limit(
-    request=1.5, cell=1.5, submission=15.0, grace=0.5, reply=20 * MIB, output=2 * MIB, bounds=BOUNDS
+    request=1.5, cell=1.5, submission=15.0, grace=0.5, reply=40 * MIB, output=2 * MIB, bounds=BOUNDS
 )
 SEED = 20_240
 

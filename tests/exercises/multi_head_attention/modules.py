@@ -298,7 +298,7 @@ def mask_spoilt(scores, attn_mask, is_causal):
     return allowed
 
 
-variant("square_triangle", "causal mask aligned at the bottom right", masked=bottom_right_unless_masked)
+variant("square_triangle", None, masked=bottom_right_unless_masked)
 variant("causal_table_too_short", None, masked=short_table)
 variant("mask_inverted_in_place", "changes its inputs in place", masked=mask_spoilt)
 

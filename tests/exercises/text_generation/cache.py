@@ -148,7 +148,7 @@ class NeverResets(KeepsPieces):
         pass
 
 
-@mutant(NAME, "reset does not forget")
+@mutant(NAME)
 class ResetOfTheLengthOnly(Buffers):
     """The buffers stay, of the old batch size and dtype."""
 

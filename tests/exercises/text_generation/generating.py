@@ -133,7 +133,7 @@ variant(
     with_model(lambda m, prompt, tokens, start: m(tokens, start)[:1]),
 )
 variant("window", None, with_model(lambda model, prompt, tokens, start: model(tokens[-64:], start)))
-variant("first_eos", "goes on after an eos that comes first", goes_on_after_a_first_eos)
+variant("first_eos", None, goes_on_after_a_first_eos)
 variant(
     "eos_if_greedy",
     "does not stop at eos",
