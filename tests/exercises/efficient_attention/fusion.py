@@ -110,7 +110,7 @@ variant(
 )
 variant(
     "NoMaximum",
-    "overflows or underflows for large scores",
+    None,
     weigh=lambda self, s: s.exp() / s.exp().sum(-1, keepdim=True),
 )
 variant(
