@@ -18,8 +18,8 @@ Derived = Callable[[Sizes], int]
 
 LEAD = 5
 """Leading axes are that long at most: batches add work, and little truth."""
-LARGE = 80
-"""Beside a size above that, the batch is as small as can be."""
+BROAD, LARGE = 80, 200
+"""Beside a size above the first the batch is small, above the second as small as can be."""
 
 
 def drawn_by(
@@ -65,8 +65,8 @@ def drawn_by(
         many = asked.pop("axes", leading)
         lead = list(draw.sizes(many, low=2, high=max(LEAD, many + 1))) if many else []
         sizes = _sizes(draw, symbols, asked, low, high)
-        if max(sizes.values(), default=0) > LARGE:
-            lead = [2, *[1] * many][:many]
+        if max(sizes.values(), default=0) > BROAD:
+            lead = [2, *([1] * many if max(sizes.values()) > LARGE else [3, 2, 2])][:many]
         if isinstance(batch, str):
             lead = [sizes[batch]] * len(lead)
         elif batch and lead:
