@@ -17,6 +17,7 @@ OTHERWISE = {
     ("MultiHeadAttention", "causal mask hides the present"),
     ("perplexity", "sentences weigh alike"),
     ("SelfAttention", "attn_mask replaces the causal mask"),  # is_causal is ignored, where there is a mask
+    ("CrossAttention", "divided by the root of axis 1"),  # S_q, where there is one leading axis
     ("alibi_score", "future hidden by the bias"),
     ("attention", "causal mask hides the present"),  # two mistakes at once in rows of one key
     ("attention", "nan where no key is allowed"),

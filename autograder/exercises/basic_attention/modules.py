@@ -255,6 +255,7 @@ CROSS_ATTENTION = Exercise(
             "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.5,
             masks=1.25, lengths=0.5, scores=0.5, gradient=0.25, dtypes=0.25, calls=0.5,
         ),
+        never=({"scores": "all scores low", "dtype": "bfloat16"},),  # their rounding hides what is wrong
         module=True,
     ),
     recipes=learns(draw_cross)[0],
