@@ -198,7 +198,7 @@ variant(
     "nan gradients",
     weigh=lambda s, a: (s + torch.zeros_like(s).masked_fill(~a, -torch.inf)).softmax(-1).nan_to_num(),
 )
-variant("exp_of_raw_scores", "weights do not sum to one", weigh=naive)
+variant("exp_of_raw_scores", None, weigh=naive)
 variant("minus_ten_thousand", None, weigh=hidden_by(-1e4))
 variant("minus_a_billion_in_half", "mask value does not fit the dtype", weigh=hidden_by(-1e9))
 
@@ -300,7 +300,7 @@ def mask_spoilt(scores, attn_mask, is_causal):
 
 variant("square_triangle", None, masked=bottom_right_unless_masked)
 variant("causal_table_too_short", None, masked=short_table)
-variant("mask_inverted_in_place", "changes its inputs in place", masked=mask_spoilt)
+variant("mask_inverted_in_place", None, masked=mask_spoilt)
 
 
 @mutant(NAME)

@@ -148,7 +148,7 @@ class NeverResets(KeepsPieces):
         pass
 
 
-@mutant(NAME)
+@mutant(NAME, "does not keep the dtype")
 class ResetOfTheLengthOnly(Buffers):
     """The buffers stay, of the old batch size and dtype."""
 
