@@ -268,9 +268,7 @@ def performed(
         mark([one for one in _tensors(list(vars(module).values())) if _place(one) is None], HERE)
     kept = [one.detach().clone() for one in tensors]
     with entered(circumstance, moved):
-        if circumstance.before == "other weights":
-            _called_with_other_weights(call, list(weights))
-        earlier = _called_before(call, tensors, kept, circumstance)
+        earlier = _called_before(call, tensors, kept, circumstance, list(weights))
         handed = far_apart if circumstance.far else _same
         result = _computed_again(call, tensors) if circumstance.grad == "checkpoint" else call(handed)
     _require_memory(tensors)
@@ -393,7 +391,11 @@ def _called_with_other_weights(call: Callable[[Change], Any], weights: list[Tens
 
 
 def _called_before(
-    call: Callable[[Change], Any], tensors: list[Tensor], kept: list[Tensor], circumstance: Circumstance
+    call: Callable[[Change], Any],
+    tensors: list[Tensor],
+    kept: list[Tensor],
+    circumstance: Circumstance,
+    weights: list[Tensor],
 ) -> list[tuple[Tensor, Tensor]]:
     """A first call. On other tensors: its results, each after a copy. On the same ones: then the results are written over."""
     if circumstance.before == "apart":
@@ -405,6 +407,8 @@ def _called_before(
             return made
 
         return [(one.detach().clone(), one.detach()) for one in _tensors([call(other)])]
+    if circumstance.before == "other weights":
+        _called_with_other_weights(call, weights)
     if circumstance.before in ("", "other weights"):
         return []
     if circumstance.before == "other numbers":

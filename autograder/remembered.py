@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from autograder.case import Case, Layer, Results
+from autograder.trees import each_once
 
 __all__ = ["remembered", "shared"]
 
 MOST = 4_096
 """So many cases are kept, the latest: those of a few assignments."""
-LARGEST, LARGEST_RESULT = 1 << 16, 1 << 18
-"""A case of more numbers is drawn again each time; so is a result."""
+LARGEST, LARGEST_RESULT = 1 << 12, 1 << 14
+"""A case of more numbers is drawn again each time; so is a result. Few are larger, and those would fill the memory."""
 
 T = TypeVar("T")
 PLAIN = (bool, int, float, str, torch.dtype, type(None), Layer)
@@ -59,11 +60,7 @@ def shared(case: Case, key: Hashable, make: Callable[[], T]) -> T:
 
 def _copied(case: Case) -> Case:
     """The case with inputs of its own; what is one object under two names stays one. The results are the same for all."""
-    copies: dict[int, Any] = {}
-    for value in case.inputs.values():
-        if id(value) not in copies:
-            copies[id(value)] = _copy(value) if isinstance(value, Tensor) else value
-    inputs = {name: copies[id(value)] for name, value in case.inputs.items()}
+    inputs = each_once(case.inputs, lambda value: _copy(value) if isinstance(value, Tensor) else value)
     known = case.results.known if case.results is not None else {}
     return replace(case, inputs=inputs, results=Results(inputs, known))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["mapped"]
+__all__ = ["each_once", "mapped"]
 
 
 def mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
@@ -16,3 +16,12 @@ def mapped(value: Any, leaf: Callable[[Any], Any]) -> Any:
     if isinstance(value, Mapping):
         return {key: mapped(item, leaf) for key, item in value.items()}
     return leaf(value)
+
+
+def each_once(values: Mapping[str, Any], leaf: Callable[[Any], Any]) -> dict[str, Any]:
+    """The mapping with `leaf` done to each value; what is one object under two names stays one."""
+    made: dict[int, Any] = {}
+    for value in values.values():
+        if id(value) not in made:
+            made[id(value)] = leaf(value)
+    return {name: made[id(value)] for name, value in values.items()}

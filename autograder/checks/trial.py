@@ -17,7 +17,7 @@ from autograder.checks.subject import ModuleSubject, Subject, is_remote
 from autograder.circumstance import ORDINARY, Circumstance, performed, under
 from autograder.oracle import Comparison, Quantity, compare, rounder, whole, within_rounding
 from autograder.remembered import shared
-from autograder.trees import mapped
+from autograder.trees import each_once, mapped
 
 __all__ = ["Target", "Trial"]
 
@@ -95,12 +95,7 @@ class Trial:
 
     def fresh(self, **changes: Any) -> dict[str, Any]:
         """The same, in copies that a call may spoil; what is one object under two names stays one."""
-        copies: dict[int, Any] = {}
-        given = self.changed(**changes)
-        for value in given.values():
-            if id(value) not in copies:
-                copies[id(value)] = _clone(value)
-        return {name: copies[id(value)] for name, value in given.items()}
+        return each_once(self.changed(**changes), _clone)
 
     def run(self, inputs: Mapping[str, Any]) -> Any:
         """The student's raw result on exactly these objects. Raises: Failure if the student's code raises."""
@@ -198,15 +193,15 @@ class Trial:
 
     def derivatives(
         self, wanted: tuple[str, ...], scale: float
-    ) -> dict[str, tuple[Tensor, list[Tensor | None]]]:
+    ) -> dict[str, tuple[Tensor, tuple[Tensor | None, ...]]]:
         """For each result of the formula that depends on these inputs: factors of its elements, times scale, and the
         gradients of their sum with respect to each. `expect` knows the results then.
         """
 
-        def make() -> tuple[Mapping[str, Quantity], dict[str, tuple[Tensor, list[Tensor | None]]]]:
+        def make() -> tuple[Mapping[str, Quantity], dict[str, tuple[Tensor, tuple[Tensor | None, ...]]]]:
             leaves = {n: self.inputs[n].detach().double().requires_grad_() for n in wanted}
             draw = Draw(self.case.number + 4)
-            found: dict[str, tuple[Tensor, list[Tensor | None]]] = {}
+            found: dict[str, tuple[Tensor, tuple[Tensor | None, ...]]] = {}
             results = self.target.formula(**{**self.exact, **leaves})
             for name, one in results.items():
                 if one.value.requires_grad:
@@ -217,7 +212,7 @@ class Trial:
                         allow_unused=True,
                         retain_graph=True,
                     )
-                    found[name] = factors, list(made)
+                    found[name] = factors, made
             plain = {
                 n: replace(q, value=q.value.detach(), magnitude=q.magnitude.detach())
                 for n, q in results.items()

@@ -185,10 +185,10 @@ class Situated:
 
     def _told(self, level: tuple[str, str]) -> tuple[str, str] | None:
         """What it is called where that level goes wrong, and the question; None if others of its factor that have no name do."""
-        factor, plain = level[0], self.ordinary[level[0]]
-        wrong = {one for cause in self.causes for one in cause if one[0] == factor and one[1] != plain}
         if level in self.space.names:
             return self.space.names[level]
+        factor, plain = level[0], self.ordinary[level[0]]
+        wrong = {one for cause in self.causes for one in cause if one[0] == factor and one[1] != plain}
         names = {**NAMES, **self.space.names}
         if len(wrong) > 1 and (factor, "") in names:
             return names[factor, ""]  # several levels go wrong: none of them is what is wrong

@@ -288,7 +288,7 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
         degree = min(3, max(2, len(trial.differentiable) - len(trial.weights) - 1))
         terms = float(factors.abs().max()) * math.prod(sizes[-degree:])
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + trial.expect()[name].growth) * terms
-        for leaf, want, have in _added(leaves, tuple(wanted), found, twins):
+        for leaf, want, have in _added(leaves, wanted, found, twins):
             if (
                 want is not None
                 and want.numel()
