@@ -18,14 +18,16 @@ from autograder.trees import each_once
 
 __all__ = ["remembered", "shared"]
 
-MOST = 4_096
-"""So many cases are kept, the latest: those of a few assignments."""
-LARGEST, LARGEST_RESULT = 1 << 12, 1 << 14
+MOST = 1 << 24
+"""So many numbers are kept, those of the latest cases: of two assignments, in 128 MiB at most."""
+LARGEST = 1 << 18
 """A case of more numbers is drawn again each time; so is a result. Few are larger, and those would fill the memory."""
 
 T = TypeVar("T")
 PLAIN = (bool, int, float, str, torch.dtype, type(None), Layer)
 _cases: OrderedDict[Hashable, tuple[object, Case]] = OrderedDict()
+_held = 0
+"""How many numbers `_cases` holds, or somewhat more: what is found out of a case after it was dropped is counted, too."""
 
 
 def remembered(owner: object, key: Hashable, draw: Callable[[], Case]) -> Case:
@@ -39,9 +41,24 @@ def remembered(owner: object, key: Hashable, draw: Callable[[], Case]) -> Case:
         return case
     case = replace(case, results=Results(case.inputs))
     _cases[place] = owner, _copied(case)  # the owner stays alive, and so its id stays its own
-    while len(_cases) > MOST:
-        _cases.popitem(last=False)
+    _count(_numbers(case.inputs))
     return case
+
+
+def _count(more: int) -> None:
+    """So many numbers came in; if they are too many together, the cases longest unused go, down to half."""
+    global _held
+    _held += more
+    if _held > MOST:
+        sizes = {
+            place: _numbers([case.inputs, case.results.known])
+            for place, (_, case) in _cases.items()
+            if case.results
+        }
+        _held = sum(sizes.values())
+        while _held > MOST // 2 and _cases:
+            place, _ = _cases.popitem(last=False)
+            _held -= sizes[place]
 
 
 def shared(case: Case, key: Hashable, make: Callable[[], T]) -> T:
@@ -51,9 +68,10 @@ def shared(case: Case, key: Hashable, make: Callable[[], T]) -> T:
         return make()  # other inputs than were drawn
     if key not in results.known:
         made = make()
-        if _numbers(made) > LARGEST_RESULT:
+        if (numbers := _numbers(made)) > LARGEST:
             return made
         results.known[key] = made
+        _count(numbers)
     found: T = results.known[key]
     return found
 

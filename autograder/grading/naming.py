@@ -44,11 +44,14 @@ def _student(trial: Trial) -> Outcome | None:
 
 
 def _mutant(exercise: Exercise, place: int, trial: Trial) -> Outcome:
-    try:
-        return exercise.mistakes[place].formula(**trial.exact)
-    except Exception as error:  # noqa: BLE001  some mistakes show as an exception, the student's the same
-        lines = str(error).strip().splitlines()
-        return f"raised {type(error).__name__}: {lines[0][:300] if lines else '(no message)'}"
+    def make() -> Outcome:
+        try:
+            return exercise.mistakes[place].formula(**trial.exact)
+        except Exception as error:  # noqa: BLE001  some mistakes show as an exception, the student's the same
+            lines = str(error).strip().splitlines()
+            return f"raised {type(error).__name__}: {lines[0][:300] if lines else '(no message)'}"
+
+    return trial.shared(("mistake", place), make)
 
 
 def _same(one: Outcome, other: Outcome) -> bool:

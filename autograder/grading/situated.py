@@ -316,7 +316,7 @@ class Situated:
         return True
 
     def _plain(self, row: Row) -> bool:
-        return row.get("dtype", "float32") in ("float32", "float64") and not self.space.is_long(row)
+        return row.get("dtype", "float32") in ("float32", "float64") and self.space.is_small(row)
 
     def _formula(self, trial: Trial) -> Trial:
         case = replace(trial.case, inputs=trial.inputs, adjust=None)

@@ -96,7 +96,10 @@ def _sizes(draw: Draw, symbols: list[str], asked: Mapping[str, Any], low: int, h
     sizes = dict(zip(symbols, draw.sizes(len(symbols), low, max(high, low + len(symbols))), strict=True))
     for symbol, wanted in asked.items():
         if isinstance(wanted, tuple):
-            sizes[symbol] = draw.integer(*wanted)
+            taken = {sizes[other] for other in symbols if other != symbol}
+            drawn, (least, most) = draw.integer(*wanted), wanted
+            every = [*range(drawn, most + 1), *range(least, drawn)]
+            sizes[symbol] = next((size for size in every if size not in taken), drawn)
         elif isinstance(wanted, list):
             sizes[symbol] = wanted[draw.integer(0, len(wanted) - 1)]
         elif isinstance(wanted, int):

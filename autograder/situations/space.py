@@ -181,6 +181,10 @@ class Situations:
         """Whether the inputs are long."""
         return any(level.startswith(LONG) for level in row.values())
 
+    def is_small(self, row: Row) -> bool:
+        """Whether the inputs are long nowhere, and not many."""
+        return not any(level.startswith(LONG) or level in MANY for level in row.values())
+
     def asks(self, part: Row) -> bool:
         """Whether these levels must stand together in some situation: long inputs cost time, and meet masks only."""
         if self.meet and len(part) > 1 and not any(set(part) <= set(one) for one in self.meet):

@@ -20,6 +20,7 @@ from solutions.basic_attention import dot_scores
 @pytest.fixture(autouse=True)
 def nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cases", type(module._cases)())
+    monkeypatch.setattr(module, "_held", 0)
 
 
 def drawing(*given: Tensor) -> Iterator[Case]:
@@ -57,19 +58,27 @@ def test_results_are_made_once_for_a_case_and_not_for_other_inputs() -> None:
     assert made == [1, 2]
 
 
-def test_large_cases_and_results_are_made_each_time_and_no_more_than_so_many_are_kept(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_large_cases_and_results_are_made_each_time() -> None:
     owner, large = object(), torch.zeros(module.LARGEST + 1)
     assert remembered(owner, 7, lambda: next(drawing(large))).results is None
     case, made = remembered(owner, 8, lambda: next(drawing(torch.zeros(1)))), []
     for _ in range(2):
-        shared(case, "table", lambda: made.append(1) or torch.zeros(module.LARGEST_RESULT + 1))
+        shared(case, "table", lambda: made.append(1) or torch.zeros(module.LARGEST + 1))
     assert len(made) == 2
-    monkeypatch.setattr(module, "MOST", 3)
-    for number in range(9):
-        remembered(owner, number, lambda: next(drawing(torch.zeros(1))))
-    assert len(module._cases) == 3
+
+
+def test_no_more_numbers_than_so_many_are_kept_and_what_is_asked_for_again_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST", 100)
+    owner, often = object(), drawing(torch.zeros(9))
+    for number in range(50):
+        case = remembered(owner, number, lambda: next(drawing(torch.zeros(2))))
+        shared(case, "results", lambda: {"output": torch.zeros(3)})
+        remembered(owner, "often", lambda: next(often))
+        kept = [[case.inputs, case.results.known] for _, case in module._cases.values()]
+        assert module._numbers(kept) == module._held <= 100
+    assert 8 <= len(kept) <= 20
 
 
 def test_what_the_formula_gives_is_the_same_for_two_answers_and_another_for_other_numbers() -> None:

@@ -495,7 +495,7 @@ def elsewhere(finish):
 def one_mask_along(axis):
     def drop(weights, rate):
         shape = list(weights.shape)
-        shape[axis] = 1
+        shape[axis:][:1] = [1] if weights.dim() >= -axis else []
         return weights * (torch.rand(shape, device=weights.device) >= rate) / (1 - rate)
 
     return drop
