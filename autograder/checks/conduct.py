@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from autograder.checks.check import Probe
 from autograder.checks.deadline import OutOfTime
 from autograder.checks.failure import Failure
-from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 from autograder.observation import Observation
 
@@ -20,13 +18,10 @@ __all__ = [
     "SOFTMAX",
     "Allowance",
     "affordable",
-    "dtype_kept",
-    "evaluates",
     "half_the_pairs",
     "inputs_untouched",
     "obeys",
     "observed",
-    "repeatable",
     "reported",
     "strided",
 ]
@@ -78,118 +73,6 @@ def inputs_untouched() -> Probe:
                 f"the call changed its input {', '.join(modified)}. Is there an in-place operation (-=, *=, a trailing "
                 "underscore, an indexed assignment)?",
                 mistake="changes its inputs in place",
-            )
-
-    return probe
-
-
-def dtype_kept(outputs: tuple[str, ...], *, precise: bool = True) -> Probe:
-    """Results have the inputs' dtype and, in it, the precision that its rounding allows; not precise: the dtype alone."""
-
-    def probe(trial: Trial) -> None:
-        try:
-            results = trial()
-        except Failure as failure:
-            if "without overflow" not in failure.message:
-                raise
-            raise Failure(
-                f"{failure.message}. Is the mask value too large for {_short(trial.dtype)}? "
-                "torch.finfo(scores.dtype).min never is.",
-                mistake="mask value does not fit the dtype",
-                errored=True,
-            ) from failure
-        for name in outputs:
-            if results[name].dtype != trial.dtype:
-                raise Failure(
-                    f"{name} is {_short(results[name].dtype)} for {_short(trial.dtype)} inputs; it must keep their dtype.",
-                    mistake="does not keep the dtype",
-                )
-            if not precise:
-                continue
-            trial.require(
-                name,
-                results[name],
-                "is less precise than its dtype (is a part computed in another dtype, or a small number added?)",
-                mistake="less precise than its dtype",
-            )
-
-    return probe
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def repeatable(outputs: tuple[str, ...], kept: tuple[str, ...] = ()) -> Probe:
-    """Strides do not matter; other inputs of the same shape get a result of their own, and the first ones theirs again.
-
-    kept: inputs that are the same in all calls.
-    """
-
-    def probe(trial: Trial) -> None:
-        before = trial()
-        tensors = {n: v for n, v in trial.inputs.items() if isinstance(v, Tensor)}
-        try:
-            after = trial.named(trial.run(trial.changed(**strided(tensors))))
-        except Failure as failure:
-            raise Failure(
-                f"with non-contiguous inputs it {failure.message}",
-                mistake="depends on the memory layout of its inputs",
-                errored=failure.errored,
-            ) from failure
-        others = {
-            n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1)
-            for n, v in tensors.items()
-            if n not in kept
-        }
-        other, again = trial(**others), trial()
-        right = {name for name in outputs if trial.close(name, before[name])}
-        for name in outputs:
-            trial.require(
-                name,
-                after[name],
-                "non-contiguous inputs give another result",
-                expected=before[name],
-                mistake="depends on the memory layout of its inputs",
-            )
-            if name in right:
-                trial.require(
-                    name,
-                    other[name],
-                    "after a first call, other inputs of the same shape give a wrong result",
-                    mistake="keeps state between calls",
-                    **others,
-                )
-            trial.require(
-                name,
-                again[name],
-                "a second call on the same inputs gives another result",
-                expected=before[name],
-                mistake="keeps state between calls",
-            )
-
-    return probe
-
-
-def evaluates(outputs: tuple[str, ...]) -> Probe:
-    """A module gives the same results in eval mode as in training mode."""
-
-    def probe(trial: Trial) -> None:
-        if not isinstance(trial.subject, ModuleSubject):
-            return
-        module, before = trial.subject.module(trial.case), trial()
-        module.eval()
-        try:
-            after = trial()
-        finally:
-            module.train()
-        for name in outputs:
-            trial.require(
-                name,
-                after[name],
-                "after eval() it gives another result",
-                expected=before[name],
-                mistake="depends on train() or eval()",
             )
 
     return probe

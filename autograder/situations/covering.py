@@ -26,6 +26,11 @@ ORDINARY = 0.7
 """How often the ordinary level is taken where others would cover as much: what is ordinary costs least, and says most."""
 
 
+def _groups(levels: Levels, together: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The factors whose levels must stand together: any two, those named, and each by itself."""
+    return [*combinations(levels, 2), *together, *((name,) for name in levels)]
+
+
 def pairs(
     levels: Levels,
     allowed: Allowed,
@@ -36,10 +41,9 @@ def pairs(
 
     asked: whether those levels need to stand together, though they may.
     """
-    groups = [*combinations(levels, 2), *together, *((name,) for name in levels)]
     found = [
         tuple(zip(group, chosen, strict=True))
-        for group in groups
+        for group in _groups(levels, together)
         for chosen in product(*(levels[name] for name in group))
     ]
     return [one for one in dict.fromkeys(found) if allowed(dict(one)) and asked(dict(one))]
@@ -58,33 +62,35 @@ def covering_array(
     allowed: is given some of the factors, too; what it refuses for a part of a row, it must refuse for the row. hiding: levels
     beside which the others can show little, as one key does for a mask: such a row covers no pair of the others.
     """
-    random = Random(seed)
+    random, together = Random(seed), tuple(together)
+    groups = list(dict.fromkeys(_groups(levels, together)))
     open_ = dict.fromkeys(pairs(levels, allowed, together, asked))
+
+    def held(row: Row) -> list[Tuple]:
+        """What of the open ones stands in the row."""
+        return [one for group in groups if (one := tuple([(name, row[name]) for name in group])) in open_]
+
+    def cover(row: Row) -> None:
+        """Strike what the row covers; where it has a hiding level, only what has that level, too."""
+        hides = {level for level in row.values() if level in hiding}
+        for one in held(row):
+            if hides <= {level for _, level in one}:
+                del open_[one]
+
     rows = [{name: of[0] for name, of in levels.items()}]
-    _cover(open_, rows[0], hiding)
+    cover(rows[0])
     while open_:
         best, most = None, 0
         for start in random.sample(list(open_), min(TRIES, len(open_))):
             row = _grown(dict(start), levels, allowed, open_, random, hiding)
-            if row is not None and (gain := sum(_holds(row, one) for one in open_)) > most:
+            if row is not None and (gain := len(held(row))) > most:
                 best, most = row, gain
         if best is None:  # the first that is open can stand in no whole row
             del open_[next(iter(open_))]
             continue
         rows.append({name: best[name] for name in levels})
-        _cover(open_, best, hiding)
+        cover(best)
     return tuple(rows)
-
-
-def _holds(row: Row, one: Tuple) -> bool:
-    return all(row.get(name) == level for name, level in one)
-
-
-def _cover(open_: dict[Tuple, None], row: Row, hiding: Collection[str]) -> None:
-    """Strike what the row covers; where it has a hiding level, only what has that level, too."""
-    hides = {level for level in row.values() if level in hiding}
-    for one in [one for one in open_ if _holds(row, one) and hides <= {level for _, level in one}]:
-        del open_[one]
 
 
 def _grown(
@@ -99,21 +105,23 @@ def _grown(
     rest = [name for name in levels if name not in row]
     random.shuffle(rest)
     for name in rest:
-        fitting = [one for one in levels[name] if one not in hiding and allowed({**row, name: one})]
-        if not fitting:
+        gains: dict[int, list[str]] = {}
+        for level in levels[name]:
+            if level not in hiding:
+                gains.setdefault(_gain(row, (name, level), open_), []).append(level)
+        fitting = (
+            [level for level in gains[gain] if allowed({**row, name: level})]
+            for gain in sorted(gains, reverse=True)
+        )
+        ties = next(filter(None, fitting), None)
+        if ties is None:
             return None
-        gains = {level: _gain(row, name, level, open_) for level in fitting}
-        most = max(gains.values())
-        ties = [level for level, gain in gains.items() if gain == most]
         row[name] = (
             ties[0] if ties[0] == levels[name][0] and random.random() < ORDINARY else random.choice(ties)
         )
     return row
 
 
-def _gain(row: Row, name: str, level: str, open_: Mapping[Tuple, None]) -> int:
+def _gain(row: Row, new: tuple[str, str], open_: Mapping[Tuple, None]) -> int:
     """How many open pairs that level would close beside the levels in the row."""
-    return sum(
-        ((other, row[other]), (name, level)) in open_ or ((name, level), (other, row[other])) in open_
-        for other in row
-    )
+    return sum([(one, new) in open_ or (new, one) in open_ for one in row.items()])

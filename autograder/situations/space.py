@@ -179,17 +179,17 @@ class Situations:
 
     def is_long(self, row: Row) -> bool:
         """Whether the inputs are long."""
-        return any(level.startswith(LONG) for level in row.values())
+        return not self.long.isdisjoint(row.values())
 
     def is_small(self, row: Row) -> bool:
         """Whether the inputs are long nowhere, and not many."""
-        return not any(level.startswith(LONG) or level in MANY for level in row.values())
+        return not self.is_long(row) and not any(level in MANY for level in row.values())
 
     def asks(self, part: Row) -> bool:
         """Whether these levels must stand together in some situation: long inputs cost time, and meet masks only."""
         if self.meet and len(part) > 1 and not any(set(part) <= set(one) for one in self.meet):
             return False
-        long = next((level for level in part.values() if level.startswith(LONG)), None)
+        long = next((level for level in part.values() if level in self.long), None)
         if long is not None:
             if long in LONG_IN_HALF and HALVED in part.values():
                 return len(part) == 2
@@ -204,7 +204,20 @@ class Situations:
     @cached_property
     def lengthy(self) -> tuple[str, ...]:
         """The factors that have long inputs among their levels."""
-        return tuple(name for name, of in self.levels.items() if any(level.startswith(LONG) for level in of))
+        return tuple(name for name, of in self.levels.items() if not self.long.isdisjoint(of))
+
+    @cached_property
+    def refused(self) -> list[list[tuple[str, frozenset[str]]]]:
+        """What `never` says, the levels of each factor as a set."""
+        return [
+            [(name, frozenset([of] if isinstance(of, str) else of)) for name, of in one.items()]
+            for one in self.never
+        ]
+
+    @cached_property
+    def long(self) -> frozenset[str]:
+        """The levels with long inputs."""
+        return frozenset(level for of in self.levels.values() for level in of if level.startswith(LONG))
 
     def allows(self, row: Row) -> bool:
         """Whether these levels go together."""
@@ -218,7 +231,7 @@ class Situations:
                 if name in row and row[name] != (level if level in levels else levels[0]):
                     return False
         if row.get("layout") == "expanded" and (
-            any(level in ("no leading axis",) for level in row.values())
+            "no leading axis" in row.values()
             or row.get("state") in ("in tensors used before", "after results were written over")
             or row.get("gradient") in GRADIENT
         ):
@@ -227,10 +240,7 @@ class Situations:
             row.get("state") in ("in tensors used before", "after results were written over")
         ):
             return False
-        return not any(
-            all(name in row and row[name] in _many(level) for name, level in one.items())
-            for one in self.never
-        )
+        return not any(all([row.get(name) in of for name, of in one]) for one in self.refused)
 
     def row(self, seed: int, place: int) -> Row:
         """The situation at that place in the run of that seed: the ordinary one, then the array.
@@ -300,7 +310,3 @@ def expanded(inputs: Mapping[str, Any], axes: Mapping[str, str]) -> dict[str, An
 def _leads(name: str, value: Any, axes: Mapping[str, str]) -> bool:
     spec = axes.get(name, "").split()
     return isinstance(value, Tensor) and spec[:1] == ["..."] and value.dim() >= len(spec)
-
-
-def _many(level: Any) -> tuple[str, ...]:
-    return (level,) if isinstance(level, str) else tuple(level)

@@ -270,6 +270,9 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
     others = {n: v.clone() for n, v in trial.inputs.items() if isinstance(v, Tensor) and n not in given}
     results = _results(trial, _laid_out(space, trial.changed(**others, **given), row))
     (space.right or _right)(trial, {name: value.detach() for name, value in results.items()})
+    # What a gradient is a sum of: its terms are products of a factor and of the other inputs, whatever their sum is.
+    degree = min(3, max(2, len(trial.differentiable) - len(trial.weights) - 1))
+    product = math.prod(trial.shared("sizes", lambda: _sizes(trial))[-degree:])
     for name, result in results.items():
         if name not in derivatives:
             continue
@@ -279,14 +282,7 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
             if result.requires_grad
             else (None,) * len(leaves)
         )
-        # What a gradient is a sum of: its terms are products of a factor and of the other inputs, whatever their sum is.
-        sizes = sorted(
-            max(1.0, float(v.masked_fill(~v.isfinite(), 0.0).abs().max()))
-            for n in trial.differentiable
-            if (v := trial.inputs[n]).numel()
-        )
-        degree = min(3, max(2, len(trial.differentiable) - len(trial.weights) - 1))
-        terms = float(factors.abs().max()) * math.prod(sizes[-degree:])
+        terms = float(factors.abs().max()) * product
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + trial.expect()[name].growth) * terms
         for leaf, want, have in _added(leaves, wanted, found, twins):
             if (
@@ -296,6 +292,12 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
             ):
                 least = 1e-2 * terms if trial.dtype in HALVES else slack
                 _same_gradient(name, leaf, want.nan_to_num(), have, slack, least)
+
+
+def _sizes(trial: Trial) -> list[float]:
+    """How large each input's largest finite number is, one at least, in order."""
+    given = [trial.inputs[name] for name in trial.differentiable]
+    return sorted(max(1.0, float(v.masked_fill(~v.isfinite(), 0.0).abs().max())) for v in given if v.numel())
 
 
 Gradients = tuple[Tensor | None, ...]
