@@ -94,16 +94,20 @@ def drawn_by(
 
 def _sizes(draw: Draw, symbols: list[str], asked: Mapping[str, Any], low: int, high: int) -> Sizes:
     sizes = dict(zip(symbols, draw.sizes(len(symbols), low, max(high, low + len(symbols))), strict=True))
+    taken = {size for symbol, size in sizes.items() if symbol not in asked}
     for symbol, wanted in asked.items():
         if isinstance(wanted, tuple):
-            taken = {sizes[other] for other in symbols if other != symbol}
-            drawn, (least, most) = draw.integer(*wanted), wanted
-            every = [*range(drawn, most + 1), *range(least, drawn)]
-            sizes[symbol] = next((size for size in every if size not in taken), drawn)
+            least, most = wanted
+            drawn = draw.integer(least, most)
+            apart = [size for size in (*range(drawn, most + 1), *range(least, drawn)) if size not in taken]
+            sizes[symbol] = apart[0] if apart else drawn
         elif isinstance(wanted, list):
             sizes[symbol] = wanted[draw.integer(0, len(wanted) - 1)]
         elif isinstance(wanted, int):
             sizes[symbol] = wanted
+        else:
+            continue  # as long as another one
+        taken.add(sizes[symbol])
     return sizes | {
         symbol: sizes[wanted]
         for symbol, wanted in asked.items()
