@@ -495,7 +495,8 @@ def elsewhere(finish):
 def one_mask_along(axis):
     def drop(weights, rate):
         shape = list(weights.shape)
-        shape[axis:][:1] = [1] if weights.dim() >= -axis else []
+        if weights.dim() >= -axis:  # there may be no batch
+            shape[axis] = 1
         return weights * (torch.rand(shape, device=weights.device) >= rate) / (1 - rate)
 
     return drop
