@@ -346,7 +346,11 @@ class _Again(torch.autograd.Function):
             again = _tensors([ctx.call(lambda one: copies.get(id(one), one))])
         pairs = [(o, g) for o, g in zip(again, gradients, strict=True) if o.requires_grad]
         leaves = [copy for copy in copies.values() if copy.requires_grad]
-        found = torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True)
+        found = (
+            torch.autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], allow_unused=True)
+            if pairs
+            else [None] * len(leaves)
+        )
         of = dict(zip(map(id, leaves), found, strict=True))
         return (None, None, *(of.get(id(copies[id(one)])) for one in ctx.tensors))
 

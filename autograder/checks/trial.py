@@ -36,7 +36,8 @@ class Target:
     """What a subject must compute: the names of its results, and the float64 formula that yields them.
 
     whole: the results are whole numbers, plain ints and not tensors. on_request: results that some cases do not ask for: where
-    the formula gives none, None must come back. statistics: results that are float32 whatever the inputs' dtype.
+    the formula gives none, None must come back. statistics: results that are float32 whatever the inputs' dtype. detached:
+    results that must carry no gradient; others that the formula gives none may.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Target:
     whole: bool = False
     on_request: tuple[str, ...] = ()
     statistics: tuple[str, ...] = ()
+    detached: tuple[str, ...] = ()
 
 
 class Trial:

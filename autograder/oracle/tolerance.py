@@ -13,6 +13,7 @@ row has the F of a row for the whole, too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -87,8 +88,10 @@ def within_rounding(actual: Tensor, result: Quantity, dtype: torch.dtype) -> boo
     allowance = SUM_STEPS * _sum_roundoff(dtype) * (1.0 + result.growth) * result.magnitude
     allowance += min(FLOORS.values()) * unit_roundoff(dtype) * result.value.abs()
     got = actual.detach().to("cpu", torch.float64)
-    gap = torch.where(got == result.value, 0.0, (got - result.value).abs())  # inf is inf
-    return bool((gap <= allowance).all())
+    gap = torch.where(
+        got == result.value, 0.0, (got - result.value).abs()
+    )  # inf is inf, and nothing else is near it
+    return bool(((gap <= allowance) & (gap < math.inf)).all())
 
 
 def _sum_roundoff(dtype: torch.dtype) -> float:

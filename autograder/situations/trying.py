@@ -113,10 +113,10 @@ def _before(space: Situations, trial: Trial, row: Row) -> None:
         other = replace(trial.case, number=trial.case.number + CASES_PER_SEED // 2)
         second = Trial(trial.target, trial.subject, other)  # a module of its own, with weights of its own
         second.circumstance = trial.circumstance
-        _called(second, second.fresh(**others(second.inputs)))
+        _called(second, second.fresh(**_others(second.inputs)))
 
 
-def others(inputs: Mapping[str, Any]) -> dict[str, Any]:
+def _others(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Other numbers of the same shapes."""
     return {
         n: v * 0.5 + 0.25 if v.is_floating_point() else v.flip(-1) if v.dtype == torch.bool and v.dim() else v
@@ -270,13 +270,16 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
     others = {n: v.clone() for n, v in trial.inputs.items() if isinstance(v, Tensor) and n not in given}
     results = _results(trial, _laid_out(space, trial.changed(**others, **given), row))
     (space.right or _right)(trial, {name: value.detach() for name, value in results.items()})
+    if row["gradient"] == "a gradient asked" and space.right is None:
+        _called(trial, trial.fresh(**_others(trial.inputs)))  # a backward pass is that of its own call
     # What a gradient is a sum of: its terms are products of a factor and of the other inputs, whatever their sum is.
     degree = min(3, max(2, len(trial.differentiable) - len(trial.weights) - 1))
     product = math.prod(trial.shared("sizes", lambda: _sizes(trial))[-degree:])
     for name, result in results.items():
-        if name not in derivatives:
+        if not result.numel() or name not in (*derivatives, *trial.target.detached):
             continue
-        factors, wanted = derivatives[name]
+        none = torch.ones_like(result, dtype=torch.float64), (None,) * len(leaves)
+        factors, wanted = derivatives.get(name, none)
         found = (
             _backward(result, factors, list(leaves.values()))
             if result.requires_grad
@@ -285,6 +288,12 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
         terms = float(factors.abs().max()) * product
         slack = SLACK * torch.finfo(trial.dtype).eps * (1 + trial.expect()[name].growth) * terms
         for leaf, want, have in _added(leaves, wanted, found, twins):
+            if want is None and have is not None and bool((have != 0).any()):
+                raise Failure(
+                    f"a gradient of {name} flows into {leaf} (up to {float(have.abs().max()):.3g}); none should. "
+                    "Is what is only kept, or comes from earlier, detached?",
+                    mistake="a gradient where none should be",
+                )
             if (
                 want is not None
                 and want.numel()
@@ -318,7 +327,7 @@ def _added(
 def _backward(result: Tensor, factors: Tensor, leaves: list[Tensor]) -> tuple[Tensor | None, ...]:
     try:
         return torch.autograd.grad(
-            result, leaves, factors.to(result.dtype), allow_unused=True, retain_graph=True
+            result, leaves, factors.to(result.dtype, copy=True), allow_unused=True, retain_graph=True
         )
     except RuntimeError as error:
         raise Failure(

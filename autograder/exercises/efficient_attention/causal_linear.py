@@ -169,9 +169,12 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
         ),
         never=(IN_DOUBLE,),
     ),
-    recipes=(Recipe("long sequences", partial(draw, axes=0, S=1000, D=(3, 4), D_v=(3, 5))),),
+    recipes=(
+        Recipe("long sequences", partial(draw, axes=0, S=1000, D=(3, 4), D_v=(3, 5))),
+        Recipe("a batch after a state", partial(draw, axes=2, S=(290, 310), D=(3, 4), D_v=(3, 5), seen=5)),
+    ),
     checks=(
-        Check("linear cost", "work and memory grow with the length, not with its square", 0.75, ("long sequences",),
+        Check("linear cost", "work and memory grow with the length, not with its square", 0.75, ("long sequences", "a batch after a state"),
               affordable(_flops, _largest, half_the_pairs), (FORMULA, "state handed on")),
     ),
     diagnoses={

@@ -88,6 +88,11 @@ def _long(draw: Draw, is_causal: bool) -> dict[str, Any]:
     return {**inputs, "block_size": 13} | ({"is_causal": True} if is_causal else {})
 
 
+def _batch(draw: Draw) -> dict[str, Any]:
+    """Some 90 positions in blocks of 5, with two leading axes."""
+    return {**drawn(draw, axes=2, S_q=(82, 90), S_k=(91, 99), D=3, D_v=4), "block_size": 5, "is_causal": True}
+
+
 def _sizes(inputs: Mapping[str, Any]) -> tuple[int, int, int, int]:
     query, value = inputs["query"], inputs["value"]
     return query.shape[-2], value.shape[-2], query.shape[-1], value.shape[-1]
@@ -105,7 +110,7 @@ def _flops(inputs: Mapping[str, Any]) -> int:
 
 
 def _table(inputs: Mapping[str, Any]) -> int:
-    return inputs["query"].shape[-2] * inputs["key"].shape[-2]
+    return leading(inputs) * inputs["query"].shape[-2] * inputs["key"].shape[-2]
 
 
 def chunked(
@@ -237,12 +242,13 @@ CHUNKED_ATTENTION = Exercise(
         Recipe("plain", draw),
         Recipe("a long sequence", partial(_long, is_causal=False)),
         Recipe("a long sequence, causal", partial(_long, is_causal=True)),
+        Recipe("a batch", _batch),
     ),
     checks=(
         Check("no block size", "is refused with a ValueError", 0.25, ("blocks of none", "blocks of less than none"),
               raises_value_error("block_size is not checked"), FORMULA),
         Check("linear memory", "no tensor grows with the square of the length, and no work is wasted", 5.75,
-              ("a long sequence", "a long sequence, causal"), tiled(_largest, _flops, _table, OUTPUTS),
+              ("a long sequence", "a long sequence, causal", "a batch"), tiled(_largest, _flops, _table, OUTPUTS),
               (FORMULA, "block sizes", "causal")),
         own_work("plain", FORMULA),
     ),

@@ -168,9 +168,12 @@ LINEAR_ATTENTION = Exercise(
         ),
         never=(IN_DOUBLE,),
     ),
-    recipes=(Recipe("long sequences", partial(draw, axes=0, S_q=(200, 230), S_k=(231, 260), D=(3, 4), D_v=(5, 6))),),
+    recipes=(
+        Recipe("long sequences", partial(draw, axes=0, S_q=(200, 230), S_k=(231, 260), D=(3, 4), D_v=(5, 6))),
+        Recipe("a batch", partial(draw, axes=2, S_q=(40, 50), S_k=(170, 190), D=(3, 4), D_v=(5, 6))),
+    ),
     checks=(
-        Check("linear cost", "work and memory grow with the length, not with its square", 1.0, ("long sequences",),
+        Check("linear cost", "work and memory grow with the length, not with its square", 1.0, ("long sequences", "a batch"),
               affordable(_flops, _largest, _made), FORMULA),
     ),
     diagnoses={"": (responds(dict.fromkeys(SHAPES, OUTPUT), mixing="value"),)},

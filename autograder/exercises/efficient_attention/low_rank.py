@@ -36,17 +36,19 @@ def draw(draw: Draw, **options: Any) -> dict[str, Any]:
     return inputs | {name: inputs[name] / inputs["key"].shape[-2] ** 0.5 for name in ("E", "F")}
 
 
-def _do_not_fit(draw: Draw, *, names: tuple[str, ...], rows: int = 0, keys: int = 0) -> dict[str, Any]:
+def _do_not_fit(draw: Draw, *, names: tuple[str, ...], rows: int = 0, keys: int | str = 0) -> dict[str, Any]:
     """E, F or both with more or fewer rows, or for more or fewer keys; keys "one": for a single one."""
     inputs = _sequences(draw, axes=0, k=(4, 5), S_k=(6, 8))
     for name in names:
         k, S_k = inputs[name].shape
-        inputs[name] = draw.normal(k + rows, S_k + keys)
+        inputs[name] = draw.normal(k + rows, 1 if isinstance(keys, str) else S_k + keys)
     return inputs
 
 
 UNFIT: Mapping[str, Mapping[str, Any]] = {
     "projections for more keys": {"names": ("E", "F"), "keys": 1},
+    "projections for several more keys": {"names": ("E", "F"), "keys": 4},
+    "projections for a single key": {"names": ("E", "F"), "keys": "one"},
     "projections for fewer keys": {"names": ("E", "F"), "keys": -1},
     "E for more keys": {"names": ("E",), "keys": 2},
     "F for more keys": {"names": ("F",), "keys": 2},
@@ -175,10 +177,11 @@ LOW_RANK_ATTENTION = Exercise(
     recipes=(
         Recipe("plain", draw),
         Recipe("long sequences", partial(draw, axes=0, S_q=(400, 420), S_k=(430, 450), k=(2, 4))),
+        Recipe("a batch", partial(draw, axes=2, S_q=(150, 170), S_k=(180, 198), k=(2, 3))),
         *(Recipe(label, partial(_do_not_fit, **how)) for label, how in UNFIT.items()),
     ),
     checks=(
-        Check("linear cost", "work and memory grow with S k, not with S_q S_k", 0.75, ("long sequences",),
+        Check("linear cost", "work and memory grow with S k, not with S_q S_k", 0.75, ("long sequences", "a batch"),
               affordable(_flops, _largest, _made), FORMULA),
         Check("sizes that do not fit", "are refused with a ValueError", 0.5, tuple(UNFIT), raises_value_error(), FORMULA),
         Check("own work", "attention is written out", 0.25, ("plain",), obeys(FUSED, "attention"), FORMULA, binding=True),

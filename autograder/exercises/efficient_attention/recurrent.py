@@ -205,7 +205,7 @@ SCORE_SLIPS = only(
 RECURRENT_ATTENTION = Exercise(
     name="recurrent_attention",
     assignment="efficient_attention",
-    target=Target("recurrent_attention", OUTPUTS, formula),
+    target=Target("recurrent_attention", OUTPUTS, formula, detached=("new_memory",)),
     positional=(*SHAPES, "memory_length"),
     situations=Situations(
         draw=draw,

@@ -142,6 +142,11 @@ def _long(one: Draw) -> dict[str, Any]:
     return draw(one, axes=0, size=16, blocks=(19, 21), short=(5, 3), share=0.08, D=4, D_v=5)
 
 
+def _batch(one: Draw) -> dict[str, Any]:
+    """About 180 positions in blocks of 16, one block in ten allowed, with two leading axes."""
+    return draw(one, axes=2, size=16, blocks=(11, 12), short=(5, 3), share=0.08, D=4, D_v=5)
+
+
 def _table(inputs: Mapping[str, Any]) -> int:
     return leading(inputs) * inputs["query"].shape[-2] * inputs["key"].shape[-2]
 
@@ -270,11 +275,12 @@ BLOCK_SPARSE_ATTENTION = Exercise(
         *(Recipe(f"a mask, {kind}", partial(_wrong_mask, kind=kind)) for kind in KINDS),
         Recipe("plain", draw),
         Recipe("a long sequence", _long),
+        Recipe("a batch", _batch),
     ),
     checks=(
         Check("masks that do not fit", "are refused with a ValueError", 0.25, tuple(f"a mask, {kind}" for kind in KINDS),
               raises_value_error("the shape of block_mask is not checked"), FORMULA),
-        Check("sparse cost", "no work for forbidden blocks, and no table of all pairs", 4.0, ("a long sequence",),
+        Check("sparse cost", "no work for forbidden blocks, and no table of all pairs", 4.0, ("a long sequence", "a batch"),
               tiled(lambda inputs: _table(inputs) - 1, _flops, _table, OUTPUTS, _table), (FORMULA, "lengths")),
         own_work("plain", FORMULA),
     ),

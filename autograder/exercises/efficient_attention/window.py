@@ -76,6 +76,11 @@ def _long(draw_: Draw) -> dict[str, Any]:
     return draw(draw_, axes=0, S=(400, 430), w=5, D=3, D_v=4)
 
 
+def _batch(draw_: Draw) -> dict[str, Any]:
+    """Some 200 positions and a window of 3, with two leading axes."""
+    return draw(draw_, axes=2, S=(190, 199), w=3, D=3, D_v=4)
+
+
 def _pairs(inputs: Mapping[str, Any]) -> int:
     return leading(inputs) * (inputs["query"].shape[-2] + inputs["window"]) * inputs["window"]
 
@@ -89,7 +94,7 @@ def _flops(inputs: Mapping[str, Any]) -> int:
 
 
 def _table(inputs: Mapping[str, Any]) -> int:
-    return int(inputs["query"].shape[-2]) ** 2
+    return leading(inputs) * int(inputs["query"].shape[-2]) ** 2
 
 
 Near = Callable[[Tensor, int], Tensor]
@@ -187,11 +192,12 @@ SLIDING_WINDOW_ATTENTION = Exercise(
         Recipe("a window of less than none", lambda one: {**draw(one), "window": -2}),
         Recipe("plain", partial(draw, w=3)),
         Recipe("a long sequence", _long),
+        Recipe("a batch", _batch),
     ),
     checks=(
         Check("no window", "is refused with a ValueError", 0.25, ("a window of none", "a window of less than none"),
               raises_value_error("window is not checked"), FORMULA),
-        Check("linear cost", "memory and work grow with S * window, not with S * S", 4.25, ("a long sequence",),
+        Check("linear cost", "memory and work grow with S * window, not with S * S", 4.25, ("a long sequence", "a batch"),
               tiled(_largest, _flops, _table, OUTPUTS, half_the_pairs), (FORMULA, "windows")),
         own_work("plain", FORMULA),
     ),
