@@ -186,7 +186,7 @@ def _drawn_right(trial: Trial, tokens: Tensor, slips: Slips) -> None:
     copies = [tokens[place::period] for place in range(period)]
     counts = [torch.bincount(of, minlength=rows.shape[-1]).double() for of in copies]
     for (_, probs), count, of in zip(different, counts, copies, strict=True):
-        if message := _unlike(count, probs):
+        if message := _unlike(count, probs) or _unlike_in_slices(count, probs):
             _require_several_draws(trial, tokens)
             fitting = _fitting(slips, [row for row, _ in different], counts, settings)
             subject = trial.subject
@@ -254,6 +254,25 @@ def _unlike(counts: Tensor, probs: Tensor) -> str:
     token = int((counts / draws - probs).abs().argmax())
     often = f"drawn in {float(counts[token]) / draws:.1%}" if counts[token] else "not drawn in any"
     return f"token {token} was {often} of {draws:,} draws; its probability is {float(probs[token]):.1%}."
+
+
+SLICES = 16
+
+
+def _unlike_in_slices(counts: Tensor, probs: Tensor) -> str:
+    """What is wrong with the frequencies of neighbours taken together, where there are more tokens than draws."""
+    if int((probs > 0).sum()) <= int(counts.sum()):
+        return ""
+    often, expected = (
+        torch.stack([part.sum() for part in of.tensor_split(SLICES)]) for of in (counts, probs)
+    )
+    if not drawn_otherwise(often, expected):
+        return ""
+    place, size = int((often / often.sum() - expected).abs().argmax()), len(probs) // SLICES
+    return (
+        f"of about {size} tokens from {place * size} on one was drawn in {float(often[place] / often.sum()):.1%} of the draws; "
+        f"their probability is {float(expected[place]):.1%}. Are some left out, or is their sum kept in half precision?"
+    )
 
 
 def _require_independence(tokens: Tensor, counts: Tensor, probs: Tensor) -> None:

@@ -174,8 +174,9 @@ CAUSAL_LINEAR_ATTENTION = Exercise(
         Recipe("a batch after a state", partial(draw, axes=2, S=(290, 310), D=(3, 4), D_v=(3, 5), seen=5)),
     ),
     checks=(
-        Check("linear cost", "work and memory grow with the length, not with its square", 0.75, ("long sequences", "a batch after a state"),
-              affordable(_flops, _largest, half_the_pairs), (FORMULA, "state handed on")),
+        Check("linear cost", "work and memory grow with the length, not with its square", 0.75,
+              ("long sequences", "a batch after a state"), affordable(_flops, _largest, half_the_pairs),
+              (FORMULA, "state handed on")),
     ),
     diagnoses={
         "": (responds({"query": ("output",), "key": OUTPUTS, "value": ("output", "kv")}, mixing="value"),),

@@ -20,7 +20,7 @@ from autograder.mistakes import Slips, Step, slips
 from autograder.oracle.generation import whole
 from autograder.oracle.quantity import Quantity
 from autograder.situations import AXES, DTYPES, Factor, Situations, drawn_by, without
-from autograder.situations.factors import LONG_PRIMES
+from autograder.situations.factors import VERY_LONG
 from autograder.situations.space import GRADIENT, Group, groups
 
 __all__ = ["KV_CACHE"]
@@ -40,7 +40,7 @@ def _drawn(
     """
     inputs = _text(draw, **{"S": (7, 9), **options})
     S = inputs["key"].shape[-2]
-    chunks = {"one": [S], "single": [1] * S, "none": [0, 2, 0, S - 2], "long": [3, 40, S - 44, 1]}
+    chunks = {"one": [S], "single": [1] * S, "none": [0, 2, 0, S - 2], "long": [3, 61, S - 65, 1]}
     inputs |= {"value": inputs["value"].to(value_dtype), "chunks": chunks.get(pieces, [2, 1, S - 4, 1])}
     return inputs | {"max_length": S + spare} | {n: v for n, v in (("ask", ask), ("text", text)) if v}
 
@@ -57,6 +57,9 @@ FACTORS: Mapping[str, Factor] = {
         "after reset": {"text": "before"},
         "after reset, from a text of other sizes": {"text": "of other sizes"},
         "after reset, from a text of another dtype": {"text": "of another dtype"},
+        "after reset, from a text of another batch": {"text": "of another batch"},
+        "after reset, from a text of other values": {"text": "of other values"},
+        "after reset, from a text with values of another dtype": {"text": "with values of another dtype"},
         "beside another cache": {"text": "beside"},
     },
     "lengths": {
@@ -64,7 +67,7 @@ FACTORS: Mapping[str, Factor] = {
         ONE: {"pieces": "one"},
         "one position at a time": {"pieces": "single", "S": (4, 5)},
         "pieces of no position": {"pieces": "none"},
-        "over a thousand positions": {"pieces": "long", "S": LONG_PRIMES, "axes": 0},
+        "over two thousand positions": {"pieces": "long", "S": VERY_LONG, "axes": 0},
     },
     "dtype": {**DTYPES, "values of another dtype": {"value_dtype": torch.float64}},
     "axes": {**AXES, "a batch of one": {"axes": 1, "batch": 1}},
@@ -83,6 +86,8 @@ def _script(make: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
     for place, piece in enumerate(zip(key.split(chunks, -2), value.split(chunks, -2), strict=True)):
         if place == asked:
             _overfill(cache, key, value, most, sum(chunks[:place]))
+            if not place:
+                _overfill(make(0), key, value, 0, 0)
         results.append(_appended(cache, *piece))
         lengths.append(length_of(cache))
         if other is not None:
@@ -95,12 +100,17 @@ def _script(make: Callable[..., Any], inputs: Mapping[str, Any]) -> Any:
 
 def _forget(cache: Any, key: Tensor, value: Tensor, text: str) -> None:
     """Two positions of another text, which are then forgotten."""
+    other = torch.float32 if value.dtype == torch.float64 else torch.float64
     if text == "of other sizes":
-        key, value = (torch.cat([one, one], -1) for one in (key, value))
+        key = torch.cat([key, key], -1)
+    if text in ("of other sizes", "of other values"):
+        value = torch.cat([value, value], -1)
+    if text in ("of other sizes", "of another batch"):
         key, value = (torch.cat([one, one]) if one.dim() > 2 else one for one in (key, value))
-    elif text == "of another dtype":
-        other = torch.float32 if key.dtype == torch.float64 else torch.float64
-        key, value = key.to(other), value.to(other)
+    if text == "of another dtype":
+        key = key.to(other)
+    if text in ("of another dtype", "with values of another dtype"):
+        value = value.to(other)
     _appended(cache, key[..., 1:3, :], value[..., 1:3, :])
     invoke(cache, "reset")
     if length := length_of(cache):
@@ -134,6 +144,12 @@ def _appended(cache: Any, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _joined(name: str, parts: tuple[Tensor, ...]) -> Tensor:
+    dtypes = [str(one.dtype).removeprefix("torch.") for one in parts]
+    if len(set(dtypes)) > 1:
+        raise Failure(
+            f"append returned {name}s of {', then '.join(dict.fromkeys(dtypes))}; they went in as {dtypes[0]}.",
+            mistake="does not keep the dtype",
+        )
     try:
         return torch.cat(parts, -2)
     except (RuntimeError, IndexError) as error:

@@ -23,6 +23,7 @@ from autograder.mistakes import Slips, slips
 from autograder.mistakes.attention import only
 from autograder.mistakes.heads import HEAD_SLIPS, heads
 from autograder.mistakes.modules import linear
+from autograder.observation import Observation
 from autograder.oracle.generation import aligned, cached_attention
 from autograder.oracle.quantity import Quantity
 from autograder.situations import DTYPES, MODULE_AXES, Situations, drawn_by, module_scores, without
@@ -86,14 +87,21 @@ FACTORS: Mapping[str, Factor] = {
 
 def _remembers_aside(trial: Trial) -> None:
     """Where the full pass is right and pieces are not: what is remembered is no registered buffer."""
-    if isinstance(trial.subject, FedModule) and trial.close("output", trial(chunks=None)["output"]):
-        for name, held in trial.subject.module(trial.case).named_buffers():
-            if held.is_floating_point():
-                raise Failure(
-                    f"is {name}, a registered buffer, what it remembers in? A cache is no part of the model's state: keep it "
-                    "in a KVCache on self.",
-                    mistake="remembers in a registered buffer",
-                )
+    if trial.close("output", trial(chunks=None)["output"]):
+        _has_no_buffer(trial)
+
+
+def _has_no_buffer(trial: Trial) -> None:
+    """The module as it is made has no registered buffer that could hold keys and values."""
+    if not isinstance(trial.subject, FedModule):
+        return
+    for name, held in trial.subject.module(trial.case).named_buffers():
+        if held.is_floating_point() and held.numel() > 1:
+            raise Failure(
+                f"is {name}, a registered buffer, what it remembers in? A cache is no part of the model's state: keep it "
+                "in a KVCache on self.",
+                mistake="remembers in a registered buffer",
+            )
 
 
 TOO_LONG, START = "grows beyond max_length", "start is not compared with what is remembered"
@@ -127,8 +135,8 @@ def _refuses(trial: Trial) -> None:
     refuse(0, most + 1, TOO_LONG)
     remembered = most - 2
     feed(0, remembered)
-    refuse(most - 3, 1, START)
-    refuse(most - 1, 1, START)
+    for start in sorted({-1, 1, remembered // 2, remembered - 1, remembered + 1} - {remembered}):
+        refuse(start, 1, START)
     refuse(most - 2, 3, TOO_LONG)
     feed(most - 2, 2)  # it fits, and the refusals have changed nothing
     what = f"d_model={d_model + 1} with num_heads={num_heads}"
@@ -142,21 +150,26 @@ def _step_flops(x: Tensor, new: int) -> int:
 
 
 def _cheap_step(trial: Trial) -> None:
-    """The last position of a text, the others being remembered, costs what one position costs; the full pass what it must."""
+    """The last positions of a text, the others being remembered, cost what so many cost; the full pass what it must."""
     x, subject, case = trial.inputs["x"], trial.subject, trial.case
     S = x.shape[-2]
-    with student_code():
-        subject.call(case, {**trial.inputs, "x": x[..., : S - 1, :]})
-        step = subject.observe(case, {**trial.inputs, "x": x[..., S - 1 :, :], "start": S - 1})
-    whole = subject.observe(case, trial.inputs)
+
+    def fed(new: int) -> Observation:
+        """The last so many positions, after the others."""
+        with student_code():
+            subject.call(case, {**trial.inputs, "x": x[..., : S - new, :]})
+            return subject.observe(case, {**trial.inputs, "x": x[..., S - new :, :], "start": S - new})
+
+    again = "Are the keys and values of earlier positions computed again?"
     for seen, new, what, why in (
+        (fed(1), 1, f"one position after {S - 1} others", again),
+        (fed(5), 5, f"five positions after {S - 5} others", again),
         (
-            step,
-            1,
-            f"one position after {S - 1} others",
-            "Are the keys and values of earlier positions computed again?",
+            subject.observe(case, trial.inputs),
+            S,
+            "the full pass",
+            "Is the text fed one position at a time, or twice?",
         ),
-        (whole, S, "the full pass", "Is the text fed one position at a time, or twice?"),
     ):
         if seen.flops > SPARE_WORK * _step_flops(x, new):
             raise Failure(
@@ -261,7 +274,7 @@ CACHED_SELF_ATTENTION = Exercise(
         Check("cost", "an earlier position is never computed again", 0.75, ("long text",), _cheap_step, (FORMULA, FED)),
         Check("refuses", "what does not fit raises ValueError", 0.5, ("a text",), _refuses, (FORMULA, FED)),
         Check("parameters", "every parameter is there, is used and learns", 0.25, ("a text",),
-              in_turn(biases_as_asked(LAYERS), every_parameter_learns(), works_as_made()), FORMULA),
+              in_turn(biases_as_asked(LAYERS), every_parameter_learns(), works_as_made(), _has_no_buffer), FORMULA),
     ),
     diagnoses={"chunks": (_remembers_aside,), "": (responds({"x": ("output",)}, mixing="x"),)},
     mistakes=(

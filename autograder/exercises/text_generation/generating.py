@@ -226,14 +226,20 @@ def _require_source(trial: Trial, text: list[int], probs: list[Tensor]) -> None:
     if level == A_GENERATOR or not probs:
         return
 
-    def draw(seed: int) -> list[int]:
-        given = {} if level == NO_GENERATOR else {"generator": torch.Generator().manual_seed(seed)}
+    def draw(generator: torch.Generator) -> list[int]:
+        given = {} if level == NO_GENERATOR else {"generator": generator}
         with plainly(trial):
             return text_of(results_of(trial, **given)["tokens"])
 
-    one, again = draw(1), draw(1)
+    source, same, other = (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))
+    one, again = draw(source), draw(same)
     surely = not agree_by_chance(probs, len(probs))
-    if level == EXAMINED and (one != again or (surely and draw(2) == one)):
+    if level == EXAMINED and surely and draw(source) == one:
+        raise Failure(
+            "two texts in a row, drawn with one generator, are the same. Is the generator copied, or seeded again?",
+            mistake="generator does not move on",
+        )
+    if level == EXAMINED and (one != again or (surely and draw(other) == one)):
         raise Failure(
             "two generators of the same seed give different texts, or those of different seeds the same. "
             "Is the generator passed on, as it is?",
@@ -246,7 +252,8 @@ def _require_source(trial: Trial, text: list[int], probs: list[Tensor]) -> None:
 
 A_GENERATOR, EXAMINED, NO_GENERATOR = GENERATOR
 HOT = tuple(f"over a hundred tokens drawn, {how}" for how in ("hot", "cold", "of a tiny temperature"))
-MANY = "over a hundred drawn from many"
+MANY, SURE = "over a hundred drawn from many", "cuts at temperature 0"
+TIES = "greedy, of equal logits"
 FACTORS: Mapping[str, Factor] = {
     "prompt": {
         "a prompt of several tokens": {}, "a prompt of one token": {"prompt": (1, 1)},
@@ -263,6 +270,7 @@ FACTORS: Mapping[str, Factor] = {
     },
     "temperature": {
         "greedy": {}, "temperature 0": {"temperature": 0.0}, "drawn": {"temperature": 2.0, "new": (17, 19)},
+        TIES: {"temperature": 0.0, "always": (2.0, 1.0, 2.0, 0.0, 2.0)},
         HOT[0]: {"temperature": 20.0, "new": (80, 80), "always": HEEDLESS},
         HOT[1]: {"temperature": 0.2, "new": (80, 80), "always": HEEDLESS},
         HOT[2]: {"temperature": 0.04, "new": (80, 80), "always": tuple(0.04 * one for one in HEEDLESS)},
@@ -271,11 +279,12 @@ FACTORS: Mapping[str, Factor] = {
         "no cut": {}, "drawn with top_k": {"temperature": 2.0, "top_k": 2, "new": (9, 11)},
         "drawn with top_p": {"temperature": 2.0, "top_p": 0.4, "new": (9, 11)},
         "drawn with both": {"temperature": 3.0, "top_k": 3, "top_p": 0.4, "new": (9, 11)},
+        SURE: {"temperature": 0.0, "top_k": 3, "top_p": 0.9},
         MANY: {"temperature": 1.0, "new": (60, 60), "always": (0.0,) * 256},
     },
     "generator": GENERATOR,
 }  # fmt: skip
-DRAWN = tuple(without(FACTORS["temperature"], "greedy", "temperature 0"))
+DRAWN = tuple(without(FACTORS["temperature"], "greedy", "temperature 0", TIES))
 LONG = tuple(name for of in FACTORS.values() for name in of if name.startswith("over "))
 NONE, ONE = "no new token", "one new token"
 
@@ -316,7 +325,8 @@ GENERATE = Exercise(
             *({"prompt": LONG, name: _special(name)} for name in ("lengths", "eos", "temperature", "cut")),
             {"lengths": LONG, "eos": _special("eos")},
             {"prompt": "a prompt of one token", "eos": "eos in the prompt, too"},
-            {"generator": EXAMINED, "temperature": ("greedy", "temperature 0"), "cut": "no cut"},
+            {"generator": EXAMINED, "temperature": ("greedy", "temperature 0", TIES), "cut": ("no cut", SURE)},
+            {"temperature": TIES, "eos": _special("eos")},  # it repeats one token
             {"generator": tuple(GENERATOR)[1:], "eos": _special("eos")},  # what ends early may be equal by chance
         ),
         left_out={
@@ -331,10 +341,13 @@ GENERATE = Exercise(
     recipes=(
         Recipe("greedy", _drawn), Recipe("eos", lambda draw: _drawn(draw, eos="early", new=(8, 12))),
         Recipe("no new token", lambda draw: _drawn(draw, new=(0, 0))),
+        Recipe("drawn", lambda draw: _drawn(draw, temperature=2.0, new=(8, 12))),
+        Recipe("a long prompt", lambda draw: _drawn(draw, prompt=(40, 44))),
     ),
     checks=(
-        Check("cost", "each position is handed to the model once, and no call is in vain", 1.0, ("greedy", "eos", "no new token"),
-              asks_no_more_than_needed(), ("agrees with the formula", "eos")),
+        Check("cost", "each position is handed to the model once, and no call is in vain", 1.0,
+              ("greedy", "eos", "no new token", "drawn", "a long prompt"), asks_no_more_than_needed(),
+              ("agrees with the formula", "eos")),
     ),
     mistakes=slips(decoded, SLIPS, output="tokens"),
     hints=(

@@ -28,6 +28,7 @@ from autograder.situations import DTYPES, Factor, Group, Situations, groups, wit
 
 __all__ = ["SAMPLE_NEXT_TOKEN"]
 
+HALF = (torch.float16, torch.bfloat16)
 SHAPES = {0: (), 1: (DRAWS,), 2: (DRAWS // 30, 30), 3: (2, DRAWS // 60, 30)}
 """Leading axes of the logits, by their number."""
 
@@ -36,7 +37,9 @@ SPREAD = (2.4, 1.7, 1.1, 0.6, 0.0, -0.7, -1.5)
 
 MET, BOTH = "a sum that meets top_p", "top_p of what top_k keeps"
 HARDLY, COLD, ZERO = "two that hardly differ", "a cold temperature", "temperature 0"
-LONG = "over thirty thousand tokens"
+MILLIONTH = "a temperature of a millionth"
+LONG, EVEN = "over thirty thousand tokens", "fifteen hundred equal tokens"
+UNLIKE = "rows of other logits"
 
 
 def _hardly(dtype: torch.dtype) -> Tensor:
@@ -52,6 +55,19 @@ def _mixed(row: Tensor, hardly: bool) -> Tensor:
     return row.flip(0) if hardly and first < second else row
 
 
+def _lower(logits: Tensor, given: Settings) -> Tensor:
+    """Logits that are closer to each other, all of them far below; no sum of their probabilities is near top_p."""
+    temperature, top_k, top_p = (given.get(name) for name in ("temperature", "top_k", "top_p"))
+    size = float(logits.nan_to_num(neginf=0.0).abs().max())
+    down = (10 if logits.dtype in HALF else 100) * size
+
+    def gap(other: Tensor) -> float:
+        sums = kept(other.double(), temperature or 1.0, top_k).sort(descending=True).values.cumsum(0)
+        return 1.0 if top_p is None else float((sums[:-1] - top_p).abs().min())
+
+    return max((logits * share - down for share in (0.3, 0.4, 0.5, 0.6, 0.25, 0.2)), key=gap)
+
+
 def _drawn(
     draw: Draw,
     *,
@@ -60,6 +76,8 @@ def _drawn(
     axes: int = 1,
     batch: int = 0,
     rows: int = 1,
+    unlike: bool = False,
+    even: int = 0,
     V: int = 0,
     k: int = 3,
     top_k: int | str | None = None,
@@ -70,6 +88,7 @@ def _drawn(
 ) -> dict[str, Any]:
     """logits (..., V): this row in another order, or `rows` orders of it in turn; V: as the last of so many tokens.
 
+    unlike: every other row has logits of its own, far lower. even: so many equal ones in place of the row.
     sized: a factor of the logits. top_k: a number, or "k" (which is `k`). top_p: a number, "inside" (well between two
     sums of probabilities), or "met" (the sum of two of four equal ones).
     """
@@ -90,7 +109,12 @@ def _drawn(
         top_p = round(float(probs[:last].sum() + 0.75 * probs[last]), 3)
     if top_p is not None:
         given["top_p"] = 0.5 if top_p == "met" else top_p
-    orders = torch.stack([_mixed(logits[draw.permutation(len(logits))], hardly) for _ in range(rows)])
+    kinds = [logits, _lower(logits, given)] if unlike else [logits]
+    orders = torch.stack(
+        [_mixed(kinds[n % len(kinds)][draw.permutation(len(logits))], hardly) for n in range(rows)]
+    )
+    if even:
+        orders = torch.zeros(rows, even, dtype=dtype)
     lead = (1, 3) if V else (batch, *SHAPES[axes]) if batch else SHAPES[axes]
     many = orders[torch.arange(max(1, torch.Size(lead).numel())) % rows]
     if V:
@@ -220,8 +244,9 @@ SLIPS: Slips = {
 HALVES = ("float16", "bfloat16")
 FACTORS: Mapping[str, Factor] = {
     "temperature": {
-        "temperature 1": {}, COLD: {"temperature": 0.5}, "a hot temperature": {"temperature": 2.5},
-        "a tiny temperature": {"temperature": 0.03, "sized": 0.03}, ZERO: {"temperature": 0.0},
+        "temperature 1": {}, COLD: {"temperature": 0.5}, "a hot temperature": {"temperature": 100.0, "sized": 40.0},
+        "a tiny temperature": {"temperature": 0.03, "sized": 0.03}, MILLIONTH: {"temperature": 1e-6, "sized": 1e-6},
+        ZERO: {"temperature": 0.0},
     },
     "cut": {
         "no cut": {}, "top_k": {"top_k": "k"}, "top_k = 1": {"top_k": 1}, "top_k beyond the vocabulary": {"top_k": 50},
@@ -234,8 +259,8 @@ FACTORS: Mapping[str, Factor] = {
         "huge logits, some -inf": {"row": (900.0, 899.0, 898.0, -900.0, -torch.inf, -torch.inf), "k": 4},
         "all logits low": {"row": (*(one - 3e4 for one in SPREAD), -torch.inf)},
     },
-    "rows": {"equal rows": {}, "rows that differ": {"rows": 3}},
-    "lengths": {"a few tokens": {}, LONG: {"V": 33_001}},
+    "rows": {"equal rows": {}, "rows that differ": {"rows": 3}, UNLIKE: {"rows": 2, "unlike": True}},
+    "lengths": {"a few tokens": {}, EVEN: {"even": 1511}, LONG: {"V": 33_001}},
     "dtype": DTYPES,
     "axes": {
         "one leading axis": {}, "no leading axis": {"axes": 0}, "two leading axes": {"axes": 2},
@@ -284,7 +309,15 @@ SAMPLE_NEXT_TOKEN = Exercise(
             {"scores": HARDLY, "cut": tuple(without(FACTORS["cut"], "no cut"))},
             *({"generator": WATCHED, **one} for one in ({"temperature": ZERO}, {"scores": HARDLY}, {"cut": SURE})),
             {"lengths": LONG, "temperature": tuple(without(FACTORS["temperature"], "temperature 1"))},
-            {"axes": "no leading axis", "rows": "rows that differ"},
+            {"axes": "no leading axis", "rows": ("rows that differ", UNLIKE)},
+            {"rows": UNLIKE, "cut": MET},
+            {"rows": ("rows that differ", UNLIKE), "layout": "expanded"},  # which makes them alike
+            {"rows": UNLIKE, "scores": tuple(without(FACTORS["scores"], "ordinary logits"))},
+            {"temperature": MILLIONTH, "dtype": "float16"},  # which holds no logits as small as that
+            {"lengths": EVEN, "cut": tuple(without(FACTORS["cut"], "no cut"))},
+            {"lengths": EVEN, "scores": tuple(without(FACTORS["scores"], "ordinary logits"))},
+            {"lengths": EVEN, "rows": ("rows that differ", UNLIKE)},
+            {"lengths": EVEN, "axes": "no leading axis"},
         ),
         left_out={
             "gradient: a gradient asked": "a token has no gradient",
