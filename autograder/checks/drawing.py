@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from autograder.case import Case
 from autograder.checks.failure import Failure
 from autograder.checks.subject import FunctionSubject
 from autograder.checks.trial import Trial
-from autograder.circumstance import ORDINARY, under
+from autograder.circumstance import ORDINARY
 from autograder.oracle.generation import kept
 from autograder.oracle.multinomial import divergence, largest_divergence, too_even
 
@@ -28,7 +27,6 @@ __all__ = [
     "agree_by_chance",
     "drawn_as_asked",
     "drawn_otherwise",
-    "plainly",
     "settings_of",
 ]
 
@@ -155,21 +153,10 @@ def drawn_as_asked(slips: Slips) -> Callable[[Trial, Mapping[str, Tensor]], None
         if settings.get("temperature") == 0:
             _greedy(logits, tokens)
             return
-        with plainly(trial):
+        with trial.within(ORDINARY):  # what it shows depends on no circumstance
             _drawn_right(trial, tokens, slips)
 
     return right
-
-
-@contextlib.contextmanager
-def plainly(trial: Trial) -> Iterator[None]:
-    """A block whose calls are made in no circumstance: what they show does not depend on it."""
-    circumstance, trial.circumstance = trial.circumstance, ORDINARY
-    try:
-        with under(ORDINARY):
-            yield
-    finally:
-        trial.circumstance = circumstance
 
 
 def _drawn_right(trial: Trial, tokens: Tensor, slips: Slips) -> None:

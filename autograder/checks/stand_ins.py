@@ -53,11 +53,13 @@ class PrefixModel:
 
     Calling it, `model(tokens, start=0)`, answers as the models of the lesson do, for tokens (S,) or, from start 0,
     (N, S). Tokens at positions that it does not know yet count as 0. `asked` lists (tokens, start) of all calls.
-    always: the logits of every text, for a model that heeds none.
+    always: the logits of every text, for a model that heeds none. lift: what is added to all logits.
     """
 
-    def __init__(self, seed: int, vocabulary: int, always: tuple[float, ...] | None = None):
-        self.seed, self.vocabulary, self.always = seed, vocabulary, always
+    def __init__(
+        self, seed: int, vocabulary: int, always: tuple[float, ...] | None = None, lift: float = 0.0
+    ):
+        self.seed, self.vocabulary, self.always, self.lift = seed, vocabulary, always, lift
         self.asked: list[tuple[Tensor, int]] = []
         self.known: list[int] = []
         self.answers: dict[int, Tensor] = {}
@@ -67,7 +69,7 @@ class PrefixModel:
 
     def another(self, seed: int) -> PrefixModel:
         """A model of as many tokens that nobody has asked anything yet."""
-        return PrefixModel(seed, self.vocabulary, self.always)
+        return PrefixModel(seed, self.vocabulary, self.always, self.lift)
 
     def following(self, text: list[int]) -> Tensor:
         """The float64 logits (V,) of the next token: multiples of 2^-10, so that float32 holds them exactly."""
@@ -82,7 +84,7 @@ class PrefixModel:
                 self.answers.clear()
             generator = torch.Generator().manual_seed(mixed)
             logits = torch.randn(self.vocabulary, generator=generator, dtype=torch.float64)
-            self.answers[mixed] = (logits * 1536).round() / 1024
+            self.answers[mixed] = (logits * 1536).round() / 1024 + self.lift
         return self.answers[mixed]
 
     def __call__(self, tokens: Any, start: Any = 0) -> Any:

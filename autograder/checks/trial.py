@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -75,6 +76,16 @@ class Trial:
             if isinstance(value, Tensor) and value.is_floating_point():
                 return value.dtype
         return torch.get_default_dtype()
+
+    @contextlib.contextmanager
+    def within(self, circumstance: Circumstance) -> Iterator[None]:
+        """A block whose calls are made in that circumstance."""
+        before, self.circumstance = self.circumstance, circumstance
+        try:
+            with under(circumstance):
+                yield
+        finally:
+            self.circumstance = before
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ from autograder.checks.conduct import strided
 from autograder.checks.failure import Failure
 from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
-from autograder.circumstance import ORDINARY, Circumstance, under
+from autograder.circumstance import Circumstance
 from autograder.situations.covering import Row
 from autograder.situations.space import GRADIENT, HALVED, LONG_SUMS, Situations, expanded
 
@@ -75,21 +75,18 @@ def cut(inputs: Mapping[str, Any], axes: Mapping[str, str], lengths: tuple[str, 
 def hold(space: Situations, trial: Trial) -> None:
     """The student's results are right in the case's situation. Raises: Failure."""
     row = trial.case.situation
-    trial.circumstance = replace(circumstance_of(row, trial.dtype), one_object=bool(_twins(trial)))
+    circumstance = replace(circumstance_of(row, trial.dtype), one_object=bool(_twins(trial)))
     module = _module(trial) if space.module else None
     if module is not None:
         module.train(row.get("mode") != "eval mode")
-    try:
-        with under(trial.circumstance):
-            _before(space, trial, row)
-            if row.get("gradient") in GRADIENT:
-                _differentiates(space, trial, row)
-            else:
-                _judge(space, trial, _laid_out(space, trial.fresh(), row))
-                if row.get("state") == "beside a second object":
-                    _judge(space, trial, trial.fresh())
-    finally:
-        trial.circumstance = ORDINARY
+    with trial.within(circumstance):
+        _before(space, trial, row)
+        if row.get("gradient") in GRADIENT:
+            _differentiates(space, trial, row)
+        else:
+            _judge(space, trial, _laid_out(space, trial.fresh(), row))
+            if row.get("state") == "beside a second object":
+                _judge(space, trial, trial.fresh())
 
 
 def _twins(trial: Trial) -> dict[str, str]:
@@ -268,6 +265,9 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
     # An input may be what something made; a weight is always a leaf.
     given = {n: leaf.clone() if n in trial.case.inputs else leaf for n, leaf in leaves.items()}
     others = {n: v.clone() for n, v in trial.inputs.items() if isinstance(v, Tensor) and n not in given}
+    if row["gradient"] == "a gradient of one input" and space.right is None:
+        with trial.within(replace(trial.circumstance, grad="inference_mode", before="")):
+            _called(trial, trial.fresh())  # what is kept from such a call must serve one with a gradient
     results = _results(trial, _laid_out(space, trial.changed(**others, **given), row))
     (space.right or _right)(trial, {name: value.detach() for name, value in results.items()})
     if row["gradient"] == "a gradient asked" and space.right is None:

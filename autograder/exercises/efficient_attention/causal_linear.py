@@ -58,7 +58,7 @@ LENGTHS: Factor = {
     "a single position": {"S": 1},
     "as many positions as features": {"S": "D", "D_v": "D"},
     "over a thousand positions": {**LONG, "seen": None},
-    "over a thousand positions after a state": {**LONG, "seen": 5},
+    "over a thousand positions, in whole blocks, after a state": {**LONG, "S": [1024], "seen": 5},
 }
 GIVEN: Factor = {
     "no state": {},

@@ -66,6 +66,7 @@ def _alone(kind: int) -> Level:
     return _mixed(lambda mix: torch.full_like(mix, -40.0).index_fill(0, torch.tensor([kind]), 40.0))
 
 
+SHORT = "very short queries and keys"
 SIZES: Factor = {
     **without(LENGTHS, "wide vectors", "one tensor for all"),
     "one tensor for all": ({"S_k": "S_q", "D_v": "d_model"}, _one_tensor),
@@ -74,6 +75,12 @@ SCORES: Factor = {
     "ordinary scores": {},
     "huge scores": _sized(12.0, 300.0),
     "short queries and keys": _sized(1e-2, 1e-5),
+    SHORT: _sized(1e-14, 1e-14),
+    "long queries and short keys": lambda draw, given: {
+        **given,
+        "query": given["query"] * 200.0,
+        "key": given["key"] * 0.01,
+    },
     "two keys alike": _alike,
 }
 MIX: Factor = {
@@ -82,7 +89,7 @@ MIX: Factor = {
     "the cosine alone": _alone(1),
     "the bilinear score alone": _alone(2),
     "mixing weights above 1": _mixed(lambda mix: mix + 3.0),
-    "large mixing weights": _mixed(lambda mix: mix + 800.0),
+    "large mixing weights": _mixed(lambda mix: mix + 3000.0),
 }
 
 Kinds = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]]
@@ -201,7 +208,8 @@ ATTENTION_FUSION = Exercise(
         ),
         never=({"mix": "large mixing weights", "dtype": ("float32", "bfloat16", "float16")},
                {"scores": "short queries and keys", "dtype": ("bfloat16", "float16")},
-               {"scores": "short queries and keys", "dtype": "float32", "gradient": GRADIENT}),
+               {"scores": "short queries and keys", "dtype": "float32", "gradient": GRADIENT},
+               {"scores": SHORT, "dtype": ("bfloat16", "float16")}, {"scores": SHORT, "gradient": GRADIENT}),
         module=True,
     ),
     recipes=(Recipe("plain", draw),),

@@ -49,8 +49,17 @@ def _ahead(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
     return {**inputs, "key": key}
 
 
+def _zeros(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
+    """The first query and the first key are zero, as padding is."""
+    made = {name: inputs[name].clone() for name in ("query", "key")}
+    for one in made.values():
+        one[..., 0, :] = 0.0
+    return {**inputs, **made}
+
+
 FEATURES: Factor = {
-    "ordinary features": {}, "large features": _large, "small features": _small, "one key far ahead": _ahead,
+    "ordinary features": {}, "vectors of zeros": _zeros, "large features": _large, "small features": _small,
+    "one key far ahead": _ahead,
 }  # fmt: skip
 IN_DOUBLE = {"scores": "small features", "dtype": ("float32", "bfloat16", "float16")}
 """elu(x) + 1 loses all digits of a small feature elsewhere."""

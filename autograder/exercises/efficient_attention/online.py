@@ -91,6 +91,8 @@ SCORES: Factor = {
     "rising scores": {"step": 120.0},
     "falling scores": {"step": -120.0},
     "all scores low": {"offset": -2.0e4},
+    "all scores below any fill": {"offset": -1e31},
+    "slowly rising scores": {"step": 20.0},
 }
 AXES: Factor = {
     "two axes and the blocks'": {},
@@ -182,6 +184,7 @@ ONLINE_SOFTMAX = Exercise(
             {"learning": "the last block alone learns", "gradient": WITHOUT},
             {"mask": DEAD_ROW, "gradient": ("a gradient asked", "activation checkpointing")},  # of -inf there is no derivative
             {"mask": A_BLOCK, "lengths": "one block"},
+            {"scores": "all scores below any fill", "dtype": "float16"},
             {"mask": DEAD_ROW, "axes": ALONE},
             {"axes": ALONE, "state": "after other sizes"},
         ),

@@ -59,7 +59,7 @@ SPANS: Factor = {
     "a span for each head": {},
     "spans longer than the text": {"spans": lambda some: some + 20.0},
     "no span": {"spans": lambda some: some * 0.0},
-    "no span and a short ramp": {"spans": lambda some: some * 0.0, "ramp": 0.75},
+    "no span and a short ramp": {"spans": lambda some: some * 0.0, "ramp": 0.25},
     "whole numbers": {"spans": lambda some: some.round(), "ramp": 2.0},
     "one span for all heads": {"spans": lambda some: torch.full_like(some, 1.5)},
     "a long ramp": {"ramp": 30.25},

@@ -33,10 +33,12 @@ def _drawn(
     prompt: tuple[int, int] = (2, 4),
     V: tuple[int, int] = (5, 9),
     penalty: float = 0.0,
+    lift: float = 0.0,
     want: str = "late",
 ) -> dict[str, Any]:
     """A case in which rounding decides nothing, and whose best text is not the greedy one, if it can be.
 
+    lift: what is added to all logits.
     want: "late" (the best text does not end before max_new_tokens), "early" (it does, with two tokens or more), "first" (with
     one), "shrink" (it would not be found if finished texts kept their places), "stop" (nor if the search ended when as many
     are finished as the beam holds), "prompt", "bos" (eos stands at the prompt's end or beginning), "ties" (all tokens are
@@ -46,7 +48,7 @@ def _drawn(
         vocabulary = draw.integer(*V)
         text = (draw.uniform(draw.integer(*prompt)) * vocabulary).long()
         always = (0.0,) * vocabulary if want == "ties" else None
-        model, most = PrefixModel(draw.integer(0, 2**31), vocabulary, always), draw.integer(*new)
+        model, most = PrefixModel(draw.integer(0, 2**31), vocabulary, always, lift), draw.integer(*new)
         first = int(model.following(text.tolist()).argmax())
         tried = {
             "first": [first],
@@ -101,8 +103,8 @@ def _formula(
     round: Rounder = exact,
 ) -> dict[str, Quantity]:
     text, score, _ = beams(model.following, prompt.tolist(), beam_size, max_new_tokens, eos, length_penalty)
-    # A sum of at most max_new_tokens log-probabilities, each of which comes from logits below 8.
-    size = 8.0 * max_new_tokens / len(text[len(prompt) :]) ** length_penalty
+    # A sum of at most max_new_tokens log-probabilities, each of which comes from logits below 8, or 8 beside the lift.
+    size = (8.0 + abs(model.lift)) * max_new_tokens / len(text[len(prompt) :]) ** length_penalty
     return {
         "tokens": whole(text),
         "score": Quantity(torch.tensor(score).double(), torch.tensor(size).double()),
@@ -253,8 +255,9 @@ FACTORS: Mapping[str, Factor] = {
     },
     "penalty": {
         "no length penalty": {}, "a length penalty": {"penalty": 1.0}, "half a length penalty": {"penalty": 0.5},
-        "a length penalty of two": {"penalty": 2.0}, "a negative length penalty": {"penalty": -1.0, "want": "any"},
+        "a length penalty of two": {"penalty": 2.0}, "a negative length penalty": {"penalty": -1.5, "want": "any"},
     },
+    "scores": {"ordinary logits": {}, "all logits low": {"lift": -300.0}, "all logits high": {"lift": 200.0}},
     "lengths": {"several new tokens": {}, ONE: {"new": (1, 1)}, TWO: {"new": (2, 2)}},
     "prompt": {
         "a prompt of several tokens": {}, "a prompt of one token": {"prompt": (1, 1)},
@@ -280,8 +283,8 @@ BEAM_SEARCH = Exercise(
         groups=groups(
             "the most likely text that a beam of this width finds, and its score", 1.75,
             (
-                Group("beam", "a beam of any width, from greedy search to wider than the vocabulary", 0.5,
-                      ("beam", "lengths", "prompt")),
+                Group("beam", "a beam of any width, from greedy search to wider than the vocabulary, and logits of any size", 0.5,
+                      ("beam", "lengths", "prompt", "scores")),
                 Group("finished texts", "a text that ends in eos leaves the beam and can still win; of equals the first", 0.75,
                       ("eos",)),
                 Group("length penalty", "scores are divided by n ** length_penalty", 0.75, ("penalty",)),
@@ -305,9 +308,12 @@ BEAM_SEARCH = Exercise(
         },
         right=_right,
     ),
-    recipes=(Recipe("beam of three", _drawn), Recipe("finished early", lambda draw: _drawn(draw, want="early", new=(5, 7)))),
+    recipes=(
+        Recipe("beam of three", _drawn), Recipe("finished early", lambda draw: _drawn(draw, want="early", new=(5, 7))),
+        Recipe("beam of six", lambda draw: _drawn(draw, beam_size=6)),
+    ),
     checks=(
-        Check("cost", "one call of the model a step, for all live texts", 0.5, ("beam of three", "finished early"),
+        Check("cost", "one call of the model a step, for all live texts", 0.5, ("beam of three", "finished early", "beam of six"),
               _one_call_a_step, ("agrees with the formula", "finished texts")),
     ),
     mistakes=slips(searched, SLIPS),

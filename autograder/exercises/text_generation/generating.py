@@ -16,10 +16,10 @@ from autograder.checks.drawing import (
     Drawing,
     agree_by_chance,
     drawn_otherwise,
-    plainly,
     settings_of,
 )
 from autograder.checks.stand_ins import PrefixModel
+from autograder.circumstance import ORDINARY
 from autograder.exercises.exercise import Exercise
 from autograder.mistakes import Slips, slips
 from autograder.oracle.generation import greedy, kept, whole
@@ -228,7 +228,7 @@ def _require_source(trial: Trial, text: list[int], probs: list[Tensor]) -> None:
 
     def draw(generator: torch.Generator) -> list[int]:
         given = {} if level == NO_GENERATOR else {"generator": generator}
-        with plainly(trial):
+        with trial.within(ORDINARY):
             return text_of(results_of(trial, **given)["tokens"])
 
     source, same, other = (torch.Generator().manual_seed(seed) for seed in (1, 1, 2))

@@ -16,6 +16,7 @@ from autograder.exercises.exercise import Exercise
 from autograder.mistakes import Slips, slips
 from autograder.oracle.generation import perplexity
 from autograder.situations import DTYPES, MODULE_AXES, Factor, Group, Situations, groups, without
+from autograder.situations.space import GRADIENT
 
 __all__ = ["PERPLEXITY"]
 
@@ -98,6 +99,19 @@ def _one_hopeless(draw: Draw, inputs: Inputs) -> Inputs:
     return {**inputs, "logits": logits}
 
 
+def _wrong_throughout(draw: Draw, inputs: Inputs) -> Inputs:
+    """All losses are about 80, or in float64 600: their exp is not far below the dtype's largest number."""
+    return _towards_targets(-600.0 if inputs["logits"].dtype == torch.float64 else -80.0)(draw, inputs)
+
+
+def _impossible(draw: Draw, inputs: Inputs) -> Inputs:
+    """One target that counts has logit -inf: the perplexity is infinite."""
+    logits, place = inputs["logits"].clone(), tuple(_counted(inputs).nonzero()[0].tolist())
+    index = (*place, int(inputs["targets"][place]))
+    logits[index] = -torch.inf
+    return {**inputs, "logits": logits}
+
+
 def _forbidden(draw: Draw, inputs: Inputs) -> Inputs:
     """Tokens of logit -inf: token 0 in hidden rows, another one than the target where it counts."""
     logits, counts = inputs["logits"].clone(), _counted(inputs)
@@ -106,6 +120,7 @@ def _forbidden(draw: Draw, inputs: Inputs) -> Inputs:
 
 
 HALVES = ("float16", "bfloat16")
+WRONG, IMPOSSIBLE = "a model that is wrong throughout", "an impossible target"
 LONG = ("over two thousand positions", "over two thousand positions, many hidden")
 
 FACTORS: Mapping[str, Factor] = {
@@ -128,6 +143,7 @@ FACTORS: Mapping[str, Factor] = {
     "scores": {
         "ordinary logits": {}, "lifted logits": _lifted, "a confident model": _towards_targets(30.0),
         "a hopeless target": ({"S": (19, 23)}, _one_hopeless), "forbidden tokens": _forbidden,
+        WRONG: _wrong_throughout, IMPOSSIBLE: _impossible,
     },
     "dtype": DTYPES,
     "axes": MODULE_AXES,
@@ -201,6 +217,8 @@ PERPLEXITY = Exercise(
             {"lengths": LONG, "targets": tuple(without(FACTORS["targets"], "all count"))},
             {"scores": "a hopeless target", "dtype": HALVES},  # a sum of many terms, kept in them, loses much
             {"lengths": "many tokens in the vocabulary", "dtype": HALVES},
+            {"scores": WRONG, "dtype": HALVES},  # which hold no such perplexity
+            {"scores": (WRONG, IMPOSSIBLE), "gradient": GRADIENT},  # no number holds it to its last digits, or there is none
         ),
         groups=groups(
             "exp of the mean negative log-likelihood", 0.75,

@@ -56,10 +56,12 @@ def _mixed(row: Tensor, hardly: bool) -> Tensor:
 
 
 def _lower(logits: Tensor, given: Settings) -> Tensor:
-    """Logits that are closer to each other, all of them far below; no sum of their probabilities is near top_p."""
+    """Logits that are closer to each other, in full precision far below; no sum of their probabilities is near top_p."""
     temperature, top_k, top_p = (given.get(name) for name in ("temperature", "top_k", "top_p"))
     size = float(logits.nan_to_num(neginf=0.0).abs().max())
-    down = (10 if logits.dtype in HALF else 100) * size
+    down = (
+        0.0 if logits.dtype in HALF else 100 * size
+    )  # half precision would leave nothing of the differences
 
     def gap(other: Tensor) -> float:
         sums = kept(other.double(), temperature or 1.0, top_k).sort(descending=True).values.cumsum(0)
