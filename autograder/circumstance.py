@@ -28,6 +28,7 @@ __all__ = [
     "InputWrittenTo",
     "MixedDevices",
     "entered",
+    "modes_kept",
     "performed",
     "present",
     "require_untouched",
@@ -47,6 +48,29 @@ class EarlierResultChanged(RuntimeError):
 
 class InputWrittenTo(RuntimeError):
     """A call changed what it was given."""
+
+
+class ModeLeft(RuntimeError):
+    """A call switched a mode of torch, and left it so."""
+
+
+@contextlib.contextmanager
+def modes_kept() -> Iterator[None]:
+    """A block after which torch's modes are as they were before. Raises: ModeLeft if they were not."""
+    grad, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        left = {
+            "grad mode": torch.is_grad_enabled() != grad,
+            "default dtype": torch.get_default_dtype() != dtype,
+        }
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+    if any(left.values()):
+        raise ModeLeft(
+            f"the call changes torch's {next(n for n, one in left.items() if one)}, and leaves it so"
+        )
 
 
 @dataclass(frozen=True)
@@ -254,9 +278,21 @@ def performed(
 
     given: the tensors that it works on, in any tree; weights: which of them are. tell: takes earlier results, each as it was
     and as it is now, where these and what became of `given` are looked at by somebody else.
-    Raises: InputWrittenTo if the call is watched and changes one; EarlierResultChanged; MixedDevices; whatever the call
-    raises.
+    Raises: InputWrittenTo if the call is watched and changes one; EarlierResultChanged; MixedDevices; ModeLeft; whatever the
+    call raises.
     """
+    with modes_kept():
+        return _performed(call, given, circumstance, module, tell, weights)
+
+
+def _performed(
+    call: Callable[[Change], Any],
+    given: Any,
+    circumstance: Circumstance,
+    module: nn.Module | None,
+    tell: Callable[[Pairs], None] | None,
+    weights: Iterable[Tensor],
+) -> Any:
     if circumstance == ORDINARY:
         return call(_same)
     tensors = list({id(one): one for one in _tensors([given])}.values())

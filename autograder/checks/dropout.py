@@ -20,6 +20,7 @@ from autograder.checks.structure import Results
 from autograder.checks.subject import ModuleSubject
 from autograder.checks.trial import Trial
 from autograder.checks.weights import Average
+from autograder.circumstance import Circumstance
 
 __all__ = ["drops_weights"]
 
@@ -59,11 +60,14 @@ def drops_weights(made: Average, weights: str = "weights", output: str = "output
             _require_scaled(trial, results[weights].detach(), clean, rate, weights)
         # Both calls' weights count, and two calls must differ.
         zero = torch.stack([first[weights] == 0, second[weights] == 0])
-        _require_independent(zero)
-        _require_rate(zero, rate)
+        masked = trial.inputs.get("attn_mask") is not None
+        if not masked:
+            _require_independent(zero)
+        _require_rate(zero[:, clean > 0] if masked else zero, rate)
         for results in (first, second):
             _require_made(trial, results, made, weights, output)
-        _require_in_silence(trial)
+        _require_everywhere(trial)
+        _require_gradient(trial, output)
 
     return probe
 
@@ -121,18 +125,46 @@ def _require_independent(zero: Tensor) -> None:
             )
 
 
-def _require_in_silence(trial: Trial) -> None:
-    """Raises: Failure unless dropout acts, too, where no weights are asked for."""
-    inputs = {**trial.inputs, "need_weights": False}
+def _require_everywhere(trial: Trial) -> None:
+    """Raises: Failure unless dropout acts, too, where no weights are asked for, and without gradients."""
+    for change, grad, where, mistake in (
+        ({"need_weights": False}, "", "without need_weights", "dropout only where weights are asked for"),
+        ({}, "no_grad", "under no_grad", "dropout only where gradients are asked for"),
+    ):
+        inputs = {**trial.inputs, **change}
+        with _mode(trial, True), trial.within(Circumstance(grad=grad)):
+            pairs = trial.run(inputs), trial.run(inputs)
+        if not all(
+            isinstance(pair, (tuple, list)) and pair and isinstance(pair[0], Tensor) for pair in pairs
+        ):
+            continue  # what comes back has a check of its own
+        if torch.equal(pairs[0][0], pairs[1][0]):
+            raise Failure(
+                f"in train mode {where} two calls give the same output. Is dropout applied there, too?",
+                mistake=mistake,
+            )
+
+
+def _require_gradient(trial: Trial, output: str) -> None:
+    """Raises: Failure unless in train mode a gradient of the output reaches every input and weight."""
+    leaves = {name: trial.inputs[name].clone().requires_grad_() for name in trial.differentiable}
     with _mode(trial, True):
-        pairs = trial.run(inputs), trial.run(inputs)
-    if not all(isinstance(pair, (tuple, list)) and pair and isinstance(pair[0], Tensor) for pair in pairs):
-        return  # what comes back has a check of its own
-    if torch.equal(pairs[0][0], pairs[1][0]):
-        raise Failure(
-            "in train mode without need_weights two calls give the same output. Is dropout applied there, too?",
-            mistake="dropout only where weights are asked for",
-        )
+        made = trial(**leaves)[output]
+        try:
+            found = torch.autograd.grad(made.square().sum(), list(leaves.values()), allow_unused=True)
+        except RuntimeError as error:
+            raise Failure(
+                f"in train mode backward() raised {type(error).__name__}: {str(error)[:300]}",
+                mistake="overwrites what backward() needs",
+                errored=True,
+            ) from error
+    for name, gradient in zip(leaves, found, strict=True):
+        # What is added to all scores of a row alike changes no weight.
+        if name != "k_proj_bias" and (gradient is None or not bool((gradient != 0).any())):
+            raise Failure(
+                f"in train mode no gradient of {output} reaches {name}. Is something detached before dropout?",
+                mistake="gradient is cut off",
+            )
 
 
 def _require_made(trial: Trial, results: Results, made: Average, weights: str, output: str) -> None:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from autograder.case import Case, Draw
 from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject, Subject, is_remote
-from autograder.circumstance import ORDINARY, Circumstance, performed, under
+from autograder.circumstance import ORDINARY, Circumstance, modes_kept, performed, under
 from autograder.oracle import Comparison, Quantity, compare, rounder, whole, within_rounding
+from autograder.oracle.quantity import dithered
+from autograder.oracle.tolerance import unit_roundoff
 from autograder.remembered import shared
 from autograder.trees import each_once, mapped
 
@@ -24,7 +26,11 @@ __all__ = ["Target", "Trial"]
 
 Formula = Callable[..., Mapping[str, Quantity]]
 Formulas = list[Mapping[str, Quantity]]
+Derivatives = dict[str, tuple[Tensor, tuple[Tensor | None, ...]]]
+"""For each result the factors of its elements, and the gradients of their sum with respect to some inputs."""
 HALF = (torch.float16, torch.bfloat16)
+DITHERS, STEP = 3, 2.0**-44
+"""How often, and by which share, results are moved to see what rounding does to a gradient."""
 PLAIN = (Tensor, nn.Parameter)
 REMEMBERED = 16
 SIGNATURE = re.compile(
@@ -115,8 +121,11 @@ class Trial:
         try:
             with student_code():
                 there, several = is_remote(self.subject), getattr(self.subject, "several_calls", False)
-                if self.circumstance == ORDINARY or (there and not several):
+                if there and not several:
                     return self.subject.call(self.case, inputs)  # who calls there looks at it there
+                if self.circumstance == ORDINARY:
+                    with modes_kept():
+                        return self.subject.call(self.case, inputs)
                 given, weights = list(inputs.values()), [inputs[name] for name in self.weights]
                 if (
                     there
@@ -204,36 +213,66 @@ class Trial:
         """What `make` yields of the inputs and the formula, once for all trials of the same case; not to be written to."""
         return shared(self.case, (self.case.number, self.weights, key), make)
 
-    def derivatives(
-        self, wanted: tuple[str, ...], scale: float
-    ) -> dict[str, tuple[Tensor, tuple[Tensor | None, ...]]]:
+    def derivatives(self, wanted: tuple[str, ...], scale: float) -> Derivatives:
         """For each result of the formula that depends on these inputs: factors of its elements, times scale, and the
         gradients of their sum with respect to each. `expect` knows the results then.
         """
 
-        def make() -> tuple[Mapping[str, Quantity], dict[str, tuple[Tensor, tuple[Tensor | None, ...]]]]:
-            leaves = {n: self.inputs[n].detach().double().requires_grad_() for n in wanted}
-            draw = Draw(self.case.number + 4)
-            found: dict[str, tuple[Tensor, tuple[Tensor | None, ...]]] = {}
-            results = self.target.formula(**{**self.exact, **leaves})
-            for name, one in results.items():
-                if one.value.requires_grad:
-                    factors = draw.normal(*one.value.shape, dtype=torch.float64) * scale
-                    made = torch.autograd.grad(
-                        (one.value * factors).sum(),
-                        list(leaves.values()),
-                        allow_unused=True,
-                        retain_graph=True,
-                    )
-                    found[name] = factors, made
-            plain = {
-                n: replace(q, value=q.value.detach(), magnitude=q.magnitude.detach())
-                for n, q in results.items()
-            }
-            return plain, found
-
-        plain, found = self.shared(("derivatives", wanted, scale), make)
+        plain, found = self.shared(
+            ("derivatives", wanted, scale), lambda: self._derived(self.exact, wanted, scale)
+        )
         self.known[("",)] = {}, [plain]
+        return found
+
+    def _derived(
+        self, exact: Mapping[str, Any], wanted: tuple[str, ...], scale: float
+    ) -> tuple[Mapping[str, Quantity], Derivatives]:
+        leaves = {n: exact[n].detach().requires_grad_() for n in wanted}
+        draw, found = Draw(self.case.number + 4), Derivatives()
+        results = self.target.formula(**{**exact, **leaves})
+        for name, one in results.items():
+            if one.value.requires_grad:
+                factors = draw.normal(*one.value.shape, dtype=torch.float64) * scale
+                made = torch.autograd.grad(
+                    (one.value * factors).sum(),
+                    list(leaves.values()),
+                    allow_unused=True,
+                    retain_graph=True,
+                )
+                found[name] = factors, made
+        plain = {
+            n: replace(q, value=q.value.detach(), magnitude=q.magnitude.detach()) for n, q in results.items()
+        }
+        return plain, found
+
+    def unsteady(self, wanted: tuple[str, ...], scale: float) -> Derivatives:
+        """The same derivatives as `derivatives`, each as what it loses where every step, forward and backward, is rounded once
+        in the inputs' dtype."""
+
+        def make() -> Derivatives:
+            _, sure = self._derived(self.exact, wanted, scale)
+            lost = Derivatives()
+            for dither in range(DITHERS):
+                with dithered(Draw(self.case.number + 6 + dither).generator, STEP):
+                    _, moved = self._derived(self.exact, wanted, scale)
+                for name, (factors, made) in moved.items():
+                    gaps = tuple(
+                        None
+                        if one is None or right is None
+                        else (one - right).abs() * (unit_roundoff(self.dtype) / STEP)
+                        for one, right in zip(made, sure[name][1], strict=True)
+                    )
+                    before = lost[name][1] if name in lost else gaps
+                    lost[name] = (
+                        factors,
+                        tuple(
+                            None if gap is None or old is None else gap.maximum(old)
+                            for gap, old in zip(gaps, before, strict=True)
+                        ),
+                    )
+            return lost
+
+        found: Derivatives = self.shared(("unsteady", wanted, scale), make)
         return found
 
     @cached_property

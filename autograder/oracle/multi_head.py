@@ -106,10 +106,12 @@ def _projected(
     weights: Mapping[str, Tensor],
 ) -> dict[str, Quantity]:
     def project(name: str, x: Quantity) -> Quantity:
-        return linear(_anew(x), weights[name], weights.get(f"{name}_bias"), round)
+        return linear(x, weights[name], weights.get(f"{name}_bias"), round)
 
-    parts = tuple(project(name, x) for name, x in zip(("q_proj", "k_proj", "v_proj"), inputs, strict=True))
+    names = ("q_proj", "k_proj", "v_proj")
+    parts = tuple(project(name, _anew(x)) for name, x in zip(names, inputs, strict=True))
     result = _heads(parts, num_heads, attn_mask, is_causal, round)
+    # Not anew: an average of many values may be as good as zero, and is rounded as its terms are.
     return {"output": project("out_proj", result["output"]), "weights": result["weights"]}
 
 

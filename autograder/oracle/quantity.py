@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "TF32_ROUNDOFF",
     "Quantity",
     "Rounder",
+    "dithered",
     "elsewhere",
     "exact",
     "farther",
@@ -72,6 +75,25 @@ def elsewhere(dtype: torch.dtype | str, seed: int) -> Rounder:
         return nearest(values * factors) / factors
 
     return round
+
+
+class dithered(TorchDispatchMode):
+    """A block in which what every operator gives, forward and backward, is moved by about `share` of it, at random.
+
+    What that does to a result tells how much rounding may do to it, wherever terms cancel.
+    """
+
+    def __init__(self, generator: torch.Generator, share: float):
+        super().__init__()
+        self.generator, self.share = generator, share
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        moved = isinstance(result, Tensor) and result.is_floating_point()
+        if not moved or any(one.alias_info is not None for one in func._schema.returns):
+            return result  # whole numbers, and other views of what has been moved already
+        noise = torch.randn(result.shape, generator=self.generator, dtype=torch.float64)
+        return result * (1 + self.share * noise)
 
 
 @dataclass(frozen=True)

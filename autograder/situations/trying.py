@@ -165,6 +165,11 @@ def _explained(failure: Failure, trial: Trial) -> Failure:
             "a later call changed the result of an earlier one. Is the same memory handed out each time?",
             mistake="returns memory that it uses again",
         )
+    if failure.kind == "ModeLeft":
+        return Failure(
+            f"{failure.message.removeprefix('raised ModeLeft: ')}. Is a block meant, as in `with torch.no_grad():`?",
+            mistake="leaves a mode of torch changed",
+        )
     if failure.kind == "MixedDevices":
         return Failure(
             f"{failure.message.removeprefix('raised MixedDevices: ')}. The inputs may lie on a GPU. Is a mask or a table "
@@ -261,7 +266,8 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
         wanted_of = tuple(n for n in wanted_of if twins.get(n, n) == twins.get(chosen, chosen))
     leaves = {n: trial.inputs[n].clone().requires_grad_() for n in wanted_of}
     # In float16 what is added up on the way must not overflow.
-    derivatives = trial.derivatives(wanted_of, 1 / 256 if trial.dtype == torch.float16 else 1.0)
+    scale = 1 / 256 if trial.dtype == torch.float16 else 1.0
+    derivatives = trial.derivatives(wanted_of, scale)
     # An input may be what something made; a weight is always a leaf.
     given = {n: leaf.clone() if n in trial.case.inputs else leaf for n, leaf in leaves.items()}
     others = {n: v.clone() for n, v in trial.inputs.items() if isinstance(v, Tensor) and n not in given}
@@ -300,7 +306,29 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
                 and float(want.abs().max()) < torch.finfo(trial.dtype).max / 16
             ):
                 least = 1e-2 * terms if trial.dtype in HALVES else slack
-                _same_gradient(name, leaf, want.nan_to_num(), have, slack, least)
+                try:
+                    _same_gradient(name, leaf, want.nan_to_num(), have, slack, least)
+                except Failure:  # so much more is looked at only where it matters
+                    if trial.dtype in HALVES:
+                        raise
+                    slack += _unsteadiness(trial, name, leaf, tuple(leaves), wanted, scale, twins)
+                    _same_gradient(name, leaf, want.nan_to_num(), have, slack, max(least, slack))
+
+
+def _unsteadiness(
+    trial: Trial,
+    name: str,
+    leaf: str,
+    leaves: tuple[str, ...],
+    wanted: Gradients,
+    scale: float,
+    twins: Mapping[str, str],
+) -> float:
+    """How far the gradient of a result with respect to a leaf may be off where all steps towards it are rounded."""
+    lost = trial.unsteady(leaves, scale)[name][1]
+    of = {one: have for one, _, have in _added(leaves, wanted, lost, twins)}
+    gap = of.get(leaf)
+    return 0.0 if gap is None or not gap.numel() else UNSTEADY * float(gap.nan_to_num().max())
 
 
 def _sizes(trial: Trial) -> list[float]:
@@ -341,6 +369,9 @@ HALVES = (torch.float16, torch.bfloat16)
 
 SLACK = 64.0
 """Roundings that a gradient may have gone through."""
+
+UNSTEADY = 32.0
+"""The same, in units of what one rounding of every step does to it."""
 
 
 def _same_gradient(

@@ -235,6 +235,17 @@ def _much_to_drop(one: Draw) -> Inputs:
     return _without_value(one, inputs)
 
 
+def _masked_and_dropped(one: Draw) -> Inputs:
+    """A sequence that attends to itself, masked and causal, in train mode."""
+    inputs = draw(one, H=4, batch=3, D=(2, 3), S_q=30, S_k="S_q", dropout=0.25, kind="full", is_causal=True)
+    return _itself(one, inputs)
+
+
+def _dropped_in_half(one: Draw) -> Inputs:
+    """No leading axis, a padding mask, and bfloat16."""
+    return draw(one, axes=0, H=4, D=(2, 3), S_q=44, S_k=47, dropout=0.25, kind="keys", dtype=torch.bfloat16)
+
+
 MULTI_HEAD_MODULE = Exercise(
     name="MultiHeadAttention",
     assignment="multi_head_attention",
@@ -273,10 +284,12 @@ MULTI_HEAD_MODULE = Exercise(
         Recipe("to itself", lambda one: _itself(one, draw(one, S_k="S_q"))),
         Recipe("without bias", lambda one: draw(one, bias=False)),
         Recipe("dropout", _much_to_drop),
+        Recipe("dropout, masked", _masked_and_dropped),
+        Recipe("dropout in half precision", _dropped_in_half),
     ),
     checks=(
-        Check("dropout in train mode", "drops single weights at the given rate and scales up the rest", 0.5, ("dropout",),
-              drops_weights(_made), (FORMULA, "left out")),
+        Check("dropout in train mode", "drops single weights at the given rate and scales up the rest", 0.5,
+              ("dropout", "dropout, masked", "dropout in half precision"), drops_weights(_made), (FORMULA, "left out")),
         Check("biases", "bias says whether the four layers have one; they have by default", 0.25,
               ("plain", "with bias", "without bias"), biases_as_asked(LAYERS), FORMULA),
         Check("uneven heads", "a d_model that num_heads does not divide is refused, saying why", 0.25, ("plain",),

@@ -73,7 +73,7 @@ def _times(factor: float, half: float) -> Callable[[Draw, dict[str, Any]], dict[
 LENGTHS = without(ONE_LENGTH, "two positions", "as many positions as features")
 FACTORS: Mapping[str, Factor] = {
     "layer": {name: {"layer": name} for name in LAYERS},
-    "depth": {"some layers": {}, "one layer": {"depth": 1}, "two layers": {"depth": 2}, "over thirty layers": _turning},
+    "depth": {"some layers": {}, "one layer": {"depth": 1}, "two layers": {"depth": 2}, "forty layers": _turning},
     "numbers": {"ordinary numbers": {}, "huge numbers": _times(1e4, 16.0), "tiny numbers": _times(1e-4, 2.0**-6)},
     "lengths": LENGTHS,
     "dtype": DTYPES,
@@ -137,8 +137,8 @@ SHARED_LAYER_STACK = Exercise(
         ),
         never=(
             {"layer": "a layer of several, with dropout", "mode": "train mode"},
-            {"depth": "over thirty layers", "lengths": tuple(LENGTHS)[1:]},
-            {"depth": "over thirty layers", "layer": tuple(LAYERS)[1:]},  # of the others nothing but rounding would be left
+            {"depth": "forty layers", "lengths": tuple(LENGTHS)[1:]},
+            {"depth": "forty layers", "layer": tuple(LAYERS)[1:]},  # of the others nothing but rounding would be left
             # The slope of tanh at a huge number is what rounding leaves of it.
             {"layer": tuple(LAYERS)[1:3], "numbers": "huge numbers", "gradient": GRADIENT},
         ),
