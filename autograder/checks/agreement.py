@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,37 +41,51 @@ def as_float32(actual: Tensor, expected: Tensor) -> bool:
     return bool((actual.detach() - expected).abs().max() < 1e-5 * expected.abs().max())
 
 
-def raises_value_error(mistake: str = "sizes are not compared") -> Probe:
+def raises_value_error(mistake: str = "sizes are not compared", takes: tuple[str, ...] = ()) -> Probe:
     """Inputs that do not fit together are refused with a ValueError; the case holds such inputs.
 
-    mistake: the name for code that does not refuse them.
+    mistake: the name for code that does not refuse them. takes: what else queries, keys and values are refused with:
+    "attn_mask", "is_causal", "axes" (one more).
     """
 
     def probe(trial: Trial) -> None:
-        inputs = dict(trial.inputs)
-        try:
-            result = trial.subject.call(trial.case, inputs)
-        except ValueError:
-            return
-        except Failure:
-            raise
-        except NotImplementedError as error:
-            raise Failure("is not written yet: it raises NotImplementedError.", errored=True) from error
-        except RuntimeError as error:
-            raise Failure(
-                f"inputs that do not fit must raise ValueError; they raised {type(error).__name__}. "
-                "Are the sizes compared before they are used?",
-                mistake=mistake,
-            ) from error
-        except Exception as error:
-            raise Failure(
-                f"inputs that do not fit must raise ValueError; they raised {type(error).__name__}. "
-                "Is it `raise ValueError(...)`?",
-                mistake="raises another exception than ValueError",
-            ) from error
-        raise Failure(
-            f"inputs that do not fit must raise ValueError; a {type(result).__name__} came back.",
-            mistake=mistake,
-        )
+        for said, change in _variants(trial, takes):
+            _require_refusal(trial, said, {**trial.inputs, **change}, mistake)
 
     return probe
+
+
+def _variants(trial: Trial, takes: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """How inputs that do not fit are handed over: in words, and what is changed."""
+    yield "", {}
+    inputs = trial.inputs
+    if "is_causal" in takes:
+        yield " with is_causal", {"is_causal": True}
+    if "attn_mask" in takes:
+        sizes = inputs["query"].shape[-2], inputs["key"].shape[-2]
+        yield " with a mask", {"attn_mask": torch.ones(sizes, dtype=torch.bool)}
+    if "axes" in takes:
+        yield " with one axis more", {n: inputs[n].unsqueeze(0) for n in ("query", "key", "value")}
+
+
+def _require_refusal(trial: Trial, said: str, inputs: dict[str, Any], mistake: str) -> None:
+    claim = f"inputs that do not fit must raise ValueError{said}{', too' if said else ''}"
+    try:
+        result = trial.subject.call(trial.case, inputs)
+    except ValueError:
+        return
+    except Failure:
+        raise
+    except NotImplementedError as error:
+        raise Failure("is not written yet: it raises NotImplementedError.", errored=True) from error
+    except RuntimeError as error:
+        raise Failure(
+            f"{claim}; they raised {type(error).__name__}. Are the sizes compared before they are used?",
+            mistake=mistake,
+        ) from error
+    except Exception as error:
+        raise Failure(
+            f"{claim}; they raised {type(error).__name__}. Is it `raise ValueError(...)`?",
+            mistake="raises another exception than ValueError",
+        ) from error
+    raise Failure(f"{claim}; a {type(result).__name__} came back.", mistake=mistake)

@@ -59,8 +59,9 @@ MODULE_AXES: Factor = {
 
 
 def _one_tensor(draw: Draw, inputs: Inputs) -> Inputs:
-    """Self-attention: query, key and value are the same object."""
-    return {**inputs, "key": inputs["query"], "value": inputs["query"]}
+    """Self-attention: query, key and value are the same object, or two of them are."""
+    value = inputs["query"] if draw.integer(0, 1) else inputs["value"]
+    return {**inputs, "key": inputs["query"], "value": value}
 
 
 LENGTHS: Factor = {
@@ -72,7 +73,7 @@ LENGTHS: Factor = {
         "S_q": (3, 5),
         **dict.fromkeys(("S_k", "D", "D_v", "d_model", "d_context"), "S_q"),
     },
-    "one tensor for all": ({"S_k": "S_q", "D_v": "D"}, _one_tensor),
+    "one tensor for several": ({"S_k": "S_q", "D_v": "D"}, _one_tensor),
     "one key": {"S_k": 1},
     "wide vectors": {"D": WIDE, "D_v": WIDE, "d_model": WIDE, "d_context": WIDE},
     "a thousand keys": {"S_q": (2, 4), "S_k": THOUSAND},

@@ -76,8 +76,10 @@ def drawn_by(
             sizes[width] = without_root(sizes[width])
         sizes |= {name: rule(sizes) for name, rule in (derived or {}).items()}
         sizes |= {
-            name: sizes[of] for name, of in asked.items() if isinstance(of, str) and of in (derived or {})
-        }  # as long as a derived size
+            name: sizes[of]
+            for name, of in asked.items()
+            if isinstance(of, str) and of in (width, *(derived or {}))
+        }  # as long as a derived size, or as the width that has changed
         inputs: dict[str, Any] = {}
         if init:
             inputs["init"] = {name: sizes[symbol] for name, symbol in init.items()}

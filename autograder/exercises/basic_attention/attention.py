@@ -103,7 +103,8 @@ ATTENTION = Exercise(
         Recipe("many heads", partial(draw, axes=2, batch=5, high=6)),
     ),
     checks=(
-        Check("sizes that do not fit", "are refused with a ValueError", 0.25, tuple(UNFIT), raises_value_error(), RESULTS[0]),
+        Check("sizes that do not fit", "are refused with a ValueError", 0.25, tuple(UNFIT),
+              raises_value_error(takes=("attn_mask", "is_causal", "axes")), RESULTS[0]),
         Check("own work", "attention is written out", 0.25, ("plain", "masked", "causal"), obeys(FUSED, "attention"),
               RESULTS, binding=True),
         Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",),

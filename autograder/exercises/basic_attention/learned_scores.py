@@ -43,7 +43,7 @@ def _tried(formula: str, points: float, lengths: Factor, *widths: str) -> Situat
     Where two widths of one weight are equal, a bare nn.Parameter does not show which way round it is held: they never are.
     """
     wide = {"wide vectors": {"d_query": [131], "d_key": [137], "d_hidden": 5}}
-    usual = without(LENGTHS, "one tensor for all", "all sizes equal", "wide vectors")
+    usual = without(LENGTHS, "one tensor for several", "all sizes equal", "wide vectors")
     return Situations(
         draw=drawn_by(SHAPES, init={name: name for name in widths}),
         factors={"lengths": {**usual, **lengths, **wide}, "numbers": size_of(1e3, 100.0), "dtype": DTYPES, "axes": AXES},
@@ -190,7 +190,8 @@ MULTIPLICATIVE_SCORES = Exercise(
     parameters=(Parameter("W", ("d_query", "d_key"), linear=False),),
     **_learns(
         _tried(
-            "q W k for every query and key", 1.5, {"equal lengths": {"S_k": "S_q", "d_key": "S_q"}}, "d_query", "d_key",
+            "q W k for every query and key", 1.5,
+            {"equal lengths": {"S_k": "S_q", "d_key": "S_q"}, "equal widths": {"d_key": "d_query"}}, "d_query", "d_key",
         )
     ),
     diagnoses=DIAGNOSES,

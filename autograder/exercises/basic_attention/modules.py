@@ -29,6 +29,7 @@ from autograder.situations import (
     MASKS,
     MODULE_AXES,
     ONE_LENGTH,
+    Factor,
     Situations,
     drawn_by,
     groups,
@@ -236,6 +237,11 @@ X_AND_CONTEXT = {"x": "... S_q d_model", "context": "... S_k d_context"}
 draw_cross = drawn_by(
     X_AND_CONTEXT, mask="... S_q S_k", init={"d_model": "d_model", "d_context": "d_context"}, leading=1, low=3
 )
+CROSSED: Factor = {
+    **without(LENGTHS, "one tensor for several"),
+    "a sequence with itself":
+        ({"S_k": "S_q", "d_context": "d_model"}, lambda draw, given: {**given, "context": given["x"]}),
+}  # fmt: skip
 
 CROSS_ATTENTION = Exercise(
     name="CrossAttention",
@@ -248,14 +254,15 @@ CROSS_ATTENTION = Exercise(
     ),
     situations=Situations(
         draw=draw_cross,
-        factors={"lengths": without(LENGTHS, "one tensor for all"), "mask": MASKS, "scores": module_scores("x", "context"),
+        factors={"lengths": CROSSED, "mask": MASKS, "scores": module_scores("x", "context"),
                  "dtype": DTYPES, "axes": MODULE_AXES},
         axes={**X_AND_CONTEXT, "attn_mask": "... S_q S_k"},
         groups=groups(
             "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.5,
             masks=1.25, lengths=0.5, scores=0.5, gradient=0.25, dtypes=0.25, calls=0.5,
         ),
-        never=({"scores": "all scores low", "dtype": "bfloat16"},),  # their rounding hides what is wrong
+        never=({"scores": "all scores low", "dtype": "bfloat16"},  # their rounding hides what is wrong
+               {"lengths": "a sequence with itself", "state": "after other sizes"}),  # which are two lengths
         module=True,
     ),
     recipes=learns(draw_cross)[0],

@@ -67,7 +67,7 @@ def itself(**sizes: str) -> Any:
 def _tried(formula: str, points: float, more: Group, numbers: Factor, **worth: Any) -> Situations:
     """The situations of a score between two batches of vectors, with the points of their groups."""
     never, factors = worth.pop("never", ()), worth.pop("factors", {})
-    lengths = {**without(LENGTHS, "one tensor for all"), "a sequence against itself": itself()}
+    lengths = {**without(LENGTHS, "one tensor for several"), "a sequence against itself": itself()}
     return Situations(
         draw=drawn_by(SHAPES),
         factors={"lengths": lengths, **factors, "numbers": numbers, "dtype": DTYPES, "axes": AXES},

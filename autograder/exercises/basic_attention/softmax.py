@@ -129,6 +129,7 @@ NUMBERS: Factor = {
 BEHIND: Factor = {
     "ordinary numbers": {"size": 2.0},
     "all low": _scores(lambda draw, scores, given: scores - (2e4 if _half(scores) else 1e7)),
+    "rows far apart": _scores(_apart),
     "huge numbers behind the mask": _behind(1e30),
     "-inf behind the mask": _behind(-torch.inf),
 }

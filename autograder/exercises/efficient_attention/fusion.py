@@ -47,7 +47,8 @@ def _alike(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_tensor(draw: Draw, inputs: dict[str, Any]) -> dict[str, Any]:
-    return {**inputs, "key": inputs["query"], "value": inputs["query"]}
+    value = inputs["query"] if draw.integer(0, 1) else inputs["value"]
+    return {**inputs, "key": inputs["query"], "value": value}
 
 
 def _mixed(change: Callable[[Tensor], Tensor]) -> Level:
@@ -68,8 +69,8 @@ def _alone(kind: int) -> Level:
 
 SHORT = "very short queries and keys"
 SIZES: Factor = {
-    **without(LENGTHS, "wide vectors", "one tensor for all"),
-    "one tensor for all": ({"S_k": "S_q", "D_v": "d_model"}, _one_tensor),
+    **without(LENGTHS, "wide vectors", "one tensor for several"),
+    "one tensor for several": ({"S_k": "S_q", "D_v": "d_model"}, _one_tensor),
 }
 SCORES: Factor = {
     "ordinary scores": {},

@@ -165,8 +165,8 @@ LOW_RANK_ATTENTION = Exercise(
     positional=tuple(SHAPES),
     situations=Situations(
         draw=draw,
-        factors={"ranks": RANKS, "lengths": {**without(LENGTHS, "one tensor for all", "wide vectors"), **EQUAL}, "scores": SCORES,
-                 "dtype": DTYPES, "axes": MODULE_AXES},
+        factors={"ranks": RANKS, "lengths": {**without(LENGTHS, "one tensor for several", "wide vectors"), **EQUAL},
+                 "scores": SCORES, "dtype": DTYPES, "axes": MODULE_AXES},
         axes=SHAPES,
         groups=groups(
             "softmax(q (E K)^T / sqrt(D)) (F V)", 1.75,

@@ -150,7 +150,8 @@ MULTI_HEAD_ATTENTION = Exercise(
     checks=(
         Check("uneven heads", "a width that num_heads does not divide is refused, saying why", 0.5, tuple(UNEVEN),
               refuses(width=_width, num_heads=lambda inputs: int(inputs["num_heads"])), FORMULA),
-        Check("sizes that do not fit", "are refused with a ValueError", 0.25, tuple(UNFIT), raises_value_error(), FORMULA),
+        Check("sizes that do not fit", "are refused with a ValueError", 0.25, tuple(UNFIT),
+              raises_value_error(takes=("attn_mask", "axes")), FORMULA),
         Check("own work", "attention is written out", 0.25, ("plain", "masked"), obeys(FUSED, "attention"), RESULTS, True),
         Check("cost", "no more work and memory than one head of the whole width, weights aside", 0.25, ("many heads",),
               affordable(flops, largest), RESULTS),

@@ -205,6 +205,7 @@ SOURCES: Factor = {
     "key without value": _without_value,
     "to itself": ({"S_k": "S_q"}, _itself),
     "value without key": ({"S_k": "S_q"}, _without_key),
+    "a key that is the query": ({"S_k": "S_q"}, lambda draw, inputs: {**inputs, "key": inputs["query"]}),
 }
 FACTORS: Mapping[str, Factor] = {
     "lengths": {**without(HEAD_LENGTHS, "over two thousand queries"),
@@ -221,7 +222,7 @@ FACTORS: Mapping[str, Factor] = {
     "dtype": DTYPES,
     "axes": MODULE_AXES,
 }  # fmt: skip
-ALIKE = ("to itself", "value without key")
+ALIKE = ("to itself", "value without key", "a key that is the query")
 UNLIKE = tuple(
     one for one in FACTORS["lengths"] if one.startswith(("one", "more q", "a thousand", "over two"))
 )

@@ -49,7 +49,7 @@ def draw(draw: Draw, **options: Any) -> dict[str, Any]:
     return inputs | {"weight": (weight.double() / weight.numel() ** 0.5).to(weight.dtype)}
 
 
-SIZES = without(LENGTHS, "all sizes equal", "one tensor for all", "wide vectors")
+SIZES = without(LENGTHS, "all sizes equal", "one tensor for several", "wide vectors")
 WIDE = LENGTHS["wide vectors"]["D"]  # type: ignore[index, call-overload]
 LONG = tuple(name for name in SIZES if name.startswith("over "))
 WIDTHS: Factor = {
@@ -62,7 +62,7 @@ WIDTHS: Factor = {
         {"D_v": "D_k"},
         lambda draw, inputs: {**inputs, "value": inputs["key"]},
     ),
-    "one tensor for all": (
+    "one tensor for several": (
         {"S_q": "S_k", "D_q": "D_k", "D_v": "D_k"},
         lambda draw, inputs: {**inputs, "query": inputs["key"], "value": inputs["key"]},
     ),
@@ -217,7 +217,7 @@ SHARED_ATTENTION = Exercise(
             scores=0.75, gradient=0.75, dtypes=0.25, calls=0.5,
         ),
         never=({"widths": "all sizes equal", "lengths": tuple(SIZES)[1:]}, {"widths": tuple(WIDTHS)[1:], "lengths": LONG},
-               {"widths": ("keys as wide as they are many", "one tensor for all"), "lengths": "a thousand keys"},
+               {"widths": ("keys as wide as they are many", "one tensor for several"), "lengths": "a thousand keys"},
                {"widths": "keys of width one", "scores": "all scores low", "gradient": GRADIENT}),
     ),
     recipes=(
@@ -226,7 +226,8 @@ SHARED_ATTENTION = Exercise(
         Recipe("many batch elements", partial(draw, axes=1, batch=35, high=6)),
     ),
     checks=(
-        Check("sizes that do not fit", "are refused with a ValueError", 0.5, tuple(UNFIT), raises_value_error(), RESULTS[0]),
+        Check("sizes that do not fit", "are refused with a ValueError", 0.5, tuple(UNFIT),
+              raises_value_error(takes=("axes",)), RESULTS[0]),
         Check("own work", "attention is written out", 0.25, ("plain",), obeys(FUSED, "attention"), RESULTS, True),
         Check(
             "cost", "no more work and memory than the formula needs", 0.25, ("many batch elements",),

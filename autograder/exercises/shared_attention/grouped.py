@@ -64,7 +64,8 @@ def _unfit(heads: int, values: int) -> Callable[[Draw], dict[str, Any]]:
 
 
 UNFIT = {
-    "five heads on three": (5, 3), "three key heads and one value head": (6, 1), "three key heads and six value heads": (6, 6),
+    "five heads on three": (5, 3), "two heads on three": (2, 3), "one head on three": (1, 3),
+    "three key heads and one value head": (6, 1), "three key heads and six value heads": (6, 6),
 }  # fmt: skip
 
 
@@ -155,7 +156,7 @@ GROUPED_QUERY_ATTENTION = Exercise(
         draw=draw,
         factors={
             "lengths": {
-                **without(LENGTHS, "one tensor for all", "over 256 positions"),
+                **without(LENGTHS, "one tensor for several", "over 256 positions"),
                 "over 256 positions": {**ALONE, "S_q": [269, 271], "S_k": [277, 281]},
                 "over two thousand keys": {**ALONE, "S_q": (2, 4), "S_k": VERY_LONG},
                 "over two thousand queries": {**ALONE, "S_q": VERY_LONG, "S_k": (2, 4)},
@@ -177,7 +178,8 @@ GROUPED_QUERY_ATTENTION = Exercise(
         Recipe("many heads", lambda one: draw(one, H_kv=6, group=4)),
     ),
     checks=(
-        Check("heads that do not fit", "are refused with a ValueError", 0.5, tuple(UNFIT), raises_value_error(), RESULTS[0]),
+        Check("heads that do not fit", "are refused with a ValueError", 0.5, tuple(UNFIT),
+              raises_value_error(takes=("is_causal",)), RESULTS[0]),
         Check("own work", "attention is written out", 0.25, ("plain", "causal"), obeys(FUSED, "attention"), RESULTS, True),
         Check("cost", "no more work and memory than the formula needs", 0.25, ("many heads",), affordable(_flops, _largest),
               RESULTS),
