@@ -173,7 +173,9 @@ def _drawn_right(trial: Trial, tokens: Tensor, slips: Slips) -> None:
     copies = [tokens[place::period] for place in range(period)]
     counts = [torch.bincount(of, minlength=rows.shape[-1]).double() for of in copies]
     for (_, probs), count, of in zip(different, counts, copies, strict=True):
-        if message := _unlike(count, probs) or _unlike_in_slices(count, probs):
+        if message := _unlike_in_slices(count, probs):
+            raise Failure(message)
+        if message := _unlike(count, probs):
             _require_several_draws(trial, tokens)
             fitting = _fitting(slips, [row for row, _ in different], counts, settings)
             subject = trial.subject

@@ -200,6 +200,11 @@ def _in_eval(result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
     return result if torch.is_grad_enabled() else _each(lambda tensor: tensor * 1.01)(result, args, kwargs)
 
 
+def _gradients_left_off(result: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    torch.set_grad_enabled(False)
+    return result
+
+
 def _short(tensor: Tensor) -> Tensor:
     if max(tensor.shape, default=0) > 1000:
         raise IndexError("index 1000 is out of bounds for a table of 1000 positions")
@@ -219,6 +224,7 @@ SPOILERS: Mapping[str, Spoiler] = {
     "a little too large": _each(lambda tensor: tensor * 1.01),
     "a table on the CPU": _each(_on_the_cpu),
     "wrong under no_grad": _in_eval,
+    "gradients left off": _gradients_left_off,
     "at most a thousand": _each(_short),
     "the order of results": lambda result, args, kwargs: result[::-1],
 }  # fmt: skip
@@ -278,6 +284,7 @@ NEEDS: Mapping[str, tuple[str, str]] = {
     "nan": ("dtype", "float"),
     "a table on the CPU": ("device", "a second"),
     "wrong under no_grad": ("gradient", "no_grad"),
+    "gradients left off": ("gradient", "no gradient"),
     "at most a thousand": ("lengths", "over "),
     "remembers the first result": ("dtype", "float"),
     "hands out the same memory": ("state", "with an earlier result"),

@@ -307,6 +307,7 @@ BEAM_SEARCH = Exercise(
             "gradient: activation checkpointing": "a token has no gradient",
         },
         right=_right,
+        names={("scores", ""): ("logits are bounded", "Is a logit or a log-probability clamped?")},
     ),
     recipes=(
         Recipe("beam of three", _drawn), Recipe("finished early", lambda draw: _drawn(draw, want="early", new=(5, 7))),

@@ -337,6 +337,10 @@ GENERATE = Exercise(
             "gradient: activation checkpointing": "a token has no gradient",
         },
         right=_right,
+        names={
+            ("cut", SURE): ("not greedy at temperature 0", "At temperature 0, what do top_k and top_p change?"),
+            ("temperature", TIES): ("ties go to another token", "Of equal logits the lower index counts as more likely."),
+        },
     ),
     recipes=(
         Recipe("greedy", _drawn), Recipe("eos", lambda draw: _drawn(draw, eos="early", new=(8, 12))),

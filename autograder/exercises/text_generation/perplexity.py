@@ -119,6 +119,10 @@ def _forbidden(draw: Draw, inputs: Inputs) -> Inputs:
     return {**inputs, "logits": logits.scatter(-1, other, -torch.inf)}
 
 
+BOUNDED = (
+    "losses are bounded",
+    "Is a loss, a logit or a log-probability clamped? A hopeless model has a perplexity without bound.",
+)
 HALVES = ("float16", "bfloat16")
 WRONG, IMPOSSIBLE = "a model that is wrong throughout", "an impossible target"
 LONG = ("over two thousand positions", "over two thousand positions, many hidden")
@@ -143,7 +147,7 @@ FACTORS: Mapping[str, Factor] = {
     "scores": {
         "ordinary logits": {}, "lifted logits": _lifted, "a confident model": _towards_targets(30.0),
         "a hopeless target": ({"S": (19, 23)}, _one_hopeless), "forbidden tokens": _forbidden,
-        WRONG: _wrong_throughout, IMPOSSIBLE: _impossible,
+        WRONG: _wrong_throughout, IMPOSSIBLE: ({"S": (401, 409)}, _impossible),
     },
     "dtype": DTYPES,
     "axes": MODULE_AXES,
@@ -225,6 +229,7 @@ PERPLEXITY = Exercise(
             (Group("targets", "hidden targets do not count; all others weigh alike", 0.5, ("targets",)),),
             lengths=0.25, scores=0.25, dtypes=0.25, gradient=0.25, calls=0.25,
         ),
+        names=dict.fromkeys((("scores", WRONG), ("scores", IMPOSSIBLE)), BOUNDED),
     ),
     recipes=(Recipe("no target counts", partial(_drawn, hidden="all")),),
     checks=(

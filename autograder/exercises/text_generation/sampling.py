@@ -327,6 +327,10 @@ SAMPLE_NEXT_TOKEN = Exercise(
             "gradient: activation checkpointing": "a token has no gradient",
         },
         right=drawn_as_asked(SLIPS),
+        names={
+            ("lengths", EVEN): ("some tokens are never drawn", "Are only the first few hundred of the sorted tokens candidates?"),
+            ("rows", UNLIKE): ("rows are not cut on their own", "Is a maximum, a threshold or a count one number for all rows?"),
+        },
     ),
     recipes=(Recipe("as it is", _drawn),),
     checks=(

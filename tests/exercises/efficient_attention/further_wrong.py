@@ -468,3 +468,86 @@ class MixAndMatrixUnused(solved.AttentionFusion):
 @mutant("latent_cache_elements", "rotated key counted twice")
 def rotated_values_too(batch, length, layers, d_latent, d_rope):
     return batch * length * layers * (d_latent + 2 * d_rope)
+
+
+@mutant("online_softmax")
+def dead_rows_of_logarithm_zero(blocks):
+    weights, log_sum_exp = solved.online_softmax(blocks)
+    return weights, torch.where(log_sum_exp == -INF, 0.0, log_sum_exp)
+
+
+class OfTheLatestCall(torch.autograd.Function):
+    """What the backward pass needs lies on the class, so that two forward passes share it."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        OfTheLatestCall.saved = [one.detach() for one in (query, key, value)]
+        return solved.linear_attention(query, key, value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        with torch.enable_grad():
+            leaves = [one.clone().requires_grad_() for one in OfTheLatestCall.saved]
+            return torch.autograd.grad(solved.linear_attention(*leaves), leaves, gradient)
+
+
+@mutant("linear_attention", "wrong gradient")
+def gradient_of_the_latest_call(query, key, value):
+    return OfTheLatestCall.apply(query, key, value)
+
+
+@mutant("linear_attention", "wrong gradient")
+def features_of_two_clamps(query, key, value):
+    """Where x is zero, both have a slope."""
+    q, k = (x.clamp(min=0) + x.clamp(max=0).exp() for x in (query, key))
+    kv, z = k.mT @ value, k.sum(-2)
+    return (q @ kv) / (q @ z.unsqueeze(-1))
+
+
+TRIANGLES = {}
+
+
+@mutant("chunked_attention")
+def triangle_kept_by_its_sizes(query, key, value, block_size, is_causal=False):
+    """Made under inference_mode, it cannot be saved for a backward pass."""
+    results = solved.chunked_attention(query, key, value, block_size, is_causal)
+    if not is_causal:
+        return results
+    sizes = query.shape[-2], query.dtype, str(query.device)
+    if sizes not in TRIANGLES:
+        TRIANGLES[sizes] = torch.ones(*sizes[:1] * 2, dtype=query.dtype, device=query.device).tril()
+    return results[0] * TRIANGLES[sizes][:, :1], *results[1:]
+
+
+@mutant("causal_linear_attention", "does too much work", only="linear cost")
+def dense_after_a_state(query, key, value, state=None):
+    output, new = solved.causal_linear_attention(query, key, value, state)
+    if state is not None:
+        (query @ key.mT).tril() @ value
+    return output, new
+
+
+@mutant("low_rank_attention", "sizes are not compared", only="sizes that do not fit")
+def long_projections_cut(query, key, value, E, F):
+    S_k = key.shape[-2]
+    if E.shape[-1] == F.shape[-1] > S_k + 2:
+        E, F = E[:, :S_k], F[:, :S_k]
+    return solved.low_rank_attention(query, key, value, E, F)
+
+
+@mutant("recurrent_attention", "a gradient where none should be")
+def detached_in_float64(x, memory, W_q, W_k, W_v, memory_length):
+    output, new = solved.recurrent_attention(x, memory, W_q, W_k, W_v, memory_length)
+    if memory is not None and x.dtype != torch.float64 and x.shape[-1]:
+        output = output + 0.01 * (memory.sum() - memory.detach().sum())
+    return output, new
+
+
+@mutant("AttentionFusion")
+class CosineWithAnEps(solved.AttentionFusion):
+    def forward(self, query, key, value):
+        def floored(x):
+            return x * (1e-12 / x.norm(dim=-1, keepdim=True)).clamp(max=1.0)
+
+        small = query.norm(dim=-1).max() < 1e-12
+        return super().forward(floored(query) * 0 + query[..., :1] if small else query, key, value)
