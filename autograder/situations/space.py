@@ -240,6 +240,8 @@ class Situations:
             row.get("state") in ("in tensors used before", "after results were written over")
         ):
             return False
+        if row.get("gradient") == "no_grad" and row.get("mode") == "train mode":
+            return False  # as inference is done: what is quicker then meets every other level
         return not any(all([row.get(name) in of for name, of in one]) for one in self.refused)
 
     def row(self, seed: int, place: int) -> Row:
@@ -255,7 +257,8 @@ class Situations:
             levels = self.levels.get(name, ())
             fixed = len(levels) < 2 or any(name in one for one in self.never)
             if not fixed and Random(f"{seed} {name}").random() < 0.5:
-                row[name] = levels[1 - levels.index(row[name])]
+                other = levels[1 - levels.index(row[name])]
+                row[name] = other if self.allows({**row, name: other}) else row[name]
         return row
 
     @property

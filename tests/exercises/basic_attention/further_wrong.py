@@ -383,3 +383,12 @@ class ContextThatIsItself(solved.CrossAttention):
     def forward(self, x, context, attn_mask=None):
         output, weights = super().forward(x, context, attn_mask)
         return (output * 1.01 if context is x else output), weights
+
+
+@mutant("SelfAttention")
+class OneMaskOfTwoInUse(solved.SelfAttention):
+    """Where it is merely used, a mask is taken in place of the causal one."""
+
+    def forward(self, x, attn_mask=None, is_causal=False):
+        in_use = not self.training and not torch.is_grad_enabled()
+        return super().forward(x, attn_mask, is_causal and not (in_use and attn_mask is not None))
