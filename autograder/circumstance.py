@@ -27,6 +27,7 @@ __all__ = [
     "Circumstance",
     "InputWrittenTo",
     "MixedDevices",
+    "ModeLeft",
     "entered",
     "modes_kept",
     "performed",

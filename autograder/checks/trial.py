@@ -17,7 +17,7 @@ from autograder.checks.failure import Failure, student_code
 from autograder.checks.subject import ModuleSubject, Subject, is_remote
 from autograder.circumstance import ORDINARY, Circumstance, modes_kept, performed, under
 from autograder.oracle import Comparison, Quantity, compare, rounder, whole, within_rounding
-from autograder.oracle.quantity import dithered
+from autograder.oracle.quantity import Dithered
 from autograder.oracle.tolerance import unit_roundoff
 from autograder.remembered import shared
 from autograder.trees import each_once, mapped
@@ -253,7 +253,7 @@ class Trial:
             _, sure = self._derived(self.exact, wanted, scale)
             lost = Derivatives()
             for dither in range(DITHERS):
-                with dithered(Draw(self.case.number + 6 + dither).generator, STEP):
+                with Dithered(Draw(self.case.number + 6 + dither).generator, STEP):
                     _, moved = self._derived(self.exact, wanted, scale)
                 for name, (factors, made) in moved.items():
                     gaps = tuple(

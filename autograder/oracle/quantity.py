@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 __all__ = [
     "TF32_ROUNDOFF",
+    "Dithered",
     "Quantity",
     "Rounder",
-    "dithered",
     "elsewhere",
     "exact",
     "farther",
@@ -77,7 +77,7 @@ def elsewhere(dtype: torch.dtype | str, seed: int) -> Rounder:
     return round
 
 
-class dithered(TorchDispatchMode):
+class Dithered(TorchDispatchMode):
     """A block in which what every operator gives, forward and backward, is moved by about `share` of it, at random.
 
     What that does to a result tells how much rounding may do to it, wherever terms cancel.

@@ -11,6 +11,7 @@ from torch import Tensor
 from autograder.case import Draw
 from autograder.oracle import Quantity, compare, rounder, within_rounding
 from autograder.oracle.attention import attention as formula
+from autograder.oracle.quantity import Dithered
 from autograder.oracle.tolerance import unit_roundoff
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -127,3 +128,32 @@ def test_the_unit_roundoff_can_be_that_of_another_precision() -> None:
     shifted = Quantity(value, value), (), torch.float32
     assert not compare(value * (1 + 2.0**-12), *shifted).close
     assert compare(value * (1 + 2.0**-12), *shifted, roundoff=2.0**-11).close
+
+
+@pytest.mark.parametrize("wanted", [math.inf, -math.inf])
+def test_what_is_infinite_is_met_by_nothing_else(wanted: float) -> None:
+    result = Quantity(torch.tensor([1.0, wanted]).double(), torch.tensor([1.0, math.inf]).double())
+    for got in (wanted, -wanted, 0.0, 1e30, math.nan):
+        actual = torch.tensor([1.0, got])
+        close = (
+            within_rounding(actual, result, torch.float32) or compare(actual, result, [], torch.float32).close
+        )
+        assert close == (got == wanted)
+
+
+def test_what_cancels_is_moved_by_dithering_far_more_than_what_does_not() -> None:
+    share = 2.0**-40
+    a, b = torch.tensor([3.0, 3.0]).double(), torch.tensor([1e6, 0.0]).double()
+    with Dithered(torch.Generator().manual_seed(1), share):
+        moved = ((a + b) - b - a).abs() / a
+    assert float(moved[0]) > 1e3 * share
+    assert float(moved[1]) < 20 * share
+
+
+def test_dithering_reaches_the_backward_pass() -> None:
+    x = torch.linspace(0.1, 1.0, 9, dtype=torch.float64, requires_grad=True)
+    y = x.softmax(0) @ torch.arange(9.0).double()
+    with Dithered(torch.Generator().manual_seed(1), 2.0**-30):
+        (moved,) = torch.autograd.grad(y, x, retain_graph=True)
+    (plain,) = torch.autograd.grad(y, x)
+    assert 0 < float((moved - plain).abs().max()) < 1e-6

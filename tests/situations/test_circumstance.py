@@ -16,6 +16,7 @@ from autograder.circumstance import (
     EarlierResultChanged,
     InputWrittenTo,
     MixedDevices,
+    ModeLeft,
     performed,
     present,
     under,
@@ -121,6 +122,26 @@ def test_modes_and_the_default_dtype_hold_during_the_call_and_no_longer() -> Non
             torch.is_inference_mode_enabled(),
             torch.get_default_dtype(),
         )
+
+
+@pytest.mark.parametrize("circumstance", [ORDINARY, APART, Circumstance(grad="no_grad")], ids=str)
+def test_a_mode_that_a_call_leaves_changed_is_told_and_put_back(circumstance: Circumstance) -> None:
+    def doubling(a: Tensor) -> Tensor:
+        torch.set_default_dtype(torch.float64)
+        return 2 * a
+
+    with pytest.raises(ModeLeft, match="default dtype"):
+        run(doubling, circumstance, torch.ones(2))
+    assert torch.get_default_dtype() == torch.float32
+
+    def silencing(a: Tensor) -> Tensor:
+        torch.set_grad_enabled(False)
+        return a
+
+    if not circumstance.grad:
+        with pytest.raises(ModeLeft, match="grad mode"):
+            run(silencing, circumstance, torch.ones(2))
+    assert torch.is_grad_enabled()
 
 
 def test_memory_that_nobody_wrote_is_nan() -> None:

@@ -59,7 +59,7 @@ class OutOfTime(BaseException):
 
 
 def _tied(module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights, one tensor for several names of a parameter or a buffer: each name came over by itself."""
+    """The weights, one tensor for all names of a parameter or a buffer: each name came over by itself."""
     held = (*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False))
     first: dict[int, Tensor] = {}
     tied = dict(weights)
