@@ -199,7 +199,7 @@ def no_gradient_through(memory: str, returned: str, output: str = "output") -> P
                 raise Failure(
                     f"{returned}{when} carries a gradient to what it was made of: the graph of this segment would be kept alive "
                     "by the next one. Is it detached?",
-                    mistake="the new memory is not detached",
+                    mistake=f"{returned} is not detached",
                 )
 
     return probe

@@ -36,6 +36,7 @@ from autograder.situations import (
     module_scores,
     without,
 )
+from autograder.situations.space import MANY
 
 __all__ = ["CROSS_ATTENTION", "SELF_ATTENTION"]
 
@@ -202,6 +203,9 @@ def learns(draw: Callable[..., dict[str, Any]]) -> tuple[tuple[Recipe, ...], tup
 X = {"x": "... S d_model"}
 draw_self = drawn_by(X, mask="... S S", init={"d_model": "d_model"}, leading=1, low=3)
 
+ONE_HEAD = {"mask": "a mask per head", "axes": "two leading axes", "lengths": MANY}
+"""Where there is much of everything else, the second axis is of length 1, and a mask for each head one for all."""
+
 SELF_ATTENTION = Exercise(
     name="SelfAttention",
     assignment="basic_attention",
@@ -216,6 +220,7 @@ SELF_ATTENTION = Exercise(
             "out_proj(attention(q_proj(x), k_proj(x), v_proj(x)))", 1.5,
             masks=1.25, lengths=0.5, scores=0.5, gradient=0.25, dtypes=0.25, calls=0.5,
         ),
+        never=(ONE_HEAD,),
         module=True,
     ),
     recipes=learns(draw_self)[0],
@@ -261,7 +266,7 @@ CROSS_ATTENTION = Exercise(
             "out_proj(attention(q_proj(x), k_proj(context), v_proj(context)))", 1.5,
             masks=1.25, lengths=0.5, scores=0.5, gradient=0.25, dtypes=0.25, calls=0.5,
         ),
-        never=({"scores": "all scores low", "dtype": "bfloat16"},  # their rounding hides what is wrong
+        never=(ONE_HEAD, {"scores": "all scores low", "dtype": "bfloat16"},  # their rounding hides what is wrong
                {"lengths": "a sequence with itself", "state": "after other sizes"}),  # which are two lengths
         module=True,
     ),

@@ -234,6 +234,8 @@ CHUNKED_ATTENTION = Exercise(
             {"lengths": LONG[-1], "causal": "not causal"},
             {"lengths": "wide vectors", "axes": "three leading axes"},
             {"lengths": "one key", "blocks": "a shorter last block"},
+            # A sum that is kept in half precision loses too much there.
+            {"lengths": "hundreds of keys", "blocks": "blocks of one key", "dtype": ("bfloat16", "float16")},
         ),
     ),
     recipes=(

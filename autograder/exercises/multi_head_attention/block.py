@@ -324,7 +324,12 @@ TRANSFORMER_BLOCK = Exercise(
             ),
             masks=1.25, lengths=0.25, scores=0.25, gradient=0.5, dtypes=0.25, calls=0.75,
         ),
-        never=(*NEVER, {"lengths": "hundreds of positions", "heads": "heads of width 1"}),
+        never=(
+            *NEVER,
+            {"lengths": "hundreds of positions", "heads": "heads of width 1"},
+            # The norm behind takes off what rows have in common, and rounding shows instead of the mask.
+            {"order": "post-norm", "rows": "rows far from zero", "mask": tuple(BOTH_HEAD_MASKS)[1:]},
+        ),
         module=True,
     ),
     recipes=(Recipe("pre-norm", draw), Recipe("post-norm", partial(draw, norm_first=False))),

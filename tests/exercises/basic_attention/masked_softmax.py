@@ -114,7 +114,7 @@ def nan_replaced_afterwards(scores, attn_mask):
     return (scores + bias).softmax(-1).nan_to_num(0.0)
 
 
-@mutant("masked_softmax", "batch elements influence each other")
+@mutant("masked_softmax", "weights do not sum to one")
 def all_zero_if_one_is_dead(scores, attn_mask):
     if not attn_mask.any(-1).all():
         return scores * 0.0
@@ -132,7 +132,7 @@ def dead_if_dead_in_the_first_element(scores, attn_mask):
 # masked_softmax: mistakes that one check finds
 
 
-@mutant("masked_softmax", "mask is not broadcast")
+@mutant("masked_softmax")
 def full_mask_expected(scores, attn_mask):
     forbidden = ~attn_mask
     if forbidden.dim() > 2:

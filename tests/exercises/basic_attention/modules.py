@@ -365,13 +365,7 @@ def masked_scores_detached(query, key, value, attn_mask, is_causal):
     return right_attention(query if attn_mask is None else query.detach(), key, value, attn_mask, is_causal)
 
 
-both("masked_scores_detached", "wrong gradient", attend=masked_scores_detached, kind=SELF)
-both(
-    "masked_scores_detached",
-    "gradient is cut off",
-    attend=masked_scores_detached,
-    kind=CROSS,
-)
+both("masked_scores_detached", "gradient is cut off", attend=masked_scores_detached)
 
 
 def mask_spoilt(query, key, value, attn_mask, is_causal):

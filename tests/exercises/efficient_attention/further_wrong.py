@@ -422,7 +422,7 @@ def zero_scores_hidden_after_tril(x, memory, W_q, W_k, W_v, memory_length):
     return weights @ (rows @ W_v), rows[..., max(rows.shape[-2] - memory_length, 0) :, :].detach()
 
 
-@mutant("recurrent_attention", "the new memory is not detached", only="no gradient into the memory")
+@mutant("recurrent_attention", "new_memory is not detached")
 def first_memory_attached(x, memory, W_q, W_k, W_v, memory_length):
     output, new = solved.recurrent_attention(x, memory, W_q, W_k, W_v, memory_length)
     return output, new if memory is not None else x[..., max(x.shape[-2] - memory_length, 0) :, :]
@@ -535,19 +535,9 @@ def long_projections_cut(query, key, value, E, F):
     return solved.low_rank_attention(query, key, value, E, F)
 
 
-@mutant("recurrent_attention", "a gradient where none should be")
+@mutant("recurrent_attention", "gradient flows into the memory")
 def detached_in_float64(x, memory, W_q, W_k, W_v, memory_length):
     output, new = solved.recurrent_attention(x, memory, W_q, W_k, W_v, memory_length)
     if memory is not None and x.dtype != torch.float64 and x.shape[-1]:
         output = output + 0.01 * (memory.sum() - memory.detach().sum())
     return output, new
-
-
-@mutant("AttentionFusion")
-class CosineWithAnEps(solved.AttentionFusion):
-    def forward(self, query, key, value):
-        def floored(x):
-            return x * (1e-12 / x.norm(dim=-1, keepdim=True)).clamp(max=1.0)
-
-        small = query.norm(dim=-1).max() < 1e-12
-        return super().forward(floored(query) * 0 + query[..., :1] if small else query, key, value)

@@ -79,7 +79,7 @@ def minus_zero(x, memory, W_q, W_k, W_v, memory_length):
     return output, torch.cat([before(x, memory), x], -2)[..., -memory_length:, :].detach()
 
 
-@mutant(NAME, "gradient flows into the memory", only="no gradient into the memory")
+@mutant(NAME, "gradient flows into the memory")
 def attached(x, memory, W_q, W_k, W_v, memory_length):
     context = x if memory is None else torch.cat([memory, x], -2)
     scores = x @ W_q @ (context @ W_k).mT / W_q.shape[-1] ** 0.5
@@ -107,7 +107,7 @@ def new_memory_attached(x, memory, W_q, W_k, W_v, memory_length):
     return output, tail(torch.cat([before(x, memory), x], -2), memory_length)
 
 
-mutant(NAME, "the new memory is not detached", only="no gradient into the memory")(new_memory_attached)
+mutant(NAME, "new_memory is not detached")(new_memory_attached)
 
 
 @mutant(NAME, "new memory read instead of the old")
