@@ -84,7 +84,7 @@ def hold(space: Situations, trial: Trial) -> None:
         if row.get("gradient") in GRADIENT:
             _differentiates(space, trial, row)
         else:
-            _judge(space, trial, _laid_out(space, trial.fresh(), row))
+            _judge(space, trial, _laid_out(space, trial, trial.fresh(), row))
             if row.get("state") == "beside a second object":
                 _judge(space, trial, trial.fresh())
 
@@ -122,10 +122,12 @@ def _others(inputs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _laid_out(space: Situations, inputs: dict[str, Any], row: Row) -> dict[str, Any]:
+def _laid_out(space: Situations, trial: Trial, inputs: dict[str, Any], row: Row) -> dict[str, Any]:
+    """The inputs in the situation's layout. Weights stay as they are: leaves, which lie as modules hold them."""
     layout = row.get("layout")
     if layout == "strided":
-        return {**inputs, **strided({n: v for n, v in inputs.items() if isinstance(v, Tensor)})}
+        given = {n: v for n, v in inputs.items() if isinstance(v, Tensor) and n not in trial.weights}
+        return {**inputs, **strided(given)}
     return expanded(inputs, space.axes) if layout == "expanded" else inputs
 
 
@@ -276,7 +278,7 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
     if row["gradient"] == "a gradient of one input" and space.right is None:
         with trial.within(replace(trial.circumstance, grad="inference_mode", before="")):
             _called(trial, trial.fresh())  # what is kept from such a call must serve one with a gradient
-    results = _results(trial, _laid_out(space, trial.changed(**others, **given), row))
+    results = _results(trial, _laid_out(space, trial, trial.changed(**others, **given), row))
     (space.right or _right)(trial, {name: value.detach() for name, value in results.items()})
     if row["gradient"] == "a gradient asked" and space.right is None:
         _called(trial, trial.fresh(**_others(trial.inputs)))  # a backward pass is that of its own call
