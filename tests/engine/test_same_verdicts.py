@@ -117,7 +117,7 @@ def told(report: Report) -> list[tuple[str, str, float, str, str | None]]:
     return [(v.check, v.status, v.points, numbers.sub("#", v.message), v.mistake) for v in report.verdicts]
 
 
-DRAWN = re.compile(r"token \d+ was drawn \d+ times")
+DRAWN = re.compile(r"token \d+ was drawn (\d+ times|in [\d.]+% of)")
 NUMBER = re.compile(r"-?(\d[\d.e+-]*|nan|inf)")
 
 
