@@ -317,8 +317,8 @@ def _differentiates(space: Situations, trial: Trial, row: Row) -> None:
                 except Failure:  # so much more is looked at only where it matters
                     if trial.dtype in HALVES:
                         raise
-                    slack += _unsteadiness(trial, name, leaf, tuple(leaves), wanted, scale, twins)
-                    _same_gradient(name, leaf, want.nan_to_num(), have, slack, max(least, slack))
+                    more = slack + _unsteadiness(trial, name, leaf, tuple(leaves), wanted, scale, twins)
+                    _same_gradient(name, leaf, want.nan_to_num(), have, more, max(least, more))
 
 
 def _unsteadiness(
@@ -334,7 +334,7 @@ def _unsteadiness(
     lost = trial.unsteady(leaves, scale)[name][1]
     of = {one: have for one, _, have in _added(leaves, wanted, lost, twins)}
     gap = of.get(leaf)
-    return 0.0 if gap is None or not gap.numel() else UNSTEADY * float(gap.nan_to_num().max())
+    return 0.0 if gap is None or not gap.numel() else UNSTEADY * float(gap.nan_to_num(0.0, 0.0, 0.0).max())
 
 
 def _sizes(trial: Trial) -> list[float]:
