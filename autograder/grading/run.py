@@ -228,8 +228,10 @@ class _Run:
         try:
             with deadline(self.seconds):
                 trials = [self.trial(label) for label in labels if label in self.trials]
-                trials += self.situated.to_be_named() if self.situated is not None else []
-                return recognise(self.exercise, trials)
+                if self.situated is None:
+                    return recognise(self.exercise, trials)
+                trials += self.situated.to_be_named()
+                return recognise(self.exercise, trials, self.situated.right_and_plain())
         except OutOfTime:
             return (), frozenset()
 
