@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -77,16 +77,13 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return not bool((torch.where(kept, one - other, 0.0).abs() > SAME * max(scale, 1e-12)).any())
 
 
-def recognise(
-    exercise: Exercise, trials: list[Trial], right_besides: Iterable[Trial] = ()
-) -> tuple[tuple[Mistake, ...], frozenset[int]]:
+def recognise(exercise: Exercise, trials: list[Trial]) -> tuple[tuple[Mistake, ...], frozenset[int]]:
     """The mistakes that reproduce the student's results, the one that explains most cases first; those cases' numbers.
 
     A mistake counts for a case where the student's result is wrong and equals the mistake's; it is out if on any case
     the student is right where the mistake would not be. A chance hit is out, too: where it explains not the ordinary
     situation, and gives another wrong result there or explains fewer than one in LEAST of the wrong cases that it touches.
     Together the mistakes must explain half of the wrong cases, or the ordinary situation.
-    right_besides: further cases that are known to be right; a mistake that is chosen must be right in them, too.
     """
     wrong, right = _sorted(trials)
     right.sort(key=lambda tried: tried[0].size)  # the cheapest cases rule most mistakes out
@@ -110,25 +107,11 @@ def recognise(
         if (len(cases) * LEAST >= max(len(touched), 1) and not chance) or cases & ordinary:
             explains[place] = cases
     chosen = _cover(explains)
-    besides = list(right_besides) if chosen else []
-    while refuted := [place for place in chosen if any(_shows(exercise, place, one) for one in besides)]:
-        explains = {place: cases for place, cases in explains.items() if place not in refuted}
-        chosen = _cover(explains)
     explained = {n for place in chosen for n in explains[place]}
     if exercise.situations is not None and 2 * len(explained) < len(wrong) and not explained & ordinary:
         chosen = []  # most of what is wrong has another cause: a wrong name is worse than none
     named = tuple(exercise.mistakes[place] for place in chosen)
     return named, frozenset(wrong[n][0].case.number for place in chosen for n in explains[place])
-
-
-def _shows(exercise: Exercise, place: int, trial: Trial) -> bool:
-    """Whether a mistake makes a case wrong."""
-    made, truth = _mutant(exercise, place, trial), _truth(trial)
-    if isinstance(made, str):
-        return bool(truth)
-    return any(
-        made[n].shape != one.shape or not trial.close(n, made[n]) for n, one in truth.items() if n in made
-    )
 
 
 def _ordinary(exercise: Exercise, trial: Trial) -> bool:

@@ -228,10 +228,8 @@ class _Run:
         try:
             with deadline(self.seconds):
                 trials = [self.trial(label) for label in labels if label in self.trials]
-                if self.situated is None:
-                    return recognise(self.exercise, trials)
-                trials += self.situated.to_be_named()
-                return recognise(self.exercise, trials, self.situated.right_and_plain())
+                trials += self.situated.to_be_named() if self.situated is not None else []
+                return recognise(self.exercise, trials)
         except OutOfTime:
             return (), frozenset()
 

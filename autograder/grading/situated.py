@@ -250,11 +250,6 @@ class Situated:
         )
         return list(chosen.values())[: 2 * MOST_NAMED]
 
-    def right_and_plain(self) -> list[Trial]:
-        """The cases that are right, and in which a mistake shows."""
-        right = [trial for number, trial in self.trials.items() if number not in self.failures]
-        return [trial for trial in right if self._plain(trial.case.situation)]
-
     def _imprecise(self, number: int) -> bool:
         return number in self.failures and self.failures[number].mistake == IMPRECISE
 
