@@ -34,6 +34,11 @@ def draw(measured: Mapping[str, Any], path: Path) -> None:
     bars.set_xlim(min(seconds) / 2, max(seconds) * 4)
     bars.invert_yaxis()
     bars.set_xlabel("seconds a submission, start-up included")
+    ticks = [
+        tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if bars.get_xlim()[0] <= tick <= bars.get_xlim()[1]
+    ]
+    bars.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    bars.set_xticks([], minor=True)
     bars.set_title(f"{measured['students']} submissions, {measured['machine']['cores']} cores", fontsize=10)
     if lines:
         sizes = [one["students"] for one in growth]
