@@ -250,7 +250,7 @@ class Trial:
         in the inputs' dtype."""
 
         def make() -> Derivatives:
-            _, sure = self._derived(self.exact, wanted, scale)
+            sure = self.derivatives(wanted, scale)
             lost = Derivatives()
             for dither in range(DITHERS):
                 with Dithered(Draw(self.case.number + 6 + dither).generator, STEP):
